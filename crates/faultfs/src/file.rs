@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::Disk;
-use crate::error::DiskError;
 use crate::state::{Action, DirectorySync, FileId};
 
 /// A file by its name. Its writes and syncs are numbered together with SQLite's and lost in the same way.
@@ -23,7 +22,7 @@ impl DiskFile {
     /// `offset` reads as zeros. Nothing is durable before [`DiskFile::sync`].
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`] for a full disk; otherwise the source is a [`DiskError`].
+    /// [`io::ErrorKind::StorageFull`] for a full disk; otherwise the source is a [`DiskError`](crate::DiskError).
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = index(offset)?;
         let mut inner = self.disk.lock();
@@ -81,6 +80,6 @@ impl DiskFile {
     }
 }
 
-fn index(value: u64) -> Result<usize, DiskError> {
-    usize::try_from(value).map_err(|_| DiskError::Full { step: 0 })
+fn index(value: u64) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
