@@ -1,5 +1,7 @@
 //! The inventory taken apart and put together again, for snapshots. The engine decides how parts look on disk.
 
+use core::hash::BuildHasher;
+
 use super::{
     AdjustmentRecord, Inconsistency, Inventory, NONE, Order, OrderEnd, OrderRecord, OrderState, Product,
 };
@@ -62,12 +64,19 @@ impl Inventory {
             orders_by_id,
             orders_by_key,
             customers,
+            keys,
             live_units,
             ..
         } = self;
+        // A table that grows asks for the hash of what is in it already.
+        let record = |number: &u32| records.get(*number as usize);
+        let id_hash = |number: &u32| record(number).map_or(0, |order| hasher.hash_one(order.id));
+        orders_by_id.reserve(orders, id_hash);
+        let key_hash = |number: &u32| {
+            record(number).map_or(0, |order| hasher.hash_one((order.customer, keys.get(order.key))))
+        };
+        orders_by_key.reserve(orders, key_hash);
         records.reserve(orders);
-        orders_by_id.reserve(orders, |_| 0);
-        orders_by_key.reserve(orders, |_| 0);
         customers.reserve(hasher, orders);
         live_units.reserve(orders);
     }
