@@ -1,0 +1,236 @@
+//! What one thread of a storm has counted. Merged when all are done.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::attempt::{Failure, Outcome};
+use crate::options::Customers;
+use crate::plan::Plan;
+use crate::timeline::{Timeline, add, histogram};
+
+/// A server that invents a new reason for every answer must not fill the memory.
+const REASONS_MAX: usize = 100;
+
+/// An acceptance that the audit will look up.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// Which purchase.
+    pub(crate) n: u64,
+    /// `None` where a compatible route does not name the order.
+    pub(crate) order_id: Option<Box<str>>,
+    pub(crate) replayed: bool,
+}
+
+/// One attempt, measured. Times count from the storm's start.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub(crate) n: u64,
+    /// When it should have begun; latency counts from here.
+    pub(crate) intended: Duration,
+    /// When it did begin.
+    pub(crate) sent: Duration,
+    pub(crate) received: Duration,
+    pub(crate) outcome: Outcome,
+}
+
+/// Counts and histograms of one thread.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) requests: u64,
+    pub(crate) accepted: u64,
+    pub(crate) replayed: u64,
+    pub(crate) rejected: Vec<(Box<str>, u64)>,
+    pub(crate) too_many_requests: u64,
+    pub(crate) unavailable: u64,
+    pub(crate) failures: BTreeMap<&'static str, u64>,
+    pub(crate) timeline: Timeline,
+    pub(crate) lateness_us: Histogram<u32>,
+    pub(crate) skipped: u64,
+    pub(crate) sold_out_at: Option<Duration>,
+    pub(crate) last_accepted_at: Option<Duration>,
+    pub(crate) last_answer_at: Duration,
+    pub(crate) kept: Vec<Kept>,
+    /// Purchases whose outcome only a second question can tell.
+    pub(crate) unknown: Vec<u64>,
+    /// Customers who were told that there is nothing left.
+    pub(crate) sold_out_customers: SoldOutCustomers,
+}
+
+/// Counts distinct customers with as little memory as the kind of storm allows.
+#[derive(Debug)]
+pub(crate) enum SoldOutCustomers {
+    /// Every purchase has its own customer, so counting is enough.
+    Counted(u64),
+    Distinct(HashSet<u64>),
+}
+
+impl SoldOutCustomers {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            SoldOutCustomers::Counted(count) => *count,
+            SoldOutCustomers::Distinct(set) => set.len() as u64,
+        }
+    }
+}
+
+impl Tally {
+    pub(crate) fn new(plan: &Plan) -> Tally {
+        let counted = plan.customers == Customers::PerPurchase && plan.same_key_times == 1;
+        Tally {
+            requests: 0,
+            accepted: 0,
+            replayed: 0,
+            rejected: Vec::new(),
+            too_many_requests: 0,
+            unavailable: 0,
+            failures: BTreeMap::new(),
+            timeline: Timeline::new(),
+            lateness_us: histogram(),
+            skipped: 0,
+            sold_out_at: None,
+            last_accepted_at: None,
+            last_answer_at: Duration::ZERO,
+            kept: Vec::new(),
+            unknown: Vec::new(),
+            sold_out_customers: if counted {
+                SoldOutCustomers::Counted(0)
+            } else {
+                SoldOutCustomers::Distinct(HashSet::new())
+            },
+        }
+    }
+
+    /// Counts one attempt.
+    pub(crate) fn record(&mut self, plan: &Plan, sample: Sample, keep: Keep) {
+        self.requests += 1;
+        self.last_answer_at = self.last_answer_at.max(sample.received);
+        self.lateness_us
+            .saturating_record(micros(sample.sent.saturating_sub(sample.intended)));
+        let interval = self.timeline.at(sample.received);
+        // A time-out is the slowest answer there is, so it counts. A failure to connect takes microseconds, says
+        // nothing of the server's speed and would flatter it.
+        let counts = match &sample.outcome {
+            Outcome::Failed(failure) => {
+                !matches!(failure, Failure::Connect | Failure::Closed | Failure::Protocol)
+            }
+            _ => true,
+        };
+        if counts {
+            interval
+                .latency_us
+                .saturating_record(micros(sample.received.saturating_sub(sample.intended)));
+        }
+        match sample.outcome {
+            Outcome::Accepted { order_id, replayed } => {
+                interval.accepted += 1;
+                self.accepted += 1;
+                self.replayed += u64::from(replayed);
+                self.last_accepted_at = self.last_accepted_at.max(Some(sample.received));
+                if keep == Keep::Yes {
+                    self.kept.push(Kept {
+                        n: sample.n,
+                        order_id,
+                        replayed,
+                    });
+                }
+            }
+            Outcome::Refused {
+                status,
+                reason,
+                sold_out,
+            } => {
+                interval.refused += 1;
+                self.too_many_requests += u64::from(status == 429);
+                self.unavailable += u64::from(status == 503);
+                if sold_out {
+                    self.sold_out_at = earliest(self.sold_out_at, Some(sample.received));
+                    self.count_sold_out(plan, sample.n);
+                }
+                self.count_reason(reason, 1);
+            }
+            Outcome::Failed(failure) => {
+                interval.errors += 1;
+                self.unavailable += u64::from(failure == Failure::OutcomeUnknown);
+                *self.failures.entry(failure.name()).or_default() += 1;
+                if failure.may_have_bought() && keep == Keep::Yes {
+                    self.unknown.push(sample.n);
+                }
+            }
+        }
+    }
+
+    /// Everything that `other` counted counts here too.
+    pub(crate) fn merge(&mut self, other: Tally) {
+        self.requests += other.requests;
+        self.accepted += other.accepted;
+        self.replayed += other.replayed;
+        for (reason, count) in other.rejected {
+            self.count_reason(reason, count);
+        }
+        self.too_many_requests += other.too_many_requests;
+        self.unavailable += other.unavailable;
+        for (name, count) in other.failures {
+            *self.failures.entry(name).or_default() += count;
+        }
+        self.timeline.merge(other.timeline);
+        add(&mut self.lateness_us, &other.lateness_us);
+        self.skipped += other.skipped;
+        self.sold_out_at = earliest(self.sold_out_at, other.sold_out_at);
+        self.last_accepted_at = self.last_accepted_at.max(other.last_accepted_at);
+        self.last_answer_at = self.last_answer_at.max(other.last_answer_at);
+        self.kept.extend(other.kept);
+        self.unknown.extend(other.unknown);
+        match (&mut self.sold_out_customers, other.sold_out_customers) {
+            (SoldOutCustomers::Counted(mine), theirs) => *mine += theirs.len(),
+            (SoldOutCustomers::Distinct(mine), SoldOutCustomers::Distinct(theirs)) => mine.extend(theirs),
+            (SoldOutCustomers::Distinct(_), SoldOutCustomers::Counted(_)) => {}
+        }
+    }
+
+    fn count_sold_out(&mut self, plan: &Plan, n: u64) {
+        match &mut self.sold_out_customers {
+            SoldOutCustomers::Counted(count) => *count += 1,
+            SoldOutCustomers::Distinct(set) => {
+                set.insert(plan.template.customer_number(n));
+            }
+        }
+    }
+
+    fn count_reason(&mut self, reason: Box<str>, count: u64) {
+        if let Some((_, total)) = self.rejected.iter_mut().find(|(known, _)| *known == reason) {
+            *total += count;
+        } else if self.rejected.len() < REASONS_MAX {
+            self.rejected.push((reason, count));
+        } else {
+            self.count_other(count);
+        }
+    }
+
+    fn count_other(&mut self, count: u64) {
+        match self.rejected.iter_mut().find(|(known, _)| &**known == "other") {
+            Some((_, total)) => *total += count,
+            None => self.rejected.push(("other".into(), count)),
+        }
+    }
+}
+
+/// Whether answers are kept for the audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Yes,
+    No,
+}
+
+fn earliest(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Whole microseconds, at least 1 so that nothing falls out of a histogram's range.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1)
+}
