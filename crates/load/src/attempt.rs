@@ -154,17 +154,6 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Every failure, in the order in which reports show them.
-    pub(crate) const ALL: [Failure; 7] = [
-        Failure::Connect,
-        Failure::Timeout,
-        Failure::Closed,
-        Failure::Protocol,
-        Failure::ServerError,
-        Failure::OutcomeUnknown,
-        Failure::Unexpected,
-    ];
-
     pub(crate) fn name(self) -> &'static str {
         match self {
             Failure::Connect => "connect",
@@ -279,6 +268,16 @@ fn unavailable(answer: &Answer, route: Route) -> Outcome {
 mod tests {
     use super::*;
 
+    const ALL: [Failure; 7] = [
+        Failure::Connect,
+        Failure::Timeout,
+        Failure::Closed,
+        Failure::Protocol,
+        Failure::ServerError,
+        Failure::OutcomeUnknown,
+        Failure::Unexpected,
+    ];
+
     fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Answer {
         let headers = headers
             .iter()
@@ -384,7 +383,7 @@ mod tests {
 
     #[test]
     fn only_a_failure_to_connect_rules_out_that_an_order_exists() {
-        for failure in Failure::ALL {
+        for failure in ALL {
             assert_eq!(
                 failure.may_have_bought(),
                 failure != Failure::Connect,

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use crate::attempt::{Failure, Outcome};
 use crate::options::Customers;
 use crate::plan::Plan;
-use crate::timeline::{Timeline, add, histogram};
+use crate::timeline::{Timeline, add, histogram, record};
 
 /// A server that invents a new reason for every answer must not fill the memory.
 const REASONS_MAX: usize = 100;
@@ -106,8 +106,10 @@ impl Tally {
     pub(crate) fn record(&mut self, plan: &Plan, sample: Sample, keep: Keep) {
         self.requests += 1;
         self.last_answer_at = self.last_answer_at.max(sample.received);
-        self.lateness_us
-            .saturating_record(micros(sample.sent.saturating_sub(sample.intended)));
+        record(
+            &mut self.lateness_us,
+            micros(sample.sent.saturating_sub(sample.intended)),
+        );
         let interval = self.timeline.at(sample.received);
         // A time-out is the slowest answer there is, so it counts. A failure to connect takes microseconds, says
         // nothing of the server's speed and would flatter it.
@@ -118,9 +120,10 @@ impl Tally {
             _ => true,
         };
         if counts {
-            interval
-                .latency_us
-                .saturating_record(micros(sample.received.saturating_sub(sample.intended)));
+            record(
+                &mut interval.latency_us,
+                micros(sample.received.saturating_sub(sample.intended)),
+            );
         }
         match sample.outcome {
             Outcome::Accepted { order_id, replayed } => {

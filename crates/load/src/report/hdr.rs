@@ -55,16 +55,16 @@ mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
+    use crate::timeline::record;
 
     #[test]
     fn the_log_reads_back_with_every_sample() {
         let mut report = StormReport::empty_for_tests();
         for (second, value) in [(0, 100), (0, 200), (2, 5_000_000)] {
-            report
-                .timeline
-                .at(Duration::from_secs(second))
-                .latency_us
-                .saturating_record(value);
+            record(
+                &mut report.timeline.at(Duration::from_secs(second)).latency_us,
+                value,
+            );
         }
         let mut log = Vec::new();
         write(&report, &mut log).unwrap();

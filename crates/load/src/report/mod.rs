@@ -365,13 +365,13 @@ fn file_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeline::histogram;
+    use crate::timeline::{histogram, record};
 
     #[test]
     fn percentiles_of_a_known_distribution_are_right_to_three_digits() {
         let mut times = histogram();
         for value in 1..=100_000_u64 {
-            times.saturating_record(value);
+            record(&mut times, value);
         }
         let percentiles = Percentiles::of(&times);
         for (measured, exact) in [
