@@ -1,0 +1,108 @@
+//! The few lines that a start prints.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use yoink_engine::{Durability, ProductView};
+
+use super::admin_key;
+
+/// What there is to say. `Display` makes the lines.
+pub(super) struct Banner<'a> {
+    /// Where buyers connect.
+    pub(super) listen: SocketAddr,
+    /// Where operators connect, if elsewhere.
+    pub(super) admin_listen: Option<SocketAddr>,
+    /// The data folder.
+    pub(super) data: &'a Path,
+    /// When orders are on disk.
+    pub(super) durability: Durability,
+    /// How long opening took, the log replayed.
+    pub(super) opened_in: Duration,
+    /// Events that the data folder holds.
+    pub(super) events: u64,
+    /// Only in development.
+    pub(super) key: Option<KeyLine<'a>>,
+    /// What is on sale.
+    pub(super) products: &'a [ProductView],
+}
+
+/// How the admin key is told.
+pub(super) enum KeyLine<'a> {
+    /// Made by us and kept in the data folder.
+    Kept(&'a str),
+    /// Given by the user, who knows it.
+    Given,
+}
+
+impl std::fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = format!("http://{}", reachable(self.listen));
+        writeln!(f, "Yoink {} is open for business.\n", env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, "  listening   {url}  (page: {url}/docs)")?;
+        if let Some(admin) = self.admin_listen {
+            writeln!(f, "  operators   http://{}", reachable(admin))?;
+        }
+        let data = std::path::absolute(self.data).unwrap_or_else(|_| self.data.to_path_buf());
+        let opened_ms = self.opened_in.as_millis();
+        writeln!(f, "  data        {}  ({} events, opened in {opened_ms} ms)", data.display(), self.events)?;
+        writeln!(f, "  durability  {}  ({})", self.durability.name(), self.durability.survives())?;
+        match self.key {
+            Some(KeyLine::Kept(key)) => {
+                writeln!(f, "  admin key   {key}  (kept in {}; development only)", admin_key::FILE_NAME)?;
+            }
+            Some(KeyLine::Given) => writeln!(f, "  admin key   the one in YOINK_ADMIN_KEY")?,
+            None => {}
+        }
+        self.write_products(f)?;
+        let product = self.products.first().map_or_else(|| "1".to_owned(), |product| product.id.to_string());
+        let is_default = self.listen.port() == 3000;
+        let with_url = if is_default { String::new() } else { format!(" --url {url}") };
+        writeln!(f, "\nTry in another terminal:")?;
+        if self.products.is_empty() {
+            writeln!(f, "  yoink seed{with_url}")?;
+        }
+        if self.key.is_some() {
+            writeln!(
+                f,
+                "  curl -X POST {url}/v1/orders -H 'content-type: application/json' \\\n       \
+                 -d '{{\"customer_id\":\"ann\",\"product_id\":\"{product}\"}}'"
+            )?;
+            writeln!(f, "  yoink storm{with_url}")?;
+        }
+        writeln!(f, "  yoink audit{with_url}\n\nCtrl-C ends it; nothing accepted is lost.")
+    }
+}
+
+impl Banner<'_> {
+    fn write_products(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for product in self.products.iter().take(3) {
+            let (figures, details) = (&product.figures, &product.details);
+            writeln!(
+                f,
+                "  on sale     product {}  \"{}\": {} of {} units available",
+                product.id,
+                super::output::printable(&details.name),
+                figures.available,
+                figures.stocked
+            )?;
+        }
+        match self.products.len() {
+            0 => writeln!(f, "  on sale     nothing yet"),
+            1..=3 => Ok(()),
+            more => writeln!(f, "  on sale     and {} more", more.saturating_sub(3)),
+        }
+    }
+}
+
+/// An address that one can connect to: not "any", but this machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}

@@ -1,0 +1,103 @@
+//! From what people write to what the edge and the engine take.
+
+use std::time::Duration;
+
+use yoink_engine::delivery::DeliveryOptions;
+use yoink_engine::{AcceptLoss, Durability, OnDeadLetter, Options};
+
+use super::{Config, DurabilityName, OnDeadLetterName, Refusal};
+use crate::settings::{
+    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, RateLimits, RequestLog, Scope, Settings,
+};
+
+impl Config {
+    /// The edge's settings. Checks first.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] of [`Config::check`].
+    pub fn settings(&self) -> Result<Settings, Refusal> {
+        self.check()?;
+        let http = &self.http;
+        Ok(Settings {
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            threads: self.workers,
+            mode: if self.dev { Mode::Dev } else { Mode::Guarded },
+            keys: self.api_keys(),
+            admin_key: self.admin_key.as_ref().map(|key| KeyHash::of(key.expose())),
+            jwt: self.jwt(),
+            trusted_proxies: self.networks()?,
+            rate_limits: RateLimits {
+                per_customer: self.rate_limits.per_customer.0,
+                per_address: self.rate_limits.per_address.0,
+                purchase_compat: self.rate_limits.purchase_compat.0,
+            },
+            idempotency_key: match self.require_idempotency_key {
+                true => IdempotencyKeyRule::Required,
+                false => IdempotencyKeyRule::Optional,
+            },
+            body_bytes_max: http.body_bytes_max,
+            headers_max: http.headers_max,
+            header_bytes_max: http.header_bytes_max,
+            header_read_timeout: Duration::from_millis(http.header_read_timeout_ms),
+            body_timeout: Duration::from_millis(http.body_timeout_ms),
+            idle_timeout: Duration::from_millis(http.idle_timeout_ms),
+            write_timeout: Duration::from_millis(http.write_timeout_ms),
+            connections_max: http.connections_max,
+            connections_per_address_max: http.connections_per_address_max,
+            in_flight_max: http.in_flight_max,
+            drain_timeout: Duration::from_millis(http.drain_timeout_ms),
+            request_log: if self.log.requests { RequestLog::On } else { RequestLog::Off },
+        })
+    }
+
+    /// The engine's options. Call after [`Config::check`].
+    pub fn engine_options(&self) -> Options {
+        let mut options = Options::new(&self.data);
+        options.durability = match self.durability {
+            DurabilityName::Fsync => Durability::Fsync,
+            DurabilityName::OsBuffer => Durability::OsBuffer,
+        };
+        options.accept_loss = if self.accept_loss { AcceptLoss::Yes } else { AcceptLoss::No };
+        options.inbox_tickets_max = self.storage.inbox_tickets_max;
+        options.free_bytes_min = self.storage.free_bytes_min;
+        options.delivery = DeliveryOptions {
+            attempts_max: self.delivery.attempts_max,
+            backoff_base: Duration::from_millis(self.delivery.backoff_base_ms),
+            backoff_max: Duration::from_millis(self.delivery.backoff_max_ms),
+            batch_orders_max: self.delivery.batch_orders_max,
+            on_dead_letter: match self.delivery.on_dead_letter {
+                OnDeadLetterName::Release => OnDeadLetter::Release,
+                OnDeadLetterName::Park => OnDeadLetter::Park,
+            },
+            ..DeliveryOptions::default()
+        };
+        options
+    }
+
+    fn api_keys(&self) -> Vec<ApiKey> {
+        let convert = |entry: &super::KeyEntry| {
+            Some(ApiKey {
+                name: entry.name.clone(),
+                hash: KeyHash::from_hex(&entry.sha256)?,
+                scopes: entry.scopes.iter().filter_map(|scope| Scope::parse(scope)).collect(),
+            })
+        };
+        self.keys.iter().filter_map(convert).collect()
+    }
+
+    fn jwt(&self) -> Option<JwtSettings> {
+        if self.jwt.secrets.is_empty() {
+            return None;
+        }
+        let secret = |entry: &super::JwtSecretEntry| JwtSecret {
+            kid: entry.kid.clone(),
+            secret: entry.secret.expose().as_bytes().to_vec(),
+        };
+        Some(JwtSettings {
+            secrets: self.jwt.secrets.iter().map(secret).collect(),
+            audience: self.jwt.audience.clone(),
+            issuer: self.jwt.issuer.clone(),
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! The `yoink` binary: everything is in the library.
+
+use std::process::ExitCode;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    yoink_server::cli::main()
+}
