@@ -1,0 +1,409 @@
+//! The delivery thread: one loop, one connection to the ledger.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use yoink_core::{Event, Fact, Seq, Timestamp};
+
+use super::{
+    DeliveryOptions, Source, SourceClosed, Stop,
+    carry::{Carried, Policy, carry_events, carry_retries, chain},
+    command::Command,
+    retry::Schedule,
+    status::{Running, Shared},
+};
+use crate::{
+    OpenError,
+    ledger::{Due, Ledger, LedgerFault, Loaded, Rows, Step, WriteError},
+};
+
+/// How long the thread waits for an event before it looks for commands. An operator's call takes at most this longer.
+const IDLE_WAIT: Duration = Duration::from_millis(25);
+
+/// How often a paused delivery looks at the log, only to say how old the oldest undelivered order is.
+const PAUSED_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How much lower than selling the thread's priority is: on a small machine selling must win.
+const NICENESS: i32 = 10;
+
+/// The thread's state. What is in memory is only ever changed after the transaction that it follows from.
+pub(super) struct Worker {
+    folder: PathBuf,
+    options: DeliveryOptions,
+    policy: Policy,
+    fault: LedgerFault,
+    pub(super) source: Box<dyn Source>,
+    commands: Receiver<Command>,
+    pub(super) shared: Arc<Shared>,
+    /// `None` after trouble: it is opened, and everything below read from it, again.
+    ledger: Option<Ledger>,
+    pub(super) position: Seq,
+    pub(super) paused: bool,
+    /// Whether there may be dead letters whose units are to be given back.
+    pub(super) may_have_releasing: bool,
+    schedule: Schedule,
+    /// Troubles in a row, and when to go on after the last.
+    troubles: u32,
+    wait_until: Option<Instant>,
+    /// Until when to carry what is left, once it was said to stop.
+    drain_until: Option<Instant>,
+}
+
+/// Why the thread did not go on.
+pub(super) enum Halt {
+    /// The ledger cannot be used just now.
+    Trouble(Trouble),
+    /// Delivery ends.
+    End,
+}
+
+/// Why the ledger cannot be used just now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("the ledger cannot be read")]
+    Read(#[from] rusqlite::Error),
+    #[error("the ledger cannot be opened again")]
+    Open(#[source] Box<OpenError>),
+    #[error(
+        "the ledger was at event {was} and is at {found}: its file was exchanged; restart with the right one"
+    )]
+    WentBack { was: Seq, found: Seq },
+    #[error("event {expected} was due and event {found} came; nothing is delivered past a gap")]
+    Gap { expected: Seq, found: Seq },
+}
+
+impl<E: Into<Trouble>> From<E> for Halt {
+    fn from(trouble: E) -> Self {
+        Self::Trouble(trouble.into())
+    }
+}
+
+impl From<SourceClosed> for Halt {
+    fn from(_: SourceClosed) -> Self {
+        Self::End
+    }
+}
+
+impl Worker {
+    /// Opens and reads the ledger; nothing is written yet.
+    pub fn open(
+        folder: &Path,
+        options: DeliveryOptions,
+        source: Box<dyn Source>,
+        (commands, shared): (Receiver<Command>, Arc<Shared>),
+    ) -> Result<Self, OpenError> {
+        let fault = fault_of(&options);
+        let ledger = Ledger::open(folder, fault.clone())?;
+        let loaded = ledger.load().map_err(|source| OpenError::Sqlite {
+            operation: "read",
+            path: folder.join(crate::ledger::FILE_NAME),
+            source,
+        })?;
+        let mut worker = Self {
+            folder: folder.to_owned(),
+            policy: Policy::from(&options),
+            options,
+            fault,
+            source,
+            commands,
+            shared,
+            ledger: Some(ledger),
+            position: 0,
+            paused: false,
+            may_have_releasing: true,
+            schedule: Schedule::default(),
+            troubles: 0,
+            wait_until: None,
+            drain_until: None,
+        };
+        worker.take_over(loaded);
+        Ok(worker)
+    }
+
+    /// Runs until it is told to stop, its source closes, or nobody holds a handle any more.
+    pub fn run(mut self) {
+        // Where the system does not allow it, delivery is merely as important as selling.
+        let _ = rustix::process::nice(NICENESS);
+        let _running = Running(Arc::clone(&self.shared));
+        loop {
+            match self.turn() {
+                Ok(()) => {}
+                Err(Halt::Trouble(trouble)) => self.note_trouble(&trouble),
+                Err(Halt::End) => return,
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Halt> {
+        self.obey_waiting()?;
+        if self.drain_until.is_some_and(|until| Instant::now() >= until) {
+            return Err(Halt::End);
+        }
+        if let Some(until) = self.wait_until {
+            let until = self.drain_until.map_or(until, |drain| drain.min(until));
+            return self.wait_for_command(until, |worker| worker.wait_until = None);
+        }
+        self.ledger()?;
+        if self.paused {
+            return self.stay_paused();
+        }
+        self.release()?;
+        self.carry_due()?;
+        self.carry_next()
+    }
+
+    fn obey_waiting(&mut self) -> Result<(), Halt> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.obey(command)?,
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(Halt::End),
+            }
+        }
+    }
+
+    /// Obeys one command if one comes in time; otherwise goes on with `then`.
+    fn wait_for_command(&mut self, until: Instant, then: impl FnOnce(&mut Self)) -> Result<(), Halt> {
+        match self
+            .commands
+            .recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            Ok(command) => self.obey(command),
+            Err(RecvTimeoutError::Timeout) => {
+                then(self);
+                Ok(())
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Halt::End),
+        }
+    }
+
+    fn stay_paused(&mut self) -> Result<(), Halt> {
+        let next = self.source.events(self.position, 1, Duration::ZERO)?;
+        self.note_oldest(next.first().map(|event| event.at));
+        let until = Instant::now()
+            .checked_add(PAUSED_LOOK_EVERY)
+            .unwrap_or_else(Instant::now);
+        self.wait_for_command(until, |_| ())
+    }
+
+    pub(super) fn begin_stop(&mut self, stop: Stop) -> Result<(), Halt> {
+        match stop {
+            Stop::AfterDraining(time) if !self.paused => {
+                self.drain_until = Instant::now().checked_add(time);
+                Ok(())
+            }
+            Stop::Now | Stop::AfterDraining(_) => Err(Halt::End),
+        }
+    }
+
+    /// Carries the next events of the log.
+    fn carry_next(&mut self) -> Result<(), Halt> {
+        let events = self.source.events(
+            self.position,
+            self.options.batch_orders_max.max(1),
+            self.patience(),
+        )?;
+        let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            self.note_oldest(None);
+            return if self.drain_until.is_some() && !self.may_have_releasing {
+                Err(Halt::End)
+            } else {
+                Ok(())
+            };
+        };
+        let (expected, found, last) = (self.position.saturating_add(1), first.seq, last.seq);
+        if found != expected {
+            return Err(Trouble::Gap { expected, found }.into());
+        }
+        self.note_oldest(events.iter().find(|event| is_order(event)).map(|event| event.at));
+        let (policy, now) = (self.policy, self.source.now());
+        let carried = self.write(|rows| carry_events(rows, events, policy, now))?;
+        self.pass(Step::AfterCommit)?;
+        let refused = carried.refused.iter().map(|due| due.seq);
+        self.shared
+            .advance(last, refused.chain(carried.dead.iter().copied()));
+        self.position = last;
+        self.note_carried(&carried, now)
+    }
+
+    /// Tries again what was refused and whose time has come.
+    fn carry_due(&mut self) -> Result<(), Halt> {
+        let due = self
+            .schedule
+            .due(Instant::now(), self.options.batch_orders_max.max(1));
+        if due.is_empty() {
+            return Ok(());
+        }
+        let (policy, now) = (self.policy, self.source.now());
+        let carried = self.write(|rows| carry_retries(rows, &due, policy, now))?;
+        self.pass(Step::AfterCommit)?;
+        self.note_carried(&carried, now)
+    }
+
+    /// How long the source may wait for an event.
+    fn patience(&self) -> Duration {
+        if self.drain_until.is_some() || self.may_have_releasing {
+            return Duration::ZERO;
+        }
+        let next = self
+            .schedule
+            .next()
+            .map(|next| next.saturating_duration_since(Instant::now()));
+        next.map_or(IDLE_WAIT, |next| next.min(IDLE_WAIT))
+    }
+
+    /// Tells what a committed transaction did.
+    fn note_carried(&mut self, carried: &Carried, now: Timestamp) -> Result<(), Halt> {
+        self.reschedule(&carried.refused, now);
+        for seq in carried.delivered.iter().chain(&carried.dead) {
+            self.schedule.remove(*seq);
+        }
+        // An order that ended as a dead letter is nowhere and never will be; one that waits becomes a row yet.
+        let ended = carried
+            .ended
+            .iter()
+            .copied()
+            .filter(|seq| !self.schedule.contains(*seq));
+        let settled: Vec<Seq> = carried.delivered.iter().copied().chain(ended).collect();
+        let (retrying, dead) = (self.schedule.len(), carried.dead.len());
+        self.shared.update(|status| {
+            status.confirmed_total = status.confirmed_total.saturating_add(carried.confirmed);
+            status.failed_total = status.failed_total.saturating_add(dead as u64);
+            status.retrying = retrying as u64;
+        });
+        self.note_oldest(None);
+        if dead > 0 {
+            self.may_have_releasing = true;
+            self.count_dead_letters()?;
+        }
+        if dead > 0 || !settled.is_empty() {
+            self.shared.settle(settled);
+        }
+        Ok(())
+    }
+
+    pub(super) fn reschedule(&mut self, dues: &[Due], now: Timestamp) {
+        for due in dues {
+            self.schedule
+                .put(*due, (Instant::now(), now), self.options.backoff_max);
+        }
+        let retrying = self.schedule.len() as u64;
+        self.shared.update(|status| status.retrying = retrying);
+    }
+
+    fn note_oldest(&self, next: Option<Timestamp>) {
+        let oldest = self.schedule.oldest().into_iter().chain(next).min();
+        self.shared.update(|status| status.oldest_undelivered_at = oldest);
+    }
+
+    pub(super) fn count_dead_letters(&mut self) -> Result<(), Halt> {
+        let open = self.ledger()?.dead_letters_open()?;
+        self.shared.update(|status| status.dead_letters_open = open);
+        Ok(())
+    }
+
+    /// One transaction of the ledger, measured. Success ends a time of trouble.
+    pub(super) fn write<T>(
+        &mut self,
+        work: impl FnOnce(&Rows<'_>) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, Halt> {
+        let begun = Instant::now();
+        let done = self.ledger()?.write(work);
+        self.shared.update(|status| {
+            status.write_duration.add(begun.elapsed());
+            if done.is_ok() {
+                status.last_error = None;
+            }
+        });
+        if done.is_ok() && self.troubles > 0 {
+            tracing::info!(troubles = self.troubles, "the ledger can be written again");
+            self.troubles = 0;
+        }
+        Ok(done?)
+    }
+
+    /// The ledger; after trouble it is opened and read again first.
+    pub(super) fn ledger(&mut self) -> Result<&mut Ledger, Halt> {
+        if self.ledger.is_none() {
+            let reopened = Ledger::reopen(&self.folder, self.fault.clone());
+            let ledger = reopened.map_err(|error| Trouble::Open(Box::new(error)))?;
+            let loaded = ledger.load()?;
+            if loaded.position < self.position {
+                return Err(Trouble::WentBack {
+                    was: self.position,
+                    found: loaded.position,
+                }
+                .into());
+            }
+            self.take_over(loaded);
+            self.ledger = Some(ledger);
+        }
+        self.ledger.as_mut().ok_or(Halt::End)
+    }
+
+    /// What was just read from the ledger is what is known.
+    fn take_over(&mut self, loaded: Loaded) {
+        let now = (Instant::now(), self.source.now());
+        self.schedule = Schedule::load(&loaded.retries, now, self.options.backoff_max);
+        self.position = loaded.position;
+        self.paused = loaded.paused;
+        self.may_have_releasing = true;
+        self.shared.load(loaded.position, loaded.undelivered);
+        let retrying = self.schedule.len() as u64;
+        self.shared.update(|status| {
+            status.paused = loaded.paused;
+            status.retrying = retrying;
+            status.dead_letters_open = loaded.dead_letters_open;
+        });
+        self.note_oldest(None);
+    }
+
+    /// Whatever it was: drop the connection, wait, open the file again and believe what it says. That is right for an
+    /// outage, and it is what an unknown COMMIT needs.
+    pub(super) fn note_trouble(&mut self, trouble: &Trouble) {
+        self.ledger = None;
+        self.troubles = self.troubles.saturating_add(1);
+        let wait = self.policy.backoff.delay(self.troubles);
+        self.wait_until = Instant::now().checked_add(wait);
+        let error = chain(trouble);
+        tracing::warn!(
+            error,
+            troubles = self.troubles,
+            ?wait,
+            "the ledger cannot be used; delivery waits"
+        );
+        self.shared.update(|status| status.last_error = Some(error));
+    }
+
+    /// Passes a step at which a test may stop delivery.
+    pub(super) fn pass(&self, step: Step) -> Result<(), Halt> {
+        match self.fault.stops_at(step) {
+            true => Err(Halt::End),
+            false => Ok(()),
+        }
+    }
+}
+
+fn is_order(event: &Event) -> bool {
+    matches!(event.fact, Fact::OrderAccepted(_))
+}
+
+#[cfg(feature = "faults")]
+fn fault_of(options: &DeliveryOptions) -> LedgerFault {
+    if let Ok(setting) = std::env::var("YOINK_FAULT_LEDGER")
+        && let Err(error) = options.fault.set(&setting)
+    {
+        // Only in builds for drills, where a fault that silently does not happen would prove nothing.
+        panic!("YOINK_FAULT_LEDGER: {error}");
+    }
+    options.fault.clone()
+}
+
+#[cfg(not(feature = "faults"))]
+fn fault_of(_options: &DeliveryOptions) -> LedgerFault {
+    LedgerFault
+}

@@ -1,0 +1,400 @@
+//! The log: an append-only SQLite table with only an integer primary key. The truth of the embedded engine.
+//!
+//! One row is one commit: all events that one fsync made durable, so a batch of a thousand orders costs one insert.
+//! Every row carries a hash over its content and the hash of the row before (a chain), so damage at rest shows at the
+//! first event behind it.
+//!
+//! One connection, exclusively locked, is the only one that ever opens the file.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+use yoink_core::{Event, Seq, Timestamp};
+
+use super::codec;
+use crate::{Durability, OpenError, failpoint};
+
+/// The format of the log's rows. Raised when an older version could no longer read them.
+pub const FORMAT: i64 = 1;
+/// "YNKL", in the file's header: this is a Yoink log.
+const APPLICATION_ID: i64 = 0x594e_4b4c;
+/// The first SQLite version without the bug that could corrupt a database when its write-ahead file was reset.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Where the log is.
+#[derive(Clone, Debug)]
+pub struct LogFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The file layer that SQLite goes through; `None` is the operating system's.
+    pub vfs: Option<String>,
+}
+
+/// Why the log could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// SQLite refused.
+    #[error("cannot {operation} the log")]
+    Sqlite {
+        /// What was tried.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A row is not what was written.
+    #[error("the log is damaged at event {seq}: {what}")]
+    Damaged {
+        /// The first event of the row.
+        seq: Seq,
+        /// How it shows.
+        what: String,
+    },
+}
+
+/// One commit, read back and verified.
+#[derive(Debug)]
+pub struct Row {
+    /// Its last event.
+    pub last_seq: Seq,
+    /// The chain hash after it.
+    pub chain: u64,
+    /// Its events.
+    pub events: Vec<Event>,
+}
+
+/// The log, open for appending.
+#[derive(Debug)]
+pub struct Log {
+    connection: Connection,
+    path: PathBuf,
+    last_seq: Seq,
+    chain: u64,
+    staged: Staged,
+}
+
+/// Events that wait for the commit.
+#[derive(Debug, Default)]
+struct Staged {
+    facts: Vec<u8>,
+    count: u64,
+    at: i64,
+}
+
+impl Log {
+    /// Opens or makes the log. It is positioned by [`Log::set_end`] once recovery has read it.
+    ///
+    /// # Errors
+    /// The file is not a log, is of a newer format, or SQLite refuses it.
+    pub fn open(file: &LogFile, durability: Durability) -> Result<Self, OpenError> {
+        let failed = |operation| {
+            move |source| OpenError::Sqlite {
+                operation,
+                path: file.path.clone(),
+                source,
+            }
+        };
+        assert!(
+            rusqlite::version_number() >= SQLITE_VERSION_MIN,
+            "SQLite {} is too old",
+            rusqlite::version()
+        );
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match &file.vfs {
+            Some(vfs) => Connection::open_with_flags_and_vfs(&file.path, flags, vfs.as_str()),
+            None => Connection::open_with_flags(&file.path, flags),
+        }
+        .map_err(failed("open the log"))?;
+        configure(&connection, durability).map_err(failed("configure the log"))?;
+        check_format(&connection, &file.path)?;
+        Ok(Self {
+            connection,
+            path: file.path.clone(),
+            last_seq: 0,
+            chain: 0,
+            staged: Staged::default(),
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last committed event; 0 before the first.
+    pub fn last_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    /// The chain hash at the last committed event.
+    pub fn chain(&self) -> u64 {
+        self.chain
+    }
+
+    /// Where appending goes on: after what recovery read.
+    pub fn set_end(&mut self, last_seq: Seq, chain: u64) {
+        (self.last_seq, self.chain) = (last_seq, chain);
+    }
+
+    /// Adds an event to the next commit. All events of one commit have one time.
+    pub fn stage(&mut self, event: &Event) {
+        codec::encode_fact(&event.fact, &mut self.staged.facts);
+        self.staged.count = self.staged.count.saturating_add(1);
+        self.staged.at = event.at.0;
+        failpoint::hit("log.staged");
+    }
+
+    /// Makes the staged events durable with one fsync; does nothing if there are none.
+    ///
+    /// # Errors
+    /// Whether the events are durable is then unknown: the caller must stop and read the log again.
+    pub fn commit(&mut self) -> Result<(), LogError> {
+        if self.staged.count == 0 {
+            return Ok(());
+        }
+        let last_seq = self.last_seq.saturating_add(self.staged.count);
+        let chain = chain(
+            self.chain,
+            last_seq,
+            self.staged.count,
+            self.staged.at,
+            &self.staged.facts,
+        );
+        failpoint::hit("log.before-commit");
+        {
+            let failed = |source| LogError::Sqlite {
+                operation: "append to",
+                source,
+            };
+            let insert = "INSERT INTO log (last_seq, count, at, chain, facts) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let mut insert = self.connection.prepare_cached(insert).map_err(failed)?;
+            let row = params![
+                last_seq.cast_signed(),
+                self.staged.count.cast_signed(),
+                self.staged.at,
+                chain.cast_signed(),
+                self.staged.facts
+            ];
+            insert.execute(row).map_err(failed)?;
+        }
+        failpoint::hit("log.after-commit");
+        (self.last_seq, self.chain) = (last_seq, chain);
+        self.staged.facts.clear();
+        self.staged.count = 0;
+        Ok(())
+    }
+
+    /// Reads rows whose last event is after `after`, oldest first, verifying each; `visit` stops it by returning
+    /// `false`.
+    ///
+    /// # Errors
+    /// SQLite refuses, or a row is damaged.
+    pub fn read(&self, after: Seq, mut visit: impl FnMut(Row) -> bool) -> Result<(), LogError> {
+        let failed = |source| LogError::Sqlite {
+            operation: "read",
+            source,
+        };
+        let mut before = self.row_end_at_or_before(after)?;
+        let select =
+            "SELECT last_seq, count, at, chain, facts FROM log WHERE last_seq > ?1 ORDER BY last_seq";
+        let mut select = self.connection.prepare_cached(select).map_err(failed)?;
+        let mut rows = select.query([after.cast_signed()]).map_err(failed)?;
+        loop {
+            let row = rows.next().map_err(|source| damaged_or(source, before.0))?;
+            let Some(row) = row else { return Ok(()) };
+            let row = verify(row, before)?;
+            before = (row.last_seq, row.chain);
+            if !visit(row) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Committed events after `after`, oldest first, at most about `limit` (whole commits are never cut short by
+    /// more than `limit`).
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn events_after(&self, after: Seq, limit: usize) -> Result<Vec<Event>, LogError> {
+        let mut events = Vec::new();
+        self.read(after, |row| {
+            events.extend(row.events.into_iter().filter(|event| event.seq > after));
+            events.len() < limit
+        })?;
+        events.truncate(limit);
+        Ok(events)
+    }
+
+    /// The chain hash at the commit that ends with event `seq`, if one does.
+    ///
+    /// # Errors
+    /// SQLite refuses.
+    pub fn chain_at(&self, seq: Seq) -> Result<Option<u64>, LogError> {
+        if seq == 0 {
+            return Ok(Some(0));
+        }
+        self.connection
+            .query_row(
+                "SELECT chain FROM log WHERE last_seq = ?1",
+                [seq.cast_signed()],
+                |row| row.get::<_, i64>(0),
+            )
+            .optional()
+            .map(|chain| chain.map(i64::cast_unsigned))
+            .map_err(|source| damaged_or(source, seq))
+    }
+
+    /// Folds the write-ahead file back into the log.
+    ///
+    /// # Errors
+    /// SQLite refuses; nothing is lost, the file only stays long.
+    pub fn checkpoint(&mut self) -> Result<(), LogError> {
+        failpoint::hit("checkpoint.before");
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
+            .map_err(|source| LogError::Sqlite {
+                operation: "checkpoint",
+                source,
+            })?;
+        failpoint::hit("checkpoint.after");
+        Ok(())
+    }
+
+    fn row_end_at_or_before(&self, seq: Seq) -> Result<(Seq, u64), LogError> {
+        self.connection
+            .prepare_cached(
+                "SELECT last_seq, chain FROM log WHERE last_seq <= ?1 ORDER BY last_seq DESC LIMIT 1",
+            )
+            .and_then(|mut select| {
+                select
+                    .query_row([seq.cast_signed()], |row| {
+                        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+                    })
+                    .optional()
+            })
+            .map(|end| {
+                end.map_or((0, 0), |(seq, chain)| {
+                    (seq.cast_unsigned(), chain.cast_unsigned())
+                })
+            })
+            .map_err(|source| damaged_or(source, seq))
+    }
+}
+
+fn configure(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    // Exclusive first: the write-ahead index then lives in this process's memory, and no second connection can open
+    // the file.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", durability.synchronous())?;
+    // The writer decides when, between two batches.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS log (
+           last_seq INTEGER PRIMARY KEY,
+           count    INTEGER NOT NULL,
+           at       INTEGER NOT NULL,
+           chain    INTEGER NOT NULL,
+           facts    BLOB    NOT NULL
+         ) STRICT",
+    )
+}
+
+fn check_format(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Sqlite {
+        operation: "read the format of",
+        path: path.to_path_buf(),
+        source,
+    };
+    let pragma = |name| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(failed)
+    };
+    match (pragma("application_id")?, pragma("user_version")?) {
+        (0, 0) => {
+            connection
+                .pragma_update(None, "application_id", APPLICATION_ID)
+                .map_err(failed)?;
+            connection
+                .pragma_update(None, "user_version", FORMAT)
+                .map_err(failed)
+        }
+        (APPLICATION_ID, FORMAT) => Ok(()),
+        (APPLICATION_ID, found) if found > FORMAT => Err(OpenError::NewerFormat {
+            path: path.to_path_buf(),
+            found,
+            known: FORMAT,
+        }),
+        (application, format) => Err(OpenError::Damaged {
+            path: path.to_path_buf(),
+            seq: 0,
+            what: format!("it is not a Yoink log (application id {application:#x}, format {format})"),
+        }),
+    }
+}
+
+fn verify(row: &rusqlite::Row<'_>, before: (Seq, u64)) -> Result<Row, LogError> {
+    let first_seq = before.0.saturating_add(1);
+    let damaged = |what: String| LogError::Damaged { seq: first_seq, what };
+    let unreadable = |source: rusqlite::Error| damaged(format!("a row cannot be read ({source})"));
+    let last_seq = row.get::<_, i64>(0).map_err(unreadable)?.cast_unsigned();
+    let count = row.get::<_, i64>(1).map_err(unreadable)?.cast_unsigned();
+    let at = row.get::<_, i64>(2).map_err(unreadable)?;
+    let hash = row.get::<_, i64>(3).map_err(unreadable)?.cast_unsigned();
+    let facts = row
+        .get_ref(4)
+        .map_err(unreadable)?
+        .as_blob()
+        .map_err(|error| damaged(error.to_string()))?;
+    if count == 0 || before.0.checked_add(count) != Some(last_seq) {
+        return Err(damaged(format!("a commit of {count} events ends at {last_seq}")));
+    }
+    if hash != chain(before.1, last_seq, count, at, facts) {
+        return Err(damaged("its hash is not the one that was written".to_owned()));
+    }
+    let facts = codec::decode_facts(facts, count).map_err(|error| damaged(error.to_string()))?;
+    let events = facts
+        .into_iter()
+        .zip(first_seq..)
+        .map(|(fact, seq)| Event {
+            seq,
+            at: Timestamp(at),
+            fact,
+        })
+        .collect();
+    Ok(Row {
+        last_seq,
+        chain: hash,
+        events,
+    })
+}
+
+/// SQLite's own word for damage is damage to us too.
+fn damaged_or(source: rusqlite::Error, seq: Seq) -> LogError {
+    match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => LogError::Damaged {
+            seq: seq.saturating_add(1),
+            what: source.to_string(),
+        },
+        _ => LogError::Sqlite {
+            operation: "read",
+            source,
+        },
+    }
+}
+
+/// The chain hash after a commit: xxh3-64 of its fields, seeded with the hash before. It finds damage, not forgery.
+fn chain(before: u64, last_seq: Seq, count: u64, at: i64, facts: &[u8]) -> u64 {
+    let mut header = [0_u8; 24];
+    for (to, from) in header
+        .chunks_exact_mut(8)
+        .zip([last_seq, count, at.cast_unsigned()])
+    {
+        to.copy_from_slice(&from.to_le_bytes());
+    }
+    xxh3_64_with_seed(facts, xxh3_64_with_seed(&header, before))
+}

@@ -1,0 +1,178 @@
+//! How each thing that can be asked is answered.
+
+use super::*;
+use crate::embedded::ticket::Books;
+use crate::views::{OrderFilter, OrderView};
+
+impl Writer {
+    pub(super) fn answer(&mut self, now: Timestamp, ask: Ask, committed: &mut Vec<Event>) -> Reply {
+        match ask {
+            Ask::Purchase(request) => self.purchase(now, request, committed).map(Answer::Purchased),
+            Ask::Command(command) => self.command(now, &command, committed),
+            Ask::Order(id) => Ok(Answer::Order(Box::new(self.order_view(id)))),
+            Ask::OrderByKey(customer, key) => {
+                let order = self.inventory.order_by_key(&customer, &key);
+                Ok(Answer::Order(Box::new(
+                    order.and_then(|order| OrderView::new(&order, &self.is_confirmed)),
+                )))
+            }
+            Ask::Orders(filter) => Ok(Answer::Orders(self.orders(&filter))),
+            Ask::Events { after, limit } => {
+                // Staged events of this batch are not in the log yet, so only committed ones are read.
+                let limit = limit.min(limits::READ_EVENTS_MAX);
+                self.log
+                    .events_after(after, limit)
+                    .map(Answer::Events)
+                    .map_err(|error| {
+                        error!(error = &error as &dyn std::error::Error, "the log cannot be read");
+                        CallError::OutcomeUnknown
+                    })
+            }
+            Ask::Books => Ok(Answer::Books(Box::new(self.books()))),
+        }
+    }
+
+    fn purchase(
+        &mut self,
+        now: Timestamp,
+        request: PurchaseRequest,
+        committed: &mut Vec<Event>,
+    ) -> Result<Purchased, CallError> {
+        let PurchaseRequest {
+            customer,
+            product,
+            quantity,
+            key,
+        } = request;
+        let order = self.next_order_id(now);
+        let command = Command::Purchase(Purchase {
+            order,
+            customer,
+            product,
+            quantity,
+            key,
+        });
+        let done = self.decide(now, &command, committed);
+        let counters = &self.shared.counters;
+        match &done {
+            Ok(Done::Now(_)) => drop(counters.accepted.fetch_add(1, Ordering::Relaxed)),
+            Ok(Done::Before(_)) => drop(counters.replayed.fetch_add(1, Ordering::Relaxed)),
+            Err(CallError::Refused(rejection)) => counters.reject(rejection),
+            Err(_) => {}
+        }
+        let done = done?;
+        let id = match &done {
+            Done::Now(_) => order,
+            Done::Before(Replay::Order(original)) => *original,
+            Done::Before(other) => unreachable!("a purchase is never answered by {other:?}"),
+        };
+        let order = self.inventory.order(id).ok_or(Rejection::OrderNotFound)?;
+        Ok(Purchased {
+            order: id,
+            seq: order.seq,
+            accepted_at: order.accepted_at,
+            unit_price: order.unit_price,
+            replayed: done.replayed(),
+        })
+    }
+
+    fn command(&mut self, now: Timestamp, command: &Command, committed: &mut Vec<Event>) -> Reply {
+        let done = self.decide(now, command, committed)?;
+        match command {
+            Command::Cancel { order, .. } | Command::Fail { order, .. } => {
+                if let Done::Now(_) = done {
+                    let counters = &self.shared.counters;
+                    let count = match command {
+                        Command::Cancel { .. } => &counters.cancelled,
+                        _ => &counters.failed,
+                    };
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                let view = self.order_view(*order).ok_or(Rejection::OrderNotFound)?;
+                Ok(Answer::Ended(Box::new(view), done.replayed()))
+            }
+            Command::CreateProduct(_) => match committed.last().map(|event| &event.fact) {
+                Some(Fact::ProductCreated { id, .. }) => self.product_answer(id),
+                other => unreachable!("creating a product never leads to {other:?}"),
+            },
+            Command::ChangeProduct { product, .. }
+            | Command::Pause { product }
+            | Command::Resume { product } => self.product_answer(product),
+            Command::AdjustStock(adjustment) => {
+                let product = self
+                    .inventory
+                    .product(&adjustment.product)
+                    .ok_or(Rejection::ProductNotFound)?;
+                let seq = match &done {
+                    Done::Now(seq) => *seq,
+                    Done::Before(Replay::Adjustment(made)) => made.seq,
+                    Done::Before(other) => unreachable!("an adjustment is never answered by {other:?}"),
+                };
+                let (figures, replayed) = (product.figures(), done.replayed());
+                Ok(Answer::Adjusted(Adjusted {
+                    seq,
+                    delta: adjustment.delta,
+                    figures,
+                    replayed,
+                }))
+            }
+            Command::Purchase(_) => unreachable!("purchases have their own way in"),
+        }
+    }
+
+    fn product_answer(&self, id: &yoink_core::ProductId) -> Reply {
+        let product = self.inventory.product(id).ok_or(Rejection::ProductNotFound)?;
+        Ok(Answer::Product(Box::new(ProductView {
+            id: product.id,
+            details: product.details.clone(),
+            paused: product.paused,
+            figures: product.figures(),
+        })))
+    }
+
+    fn order_view(&self, id: OrderId) -> Option<OrderView> {
+        self.inventory
+            .order(id)
+            .and_then(|order| OrderView::new(&order, &self.is_confirmed))
+    }
+
+    /// A customer's orders come newest first from the inventory; a page is oldest first, as everywhere.
+    fn orders(&self, filter: &OrderFilter) -> Vec<OrderView> {
+        let limit = filter.limit.min(limits::LIST_ORDERS_MAX);
+        let is_wanted = |view: &OrderView| {
+            filter.status.is_none_or(|status| view.status == status)
+                && filter.product.is_none_or(|product| view.product == product)
+        };
+        let view = |order: yoink_core::Order<'_>| OrderView::new(&order, &self.is_confirmed);
+        match &filter.customer {
+            None => self
+                .inventory
+                .orders_after(filter.after)
+                .filter_map(view)
+                .filter(is_wanted)
+                .take(limit)
+                .collect(),
+            Some(customer) => {
+                let newer = self
+                    .inventory
+                    .orders_of(customer.as_str())
+                    .take_while(|order| order.seq > filter.after);
+                let mut views: Vec<_> = newer.filter_map(view).filter(is_wanted).collect();
+                views.reverse();
+                views.truncate(limit);
+                views
+            }
+        }
+    }
+
+    fn books(&self) -> Books {
+        Books {
+            seq: self.inventory.last_seq(),
+            products: self
+                .inventory
+                .products()
+                .map(|product| (product.id, product.figures()))
+                .collect(),
+        }
+    }
+}

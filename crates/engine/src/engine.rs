@@ -1,0 +1,606 @@
+//! The engine as the edge sees it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use uuid::ContextV7;
+use yoink_core::{
+    Command, CustomerId, Event, IdempotencyKey, NewProduct, OrderId, ProductChange, ProductId, Seq,
+    StockAdjustment, Timestamp,
+};
+
+use crate::delivery::{
+    DeadLetter, DeadLetterFilter, DeadLetterRefusal, Delivery, DeliveryOptions, DeliveryStatus, Stop,
+};
+use crate::embedded::clock::{Clock, SystemTime, TimeSource};
+use crate::embedded::folder::Folder;
+use crate::embedded::inbox::Inbox;
+use crate::embedded::log::LogFile;
+use crate::embedded::recovery::{AcceptLoss, Recovered, RecoveryReport, recover};
+use crate::embedded::tail::Tail;
+use crate::embedded::ticket::{Answer, Ask, Books, Reply, Returns, Ticket};
+use crate::embedded::writer::{EngineState, Shared, Upkeep, Writer};
+use crate::figures::EngineFigures;
+use crate::source::WriterSource;
+use crate::views::{Adjusted, OrderFilter, OrderView, ProductView, PurchaseRequest, Purchased, Replayed};
+use crate::{CallError, Durability, OpenError, Storefront, limits};
+
+/// How to open an engine.
+#[derive(Debug)]
+pub struct Options {
+    /// The data folder; made, readable by its owner only, if it is not there.
+    pub data: PathBuf,
+    /// What an answer survives.
+    pub durability: Durability,
+    /// Whether to go on where the log ends before what was promised.
+    pub accept_loss: AcceptLoss,
+    /// Calls that may wait for the writer.
+    pub inbox_tickets_max: usize,
+    /// Below this much free space selling stops, in bytes.
+    pub free_bytes_min: u64,
+    /// How orders are carried to the ledger.
+    pub delivery: DeliveryOptions,
+    /// The file layer under the log; `None` is the operating system's. For tests that take the power away.
+    pub log_vfs: Option<String>,
+}
+
+impl Options {
+    /// The defaults, for this data folder.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            durability: Durability::default(),
+            accept_loss: AcceptLoss::default(),
+            inbox_tickets_max: limits::INBOX_TICKETS_MAX,
+            free_bytes_min: limits::FREE_BYTES_MIN,
+            delivery: DeliveryOptions::default(),
+            log_vfs: None,
+        }
+    }
+}
+
+/// Whether the ledger has an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It does.
+    Yes,
+    /// Not in the time given.
+    NotYet,
+}
+
+/// The embedded engine. Cheap to clone; every clone is the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    parts: Arc<Parts>,
+    lane: Option<Arc<Lane>>,
+}
+
+struct Parts {
+    shared: Arc<Shared>,
+    clock: Clock,
+    durability: Durability,
+    delivery: Delivery,
+    report: RecoveryReport,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Parts {
+    fn close(&self, drain: Duration) {
+        if self.shared.state() != EngineState::Failed {
+            self.shared.set_state(EngineState::Closing);
+        }
+        let Some(writer) = self.writer.lock().take() else {
+            return;
+        };
+        // Delivery first: it may need the writer to give units back, or to read what memory no longer has.
+        self.delivery.stop(Stop::AfterDraining(drain));
+        self.shared.inbox.close();
+        // A writer that panicked has said so already; its callers were told.
+        let _ = writer.join();
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.close(Duration::ZERO);
+    }
+}
+
+impl Engine {
+    /// Opens the data folder: takes it for this process, reads the log back, starts the writer and delivery.
+    ///
+    /// # Errors
+    /// The folder is in use, or what is on disk is not what was written; nothing was changed then.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        Self::open_with_time(options, Box::<SystemTime>::default())
+    }
+
+    /// As [`Engine::open`], with another source of time.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with_time(options: Options, time: Box<dyn TimeSource>) -> Result<Self, OpenError> {
+        let folder = Folder::open(&options.data)?;
+        let path = match &options.log_vfs {
+            Some(_) => PathBuf::from("log.db"),
+            None => folder.file("log.db"),
+        };
+        let file = LogFile {
+            path,
+            vfs: options.log_vfs.clone(),
+        };
+        let recovered = recover(folder.path(), &file, options.durability, options.accept_loss)?;
+        let Recovered {
+            inventory,
+            log,
+            beacon,
+            incarnation,
+            report,
+        } = recovered;
+        let clock = Clock::new(time, inventory.last_at());
+        let shared = Arc::new(Shared::new(
+            Inbox::new(options.inbox_tickets_max),
+            Tail::new(log.last_seq(), limits::TAIL_EVENTS_MAX),
+            Storefront::new(&inventory),
+        ));
+        let source = WriterSource::new(Arc::clone(&shared), clock.clone());
+        let delivery = Delivery::start(folder.path(), options.delivery, Box::new(source), log.last_seq())?;
+        let ledger = delivery.clone();
+        let now = Instant::now();
+        let upkeep = Upkeep {
+            beacon_seq: 0,
+            beacon_at: now,
+            free_space_at: now,
+            snapshot_seq: report.snapshot_seq,
+            checkpoint_seq: log.last_seq(),
+            wal_bytes: 0,
+        };
+        let writer = Writer {
+            inventory,
+            log,
+            beacon,
+            folder,
+            clock: clock.clone(),
+            shared: Arc::clone(&shared),
+            is_confirmed: Box::new(move |order| ledger.is_confirmed(order.seq)),
+            incarnation,
+            free_bytes_min: options.free_bytes_min,
+            ids: ContextV7::new(),
+            upkeep,
+        };
+        let writer = start(writer)?;
+        let durability = options.durability;
+        let parts = Parts {
+            shared,
+            clock,
+            durability,
+            delivery,
+            report,
+            writer: Mutex::new(Some(writer)),
+        };
+        Ok(Self {
+            parts: Arc::new(parts),
+            lane: None,
+        })
+    }
+
+    /// The same engine with a lane of its own: calls made in one turn of a runtime go to the writer as one message,
+    /// and the answers of one commit come back as one. Spawn the driver on that runtime.
+    pub fn with_own_lane(&self) -> (Self, LaneDriver) {
+        let lane = Arc::new(Lane::default());
+        let driver = LaneDriver {
+            lane: Arc::downgrade(&lane),
+            returns: Arc::clone(&lane.returns),
+            shared: Arc::clone(&self.parts.shared),
+        };
+        (
+            Self {
+                parts: Arc::clone(&self.parts),
+                lane: Some(lane),
+            },
+            driver,
+        )
+    }
+
+    /// What everybody may see without asking the writer.
+    pub fn storefront(&self) -> &Storefront {
+        &self.parts.shared.storefront
+    }
+
+    /// The engine's time.
+    pub fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// What an answer survives.
+    pub fn durability(&self) -> Durability {
+        self.parts.durability
+    }
+
+    /// What the engine as a whole is doing.
+    pub fn state(&self) -> EngineState {
+        self.parts.shared.state()
+    }
+
+    /// What recovery did when the engine was opened.
+    pub fn recovery(&self) -> RecoveryReport {
+        self.parts.report
+    }
+
+    /// The last committed event.
+    pub fn last_seq(&self) -> Seq {
+        self.parts.shared.tail.last_seq()
+    }
+
+    /// Buys.
+    ///
+    /// # Errors
+    /// The sale says no, or the engine is too slow. Only [`CallError::OutcomeUnknown`] leaves it open whether the
+    /// order was accepted: ask again with the same key.
+    pub async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
+        let shared = &self.parts.shared;
+        if let Some(rejection) = shared.storefront.refuse_early(self.now(), &request) {
+            shared.counters.reject(&rejection);
+            return Err(rejection.into());
+        }
+        match self.ask(Ask::Purchase(request)).await? {
+            Answer::Purchased(purchased) => Ok(purchased),
+            other => wrong(&other),
+        }
+    }
+
+    /// Waits until the ledger has the order that event `seq` accepted, at most `wait`.
+    pub async fn wait_confirmed(&self, seq: Seq, wait: Duration) -> Confirmed {
+        match tokio::time::timeout(wait, self.parts.delivery.until_confirmed(seq)).await {
+            Ok(()) => Confirmed::Yes,
+            Err(_) => Confirmed::NotYet,
+        }
+    }
+
+    /// One order.
+    ///
+    /// # Errors
+    /// The engine is too slow or closing.
+    pub async fn order(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
+        match self.ask(Ask::Order(id)).await? {
+            Answer::Order(order) => Ok(*order),
+            other => wrong(&other),
+        }
+    }
+
+    /// The order that was accepted for this customer under this key.
+    ///
+    /// # Errors
+    /// The engine is too slow or closing.
+    pub async fn order_by_key(
+        &self,
+        customer: CustomerId,
+        key: IdempotencyKey,
+    ) -> Result<Option<OrderView>, CallError> {
+        match self.ask(Ask::OrderByKey(customer, key)).await? {
+            Answer::Order(order) => Ok(*order),
+            other => wrong(&other),
+        }
+    }
+
+    /// A list of orders, oldest first.
+    ///
+    /// # Errors
+    /// The engine is too slow or closing.
+    pub async fn orders(&self, filter: OrderFilter) -> Result<Vec<OrderView>, CallError> {
+        match self.ask(Ask::Orders(Box::new(filter))).await? {
+            Answer::Orders(orders) => Ok(orders),
+            other => wrong(&other),
+        }
+    }
+
+    /// Gives the units of an order back because somebody asked for it.
+    ///
+    /// # Errors
+    /// There is no such order, or it has failed; or the engine is too slow.
+    pub async fn cancel(&self, id: OrderId, reason: Box<str>) -> Result<(OrderView, Replayed), CallError> {
+        match self.command(Command::Cancel { order: id, reason }).await? {
+            Answer::Ended(order, replayed) => Ok((*order, replayed)),
+            other => wrong(&other),
+        }
+    }
+
+    /// Puts something on sale.
+    ///
+    /// # Errors
+    /// It exists, or what is asked does not fit together; or the engine is too slow.
+    pub async fn create_product(&self, product: NewProduct) -> Result<ProductView, CallError> {
+        self.product_command(Command::CreateProduct(product)).await
+    }
+
+    /// Changes what is said about a product; never its stock.
+    ///
+    /// # Errors
+    /// There is no such product, or what is asked does not fit together; or the engine is too slow.
+    pub async fn change_product(
+        &self,
+        id: ProductId,
+        change: ProductChange,
+    ) -> Result<ProductView, CallError> {
+        self.product_command(Command::ChangeProduct { product: id, change })
+            .await
+    }
+
+    /// Stops selling a product.
+    ///
+    /// # Errors
+    /// There is no such product; or the engine is too slow.
+    pub async fn pause(&self, id: ProductId) -> Result<ProductView, CallError> {
+        self.product_command(Command::Pause { product: id }).await
+    }
+
+    /// Sells a product again.
+    ///
+    /// # Errors
+    /// There is no such product; or the engine is too slow.
+    pub async fn resume(&self, id: ProductId) -> Result<ProductView, CallError> {
+        self.product_command(Command::Resume { product: id }).await
+    }
+
+    /// Restocks or withdraws.
+    ///
+    /// # Errors
+    /// There is no such product, the key was used for another adjustment, or the units are not there; or the engine
+    /// is too slow.
+    pub async fn adjust_stock(&self, adjustment: StockAdjustment) -> Result<Adjusted, CallError> {
+        match self.command(Command::AdjustStock(adjustment)).await? {
+            Answer::Adjusted(adjusted) => Ok(adjusted),
+            other => wrong(&other),
+        }
+    }
+
+    /// Committed events after `after`, oldest first, at most `limit` and [`limits::READ_EVENTS_MAX`].
+    ///
+    /// # Errors
+    /// The log cannot be read, or the engine is too slow.
+    pub async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
+        match self.ask(Ask::Events { after, limit }).await? {
+            Answer::Events(events) => Ok(events),
+            other => wrong(&other),
+        }
+    }
+
+    /// Where delivery is. Costs no trip to its thread.
+    pub fn delivery(&self) -> DeliveryStatus {
+        self.parts.delivery.status()
+    }
+
+    /// Delivery's own handle: exports, and what the ledger counts.
+    pub fn ledger(&self) -> &Delivery {
+        &self.parts.delivery
+    }
+
+    /// Stops carrying orders to the ledger. Remembered over restarts. Selling goes on.
+    ///
+    /// # Errors
+    /// Delivery is too slow or has stopped.
+    pub async fn pause_delivery(&self) -> Result<DeliveryStatus, CallError> {
+        Ok(self.parts.delivery.pause().await?)
+    }
+
+    /// Carries orders to the ledger again.
+    ///
+    /// # Errors
+    /// Delivery is too slow or has stopped.
+    pub async fn resume_delivery(&self) -> Result<DeliveryStatus, CallError> {
+        Ok(self.parts.delivery.resume().await?)
+    }
+
+    /// The dead letters that `filter` lets through, oldest first.
+    ///
+    /// # Errors
+    /// Delivery is too slow or has stopped.
+    pub async fn dead_letters(&self, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>, CallError> {
+        Ok(self.parts.delivery.dead_letters(filter).await?)
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// Delivery is too slow or has stopped.
+    pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, CallError> {
+        Ok(self.parts.delivery.dead_letter(id).await?)
+    }
+
+    /// Sends a parked dead letter to be delivered again.
+    ///
+    /// # Errors
+    /// Delivery is too slow or has stopped; inside, why the dead letter cannot be sent.
+    pub async fn retry_dead_letter(
+        &self,
+        id: i64,
+    ) -> Result<Result<DeadLetter, DeadLetterRefusal>, CallError> {
+        Ok(self.parts.delivery.retry_dead_letter(id).await?)
+    }
+
+    /// Gives the units of a dead letter back, unless they are back, and archives it.
+    ///
+    /// # Errors
+    /// Delivery is too slow or has stopped; inside, why the dead letter cannot be discarded.
+    pub async fn discard_dead_letter(
+        &self,
+        id: i64,
+        reason: Box<str>,
+    ) -> Result<Result<DeadLetter, DeadLetterRefusal>, CallError> {
+        Ok(self.parts.delivery.discard_dead_letter(id, reason).await?)
+    }
+
+    /// The inventory's own figures at one event.
+    pub(crate) async fn books(&self) -> Result<Books, CallError> {
+        match self.ask(Ask::Books).await? {
+            Answer::Books(books) => Ok(*books),
+            other => wrong(&other),
+        }
+    }
+
+    /// What the engine counted since it was opened.
+    pub fn figures(&self) -> EngineFigures {
+        use std::sync::atomic::Ordering::Relaxed;
+        let shared = &self.parts.shared;
+        let counters = &shared.counters;
+        EngineFigures {
+            accepted: counters.accepted.load(Relaxed),
+            replayed: counters.replayed.load(Relaxed),
+            cancelled: counters.cancelled.load(Relaxed),
+            failed: counters.failed.load(Relaxed),
+            rejected: counters.rejections(),
+            overloaded: counters.overloaded.load(Relaxed),
+            expired: counters.expired.load(Relaxed),
+            storage_full: counters.storage_full.load(Relaxed),
+            commit_seconds: counters.commit_seconds.figures(),
+            batch_events: counters.batch_events.figures(),
+            inbox_tickets: shared.inbox.waiting() as u64,
+            clock_steps: self.parts.clock.steps(),
+            checkpoints: counters.checkpoints.load(Relaxed),
+            conservation_error_units: shared
+                .storefront
+                .shelves()
+                .iter()
+                .map(|shelf| (shelf.id(), shelf.settled_figures().conservation_error_units()))
+                .collect(),
+        }
+    }
+
+    /// Refuses new calls, finishes what waits, lets delivery catch up for at most `drain`, and leaves the folder so
+    /// that the next start is quick. Blocks; calling it again does nothing.
+    pub fn close_blocking(&self, drain: Duration) {
+        self.parts.close(drain);
+    }
+
+    /// As [`Engine::close_blocking`], for callers on a runtime.
+    ///
+    /// # Errors
+    /// No thread could be started to do it.
+    pub async fn close(&self) -> Result<(), CallError> {
+        let engine = self.clone();
+        let (done, closed) = oneshot::channel();
+        let closing = std::thread::Builder::new()
+            .name("yoink-close".to_owned())
+            .spawn(move || {
+                engine.close_blocking(Duration::from_secs(5));
+                let _ = done.send(());
+            });
+        closing.map_err(|_| CallError::Closing)?;
+        closed.await.map_err(|_| CallError::Closing)
+    }
+
+    async fn product_command(&self, command: Command) -> Result<ProductView, CallError> {
+        match self.command(command).await? {
+            Answer::Product(product) => Ok(*product),
+            other => wrong(&other),
+        }
+    }
+
+    async fn command(&self, command: Command) -> Result<Answer, CallError> {
+        self.ask(Ask::Command(Box::new(command))).await
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
+        let shared = &self.parts.shared;
+        match shared.state() {
+            EngineState::Ready | EngineState::StorageFull => {}
+            EngineState::Closing | EngineState::Failed => return Err(CallError::Closing),
+        }
+        if let Err(error) = shared.inbox.admit() {
+            shared
+                .counters
+                .overloaded
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Err(error);
+        }
+        let (reply, answered) = oneshot::channel();
+        let asked_us = self.parts.clock.monotonic_us();
+        match &self.lane {
+            None => shared.inbox.push(std::iter::once(Ticket {
+                ask,
+                reply,
+                asked_us,
+                returns: None,
+            })),
+            Some(lane) => lane.push(Ticket {
+                ask,
+                reply,
+                asked_us,
+                returns: Some(Arc::clone(&lane.returns)),
+            }),
+        }
+        // The sender is dropped unsent only where the writer stopped with the ticket in its hands.
+        answered.await.unwrap_or(Err(CallError::OutcomeUnknown))
+    }
+}
+
+/// The calls of one runtime on their way to the writer, and the answers on their way back.
+#[derive(Debug, Default)]
+struct Lane {
+    outgoing: Mutex<Vec<Ticket>>,
+    returns: Arc<Returns>,
+}
+
+impl Lane {
+    fn push(&self, ticket: Ticket) {
+        let mut outgoing = self.outgoing.lock();
+        outgoing.push(ticket);
+        // The driver is woken once per turn; it runs behind the connections that were woken before it.
+        if outgoing.len() == 1 {
+            drop(outgoing);
+            self.returns.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.returns.wake.notify_one();
+    }
+}
+
+/// Moves the calls and answers of one lane. To be spawned on the lane's runtime.
+#[derive(Debug)]
+pub struct LaneDriver {
+    lane: Weak<Lane>,
+    returns: Arc<Returns>,
+    shared: Arc<Shared>,
+}
+
+impl LaneDriver {
+    /// Runs until the last [`Engine`] of this lane is dropped.
+    pub async fn run(self) {
+        let mut outgoing: Vec<Ticket> = Vec::new();
+        let mut answered: Vec<(oneshot::Sender<Reply>, Reply)> = Vec::new();
+        loop {
+            self.returns.wake.notified().await;
+            self.returns.swap(&mut answered);
+            for (sender, reply) in answered.drain(..) {
+                // A caller who is gone asks again, with the same key.
+                let _ = sender.send(reply);
+            }
+            let Some(lane) = self.lane.upgrade() else { return };
+            std::mem::swap(&mut *lane.outgoing.lock(), &mut outgoing);
+            if !outgoing.is_empty() {
+                self.shared.inbox.push(outgoing.drain(..));
+            }
+        }
+    }
+}
+
+fn start(writer: Writer) -> Result<JoinHandle<()>, OpenError> {
+    let path = writer.folder.path().to_path_buf();
+    std::thread::Builder::new()
+        .name("yoink-writer".to_owned())
+        .spawn(move || writer.run())
+        .map_err(|source| OpenError::DataFolder { path, source })
+}
+
+/// Each ask has one kind of answer; another one is a bug in this crate.
+fn wrong<T>(answer: &Answer) -> Result<T, CallError> {
+    unreachable!("the writer gave another kind of answer: {answer:?}")
+}

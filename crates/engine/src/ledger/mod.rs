@@ -1,0 +1,262 @@
+//! The ledger: the durable table of orders, a SQLite file beside the log.
+//!
+//! The log is the truth and the ledger follows it, so losing `ledger.db` loses no order: without the file, delivery
+//! begins again at the first event. What is lost with it are the dead letters and how often they were tried.
+//!
+//! There is one connection, owned by the delivery thread: concurrency towards the file is one by construction, and
+//! the file is locked for everybody else while it is open.
+
+mod dead_letters;
+mod failure;
+mod fault;
+mod orders;
+mod read;
+mod retries;
+mod row;
+
+use std::path::{Path, PathBuf};
+
+use refinery::error::Kind;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use yoink_core::Seq;
+
+pub use self::failure::{ErrorClass, WriteError};
+#[cfg(feature = "faults")]
+pub use self::fault::{CommitFault, FaultSettingError, LedgerFault, Step, Times};
+#[cfg(not(feature = "faults"))]
+pub(crate) use self::fault::{LedgerFault, Step};
+pub use self::read::{EXPORT_ROWS_MAX, LedgerCounts, LedgerProduct, Movement, MovementKind};
+pub(crate) use self::{
+    dead_letters::{DeadLetterRow, ThenState},
+    orders::{Ended, Inserted},
+    retries::{Due, Retry},
+    row::{OrderEndRow, OrderRow},
+};
+use crate::{OpenError, failpoint};
+
+/// The ledger's file in the data folder.
+pub const FILE_NAME: &str = "ledger.db";
+/// The format of the ledger. Raised when an older version could no longer read or write it.
+pub const FORMAT: i64 = 1;
+/// "YNKO", in the file's header: this is a Yoink ledger (of orders).
+const APPLICATION_ID: i64 = 0x594e_4b4f;
+/// Pages that SQLite keeps in memory, in KiB (SQLite wants it negative).
+const CACHE_KIB: i64 = 16 << 10;
+/// Pages in the write-ahead file after which a commit folds it back: 16 MiB. The default of 4 MiB folds the same pages
+/// of the index by customer back four times as often.
+const WAL_PAGES_MAX: i64 = 4_096;
+
+mod migrations {
+    refinery::embed_migrations!("src/ledger/migrations");
+}
+
+/// The ledger, open. All its SQL is in this folder.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    connection: Connection,
+    fault: LedgerFault,
+}
+
+/// What delivery keeps in memory of the ledger; read when it opens.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// The last event whose effect is in the ledger.
+    pub position: Seq,
+    /// Whether an operator paused delivery.
+    pub paused: bool,
+    /// Orders at or before `position` that are live and not in the ledger.
+    pub undelivered: Vec<Seq>,
+    /// Those of them that will be tried again.
+    pub retries: Vec<Due>,
+    /// Dead letters that are not settled.
+    pub dead_letters_open: u64,
+}
+
+impl Ledger {
+    /// Opens the ledger of a data folder, or makes one, and checks all of it.
+    ///
+    /// # Errors
+    /// It cannot be opened, is not a ledger, is damaged, or was written by a newer version.
+    pub fn open(folder: &Path, fault: LedgerFault) -> Result<Self, OpenError> {
+        let path = folder.join(FILE_NAME);
+        let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        recognise(&connection, &path)?;
+        check(&connection, &path)?;
+        let mut ledger = Self { connection, fault };
+        ledger.migrate(&path)?;
+        Ok(ledger)
+    }
+
+    /// Opens a ledger again that this process had open; never makes one, because an empty ledger in place of a full
+    /// one would be delivered to from the start behind everybody's back.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn reopen(folder: &Path, fault: LedgerFault) -> Result<Self, OpenError> {
+        let path = folder.join(FILE_NAME);
+        let connection = connect(&path, OpenFlags::empty())?;
+        recognise(&connection, &path)?;
+        Ok(Self { connection, fault })
+    }
+
+    /// Does `work` in one transaction. The only function that commits.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Transient`]: nothing happened. [`ErrorClass::Unknown`]: drop this ledger, open it again and look.
+    pub fn write<T>(
+        &mut self,
+        work: impl FnOnce(&Rows<'_>) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, WriteError> {
+        self.fault.before_write()?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = work(&Rows {
+            transaction: &transaction,
+            fault: &self.fault,
+        })?;
+        let fault = self.fault.at_commit();
+        // Dropping the transaction rolls it back.
+        fault.before()?;
+        failpoint::hit("delivery.before-commit");
+        transaction.commit().map_err(WriteError::at_commit)?;
+        failpoint::hit("delivery.after-commit");
+        fault.after()?;
+        Ok(done)
+    }
+
+    /// Reads what delivery keeps in memory.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load(&self) -> Result<Loaded, rusqlite::Error> {
+        let connection = &self.connection;
+        let (position, paused) = connection.query_row("SELECT position, paused FROM meta", [], |row| {
+            Ok((row::seq(row, 0)?, row.get(1)?))
+        })?;
+        let retries = retries::schedule(connection)?;
+        let mut undelivered = dead_letters::live(connection)?;
+        undelivered.extend(retries.iter().map(|due| due.seq));
+        let dead_letters_open = dead_letters::count_open(connection)?;
+        Ok(Loaded {
+            position,
+            paused,
+            undelivered,
+            retries,
+            dead_letters_open,
+        })
+    }
+
+    fn migrate(&mut self, path: &Path) -> Result<(), OpenError> {
+        let migrated = migrations::migrations::runner().run(&mut self.connection);
+        migrated.map_err(|error| match error.kind() {
+            Kind::MissingVersion(migration) => OpenError::NewerFormat {
+                path: path.to_owned(),
+                found: i64::from(migration.version()),
+                known: FORMAT,
+            },
+            _ => damaged(
+                path,
+                &format!("its tables cannot be made or brought up to date ({error})"),
+            ),
+        })?;
+        let header = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}");
+        let written = self.connection.execute_batch(&header);
+        written.map_err(|source| sqlite("write the header of", path, source))
+    }
+}
+
+/// The rows of the ledger inside one transaction.
+pub(crate) struct Rows<'a> {
+    transaction: &'a Transaction<'a>,
+    fault: &'a LedgerFault,
+}
+
+impl Rows<'_> {
+    /// Says up to which event the ledger has the log.
+    pub fn set_position(&self, position: Seq) -> Result<(), rusqlite::Error> {
+        let mut statement = self.transaction.prepare_cached("UPDATE meta SET position = ?1")?;
+        statement.execute([row::integer(position)?])?;
+        Ok(())
+    }
+
+    /// Remembers whether delivery is paused.
+    pub fn set_paused(&self, paused: bool) -> Result<(), rusqlite::Error> {
+        self.transaction
+            .execute("UPDATE meta SET paused = ?1", [paused])?;
+        Ok(())
+    }
+}
+
+fn connect(path: &Path, create: OpenFlags) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+    let opened = Connection::open_with_flags(path, flags);
+    let connection = opened.map_err(|source| sqlite("open", path, source))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let pragmas = format!(
+        "PRAGMA locking_mode = EXCLUSIVE;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA cache_size = -{CACHE_KIB};
+         PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX};
+         PRAGMA foreign_keys = OFF;
+         PRAGMA trusted_schema = OFF;"
+    );
+    let set = connection.execute_batch(&pragmas);
+    set.map_err(|source| match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            damaged(path, &format!("SQLite says: {source}"))
+        }
+        Some(rusqlite::ErrorCode::DatabaseBusy) => OpenError::InUse {
+            path: path.to_owned(),
+        },
+        _ => sqlite("prepare", path, source),
+    })?;
+    Ok(connection)
+}
+
+/// Is this file a ledger that this version can write?
+fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let read = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
+    let header = read("PRAGMA application_id").and_then(|id| Ok((id, read("PRAGMA user_version")?)));
+    let (id, format) = header.map_err(|source| sqlite("read the header of", path, source))?;
+    if id != APPLICATION_ID && id != 0 {
+        return Err(damaged(path, "it is another program's file"));
+    }
+    if format > FORMAT {
+        return Err(OpenError::NewerFormat {
+            path: path.to_owned(),
+            found: format,
+            known: FORMAT,
+        });
+    }
+    Ok(())
+}
+
+fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match verdict {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => Err(damaged(path, &format!("SQLite says: {verdict}"))),
+        Err(source) => Err(damaged(path, &format!("SQLite says: {source}"))),
+    }
+}
+
+fn damaged(path: &Path, what: &str) -> OpenError {
+    OpenError::Damaged {
+        path: path.to_owned(),
+        seq: 0,
+        what: format!(
+            "{what}. The log has every order: move this file away and start again, and it is rebuilt from the log \
+             (dead letters are found anew; reasons that operators gave for discarding some are lost)"
+        ),
+    }
+}
+
+fn sqlite(operation: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
+    OpenError::Sqlite {
+        operation,
+        path: PathBuf::from(path),
+        source,
+    }
+}

@@ -1,0 +1,35 @@
+//! Turns a decision into a promise.
+//!
+//! [`Engine`] is what the edge talks to. A purchase goes through [`Storefront`] (answers that need no decision), the
+//! writer (`embedded/writer.rs`: decide, apply, commit, answer) and later, on its own, delivery to the ledger.
+
+pub mod delivery;
+mod durability;
+pub mod embedded;
+mod engine;
+mod error;
+pub mod failpoint;
+mod figures;
+pub mod ledger;
+pub mod limits;
+mod reconciliation;
+mod source;
+mod storefront;
+mod views;
+
+pub use delivery::{
+    DeadLetter, DeadLetterFilter, DeadLetterRefusal, DeadLetterState, Delivery, DeliveryOptions,
+    DeliveryStatus, OnDeadLetter,
+};
+pub use durability::Durability;
+pub use embedded::clock::{Clock, SystemTime, TimeSource};
+pub use embedded::recovery::{AcceptLoss, RecoveryReport};
+pub use embedded::writer::EngineState;
+pub use engine::{Confirmed, Engine, LaneDriver, Options};
+pub use error::{CallError, OpenError};
+pub use figures::{BATCH_BOUNDS_EVENTS, DURATION_BOUNDS_SECONDS, EngineFigures, HistogramFigures};
+pub use reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, audit_data_folder};
+pub use storefront::{Shelf, Storefront};
+pub use views::{
+    Adjusted, OrderFilter, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
+};

@@ -1,0 +1,77 @@
+//! Where delivery gets its events: the tail in memory, or the log through the writer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use yoink_core::{Command, Event, OrderId, Seq, Timestamp};
+
+use crate::CallError;
+use crate::delivery::{Source, SourceClosed};
+use crate::embedded::clock::Clock;
+use crate::embedded::tail::Found;
+use crate::embedded::ticket::{Answer, Ask, Ticket};
+use crate::embedded::writer::Shared;
+
+/// Delivery pays an fsync per batch, on the disk that the log needs; a few milliseconds make large batches.
+const LINGER: Duration = Duration::from_millis(10);
+
+pub(crate) struct WriterSource {
+    shared: Arc<Shared>,
+    clock: Clock,
+}
+
+impl WriterSource {
+    pub(crate) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
+        Self { shared, clock }
+    }
+
+    fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
+        self.shared.inbox.admit_own();
+        let (reply, answered) = oneshot::channel();
+        let asked_us = self.clock.monotonic_us();
+        self.shared.inbox.push(std::iter::once(Ticket {
+            ask,
+            reply,
+            asked_us,
+            returns: None,
+        }));
+        answered.blocking_recv().unwrap_or(Err(CallError::OutcomeUnknown))
+    }
+}
+
+impl Source for WriterSource {
+    fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Vec<Event>, SourceClosed> {
+        match self.shared.tail.wait_after(after, limit, wait, LINGER) {
+            Found::Events(events) => Ok(events),
+            Found::Closed => Err(SourceClosed),
+            Found::Dropped => match self.ask(Ask::Events { after, limit }) {
+                Ok(Answer::Events(events)) => Ok(events),
+                Ok(other) => unreachable!("the writer gave another kind of answer: {other:?}"),
+                // It waited too long behind a crowd; delivery asks again.
+                Err(CallError::Expired | CallError::Overloaded) => Ok(Vec::new()),
+                Err(_) => Err(SourceClosed),
+            },
+        }
+    }
+
+    fn fail(&self, order: OrderId, reason: Box<str>) -> Result<(), SourceClosed> {
+        loop {
+            match self.ask(Ask::Command(Box::new(Command::Fail {
+                order,
+                reason: reason.clone(),
+            }))) {
+                // Refused: there is no such order, so there are no units to give back.
+                Ok(_) | Err(CallError::Refused(_)) => return Ok(()),
+                Err(CallError::Expired | CallError::Overloaded) => {}
+                Err(CallError::StorageFull | CallError::Closing | CallError::OutcomeUnknown) => {
+                    return Err(SourceClosed);
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,161 @@
+//! What the engine answers: owned copies, so that nothing outside the writer touches the inventory.
+
+use yoink_core::{
+    CustomerId, Figures, IdempotencyKey, Money, NewProduct, Order, OrderId, OrderState, ProductId, Seq,
+    Timestamp,
+};
+
+/// What a buyer asks for; the engine adds the order id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurchaseRequest {
+    /// Who buys.
+    pub customer: CustomerId,
+    /// What.
+    pub product: ProductId,
+    /// How many, 1 to [`yoink_core::QUANTITY_MAX`].
+    pub quantity: u32,
+    /// What makes a repetition of this request the same request.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// An accepted purchase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purchased {
+    /// The order.
+    pub order: OrderId,
+    /// The event that accepted it.
+    pub seq: Seq,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// The price of one unit.
+    pub unit_price: Money,
+    /// Whether this answers a repetition of a request that was accepted before.
+    pub replayed: Replayed,
+}
+
+/// Whether a call did something or found it done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// It did something.
+    No,
+    /// The same request was accepted before; nothing happened now.
+    Yes,
+}
+
+/// Where an order is in its life: `accepted → confirmed → cancelled`, or `accepted → failed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OrderStatus {
+    /// The units are the customer's; the ledger does not have the order yet.
+    Accepted,
+    /// The ledger has it.
+    Confirmed,
+    /// Somebody gave the units back.
+    Cancelled,
+    /// The ledger can never take it; the units came back.
+    Failed,
+}
+
+impl OrderStatus {
+    /// Every status, in the order of an order's life.
+    pub const ALL: [Self; 4] = [Self::Accepted, Self::Confirmed, Self::Cancelled, Self::Failed];
+
+    /// The status in answers, metrics and the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Confirmed => "confirmed",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// An order as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderView {
+    /// Its id.
+    pub id: OrderId,
+    /// The event that accepted it.
+    pub seq: Seq,
+    /// Where it is in its life.
+    pub status: OrderStatus,
+    /// Who bought.
+    pub customer: CustomerId,
+    /// What.
+    pub product: ProductId,
+    /// How many.
+    pub quantity: u32,
+    /// The price of one unit when it was accepted.
+    pub unit_price: Money,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When it was cancelled or failed.
+    pub ended_at: Option<Timestamp>,
+    /// Why it was cancelled or failed.
+    pub reason: Option<Box<str>>,
+}
+
+impl OrderView {
+    /// Copies an order; `is_confirmed` says whether the ledger has it.
+    pub(crate) fn new(order: &Order<'_>, is_confirmed: impl FnOnce(&Order<'_>) -> bool) -> Option<Self> {
+        let status = match order.state {
+            OrderState::Cancelled => OrderStatus::Cancelled,
+            OrderState::Failed => OrderStatus::Failed,
+            OrderState::Live if is_confirmed(order) => OrderStatus::Confirmed,
+            OrderState::Live => OrderStatus::Accepted,
+        };
+        Some(Self {
+            id: order.id,
+            seq: order.seq,
+            status,
+            customer: CustomerId::parse(order.customer).ok()?,
+            product: order.product,
+            quantity: order.quantity,
+            unit_price: order.unit_price,
+            accepted_at: order.accepted_at,
+            ended_at: order.end.map(|end| end.at),
+            reason: order.end.map(|end| end.reason.clone()),
+        })
+    }
+}
+
+/// Which orders to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderFilter {
+    /// Only this customer's.
+    pub customer: Option<CustomerId>,
+    /// Only those at this point of their life.
+    pub status: Option<OrderStatus>,
+    /// Only those of this product.
+    pub product: Option<ProductId>,
+    /// Only those accepted after this event (keyset paging); 0 begins at the beginning.
+    pub after: Seq,
+    /// At most this many, up to [`crate::limits::LIST_ORDERS_MAX`].
+    pub limit: usize,
+}
+
+/// A product as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductView {
+    /// Its id.
+    pub id: ProductId,
+    /// Name, price, window and limits (its `stock` is what it began with).
+    pub details: NewProduct,
+    /// Whether an operator paused the sale.
+    pub paused: bool,
+    /// Its units.
+    pub figures: Figures,
+}
+
+/// A restock or withdrawal that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjusted {
+    /// The event that made it.
+    pub seq: Seq,
+    /// Units added, or taken if below zero.
+    pub delta: i64,
+    /// The product's units after it, or now if it was made before.
+    pub figures: Figures,
+    /// Whether it was made before.
+    pub replayed: Replayed,
+}
