@@ -3,8 +3,8 @@
 #![cfg(test)]
 
 use yoink_core::{
-    Command, Currency, CustomerId, Decision, IdempotencyKey, Inventory, Money, NewProduct, OrderId,
-    ProductId, Purchase, Replay, Timestamp, Window,
+    AdjustmentRecord, Command, Currency, CustomerId, Decision, IdempotencyKey, Inconsistency, Inventory,
+    Money, NewProduct, OrderId, OrderState, Part, ProductId, Purchase, Replay, Timestamp, Window,
 };
 
 const NOW: Timestamp = Timestamp(1_000);
@@ -64,4 +64,100 @@ fn making_room_forgets_no_order_and_no_key_that_is_there_already() {
             Decision::Replay(Replay::Order(*order))
         );
     }
+}
+
+/// The parts of a sound inventory with two orders: the product first, then the orders.
+fn with_parts(check: impl FnOnce(Vec<Part<'_>>)) {
+    let inventory = inventory_with_orders(2);
+    let parts: Vec<_> = inventory.parts().collect();
+    assert!(matches!(
+        parts.as_slice(),
+        [Part::Product { .. }, Part::Order(_), Part::Order(_)]
+    ));
+    check(parts);
+}
+
+/// Puts all parts back and closes them.
+fn assemble(parts: Vec<Part<'_>>) -> Result<Inventory, Inconsistency> {
+    let mut inventory = Inventory::new();
+    for part in parts {
+        inventory.insert_part(part)?;
+    }
+    inventory.finish_parts(3, NOW)?;
+    Ok(inventory)
+}
+
+fn one() -> ProductId {
+    ProductId::parse("1").expect("a product id")
+}
+
+#[test]
+fn sound_parts_make_the_same_inventory() {
+    with_parts(|parts| {
+        let inventory = assemble(parts).expect("sound parts");
+        assert_eq!((inventory.last_seq(), inventory.last_at()), (3, NOW));
+        assert_eq!(inventory.orders_len(), 2);
+    });
+}
+
+#[test]
+fn a_product_or_an_order_that_is_there_twice_is_refused() {
+    for doubled in 0..2 {
+        with_parts(|mut parts| {
+            parts.push(parts[doubled].clone());
+            let expected = match &parts[doubled] {
+                Part::Order(order) => Inconsistency::OrderTwice(order.id),
+                _ => Inconsistency::ProductTwice(one()),
+            };
+            assert_eq!(assemble(parts).map(|_| ()), Err(expected));
+        });
+    }
+}
+
+#[test]
+fn two_orders_under_one_key_are_refused() {
+    with_parts(|mut parts| {
+        let id = OrderId([9; 16]);
+        if let Part::Order(order) = &mut parts[2] {
+            (order.customer, order.id) = ("customer-0", id);
+        }
+        assert_eq!(assemble(parts).map(|_| ()), Err(Inconsistency::OrderTwice(id)));
+    });
+}
+
+#[test]
+fn a_part_of_a_product_that_is_not_there_is_refused() {
+    let unknown = Err(Inconsistency::UnknownProduct(one()));
+    with_parts(|mut parts| {
+        parts.remove(0);
+        assert_eq!(assemble(parts).map(|_| ()), unknown);
+    });
+    let adjustment = Part::Adjustment {
+        product: one(),
+        key: IdempotencyKey::parse("k").expect("a key"),
+        record: AdjustmentRecord { seq: 1, delta: 1 },
+    };
+    assert_eq!(assemble(vec![adjustment]).map(|_| ()), unknown);
+}
+
+#[test]
+fn units_that_do_not_add_up_are_refused() {
+    let broken = Err(Inconsistency::LawBroken(one()));
+    with_parts(|mut parts| {
+        if let Part::Product { figures, .. } = &mut parts[0] {
+            figures.available += 1;
+        }
+        assert_eq!(assemble(parts).map(|_| ()), broken);
+    });
+    // A lost order: the product's figures add up, but nobody has one of the units sold.
+    with_parts(|mut parts| {
+        parts.pop();
+        assert_eq!(assemble(parts).map(|_| ()), broken);
+    });
+    with_parts(|mut parts| {
+        if let Part::Order(order) = &mut parts[1] {
+            order.state = OrderState::Cancelled;
+        }
+        assert_eq!(assemble(parts).map(|_| ()), broken);
+    });
 }

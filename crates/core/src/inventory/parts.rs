@@ -144,6 +144,13 @@ impl Inventory {
         if self.order_number(order.id).is_some() {
             return Err(Inconsistency::OrderTwice(order.id));
         }
+        let customer = self.customers.find_or_add(&self.hasher, order.customer);
+        // As `check` does for events: two orders under one key would make its replays a matter of luck.
+        if let Some(key) = order.key
+            && self.order_number_by_key(customer, key).is_some()
+        {
+            return Err(Inconsistency::OrderTwice(order.id));
+        }
         if let Some(end) = order.end {
             let position = crate::texts::number(self.orders.len());
             self.ends.insert(
@@ -155,7 +162,6 @@ impl Inventory {
                 },
             );
         }
-        let customer = self.customers.find_or_add(&self.hasher, order.customer);
         self.insert_order(
             OrderRecord {
                 id: order.id,
