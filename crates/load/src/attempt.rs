@@ -16,8 +16,12 @@ pub(crate) struct RequestTemplate {
     uri: Uri,
     headers: HeaderMap,
     /// The body in two halves; the customer goes between them.
-    body_before: Vec<u8>,
-    body_after: Vec<u8>,
+    body_before: &'static str,
+    body_after: String,
+    route: Route,
+    /// As a JSON string.
+    product: String,
+    quantity: u32,
     /// In every name of this storm, so that two storms do not meet.
     seed: u64,
     customers: Customers,
@@ -41,24 +45,20 @@ impl RequestTemplate {
         }
         let product = serde_json::Value::from(options.product.as_str()).to_string();
         let quantity = options.quantity;
-        let (before, after) = match route {
-            Route::Native => (
-                "{\"customer_id\":\"",
-                format!("\",\"product_id\":{product},\"quantity\":{quantity}}}"),
-            ),
-            Route::CompatOrders => ("{\"userId\":\"", format!("\",\"productId\":{product}}}")),
-            Route::CompatBuy | Route::CompatPurchase => (
-                "{\"userId\":\"",
-                format!("\",\"productId\":{product},\"quantity\":{quantity}}}"),
-            ),
+        let body_before = match route {
+            Route::Native => "{\"customer_id\":\"",
+            _ => "{\"userId\":\"",
         };
         Ok(RequestTemplate {
             uri: format!("{}{}", target.base, route.path())
                 .parse()
                 .map_err(|_| OptionsProblem::Key)?,
             headers,
-            body_before: before.as_bytes().to_vec(),
-            body_after: after.into_bytes(),
+            body_before,
+            body_after: body_after(route, &product, quantity),
+            route,
+            product,
+            quantity,
             seed,
             customers,
             buyers: buyers.max(1),
@@ -91,16 +91,23 @@ impl RequestTemplate {
 
     /// The request of purchase `n`. The same `n` gives the same bytes every time, which is what a retry needs.
     pub(crate) fn request(&self, n: u64) -> StormRequest {
-        self.request_for(&self.customer(n), &self.key(n))
+        self.assemble(&self.customer(n), &self.key(n), &self.body_after)
     }
 
-    /// A purchase by a customer and key that came from elsewhere, such as a record.
-    pub(crate) fn request_for(&self, customer: &str, key: &str) -> StormRequest {
-        let mut body =
-            BytesMut::with_capacity(self.body_before.len() + customer.len() + self.body_after.len());
-        body.put_slice(&self.body_before);
+    /// A purchase whose customer, key and quantity came from elsewhere, such as a record.
+    pub(crate) fn request_for(&self, customer: &str, key: &str, quantity: u64) -> StormRequest {
+        if quantity == u64::from(self.quantity) {
+            return self.assemble(customer, key, &self.body_after);
+        }
+        let quantity = u32::try_from(quantity).unwrap_or(u32::MAX);
+        self.assemble(customer, key, &body_after(self.route, &self.product, quantity))
+    }
+
+    fn assemble(&self, customer: &str, key: &str, body_after: &str) -> StormRequest {
+        let mut body = BytesMut::with_capacity(self.body_before.len() + customer.len() + body_after.len());
+        body.put_slice(self.body_before.as_bytes());
         body.put_slice(customer.as_bytes());
-        body.put_slice(&self.body_after);
+        body.put_slice(body_after.as_bytes());
         let mut request = Request::new(Full::new(body.freeze()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -110,6 +117,17 @@ impl RequestTemplate {
         }
         *request.headers_mut() = headers;
         request
+    }
+}
+
+/// What follows the customer in a purchase's body.
+fn body_after(route: Route, product: &str, quantity: u32) -> String {
+    match route {
+        Route::Native => format!("\",\"product_id\":{product},\"quantity\":{quantity}}}"),
+        Route::CompatOrders => format!("\",\"productId\":{product}}}"),
+        Route::CompatBuy | Route::CompatPurchase => {
+            format!("\",\"productId\":{product},\"quantity\":{quantity}}}")
+        }
     }
 }
 

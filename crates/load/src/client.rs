@@ -136,16 +136,15 @@ enum ExchangeError {
 
 struct OpenConnection {
     sender: SendRequest<Full<Bytes>>,
-    connection: Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
-    /// A finished connection must not be polled again.
-    finished: bool,
+    /// `None` when it has ended.
+    connection: Option<Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
 }
 
 impl std::fmt::Debug for OpenConnection {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("OpenConnection")
-            .field("finished", &self.finished)
+            .field("ended", &self.connection.is_none())
             .finish_non_exhaustive()
     }
 }
@@ -159,19 +158,22 @@ impl OpenConnection {
             .map_err(|_| SendError::Protocol)?;
         Ok(OpenConnection {
             sender,
-            connection: Box::pin(connection),
-            finished: false,
+            connection: Some(Box::pin(connection)),
         })
     }
 
     fn if_alive(self) -> Option<OpenConnection> {
-        (!self.finished && !self.sender.is_closed()).then_some(self)
+        (self.connection.is_some() && !self.sender.is_closed()).then_some(self)
     }
 
     /// Lets the connection read and write what it can. Its result is of no interest: the request's own future gets it.
     fn drive(&mut self, context: &mut Context<'_>) {
-        if !self.finished {
-            self.finished = self.connection.as_mut().poll(context).is_ready();
+        if let Some(connection) = &mut self.connection
+            && connection.as_mut().poll(context).is_ready()
+        {
+            // IMPORTANT: dropped as soon as it has ended, because a request that is still queued within it is only
+            // then told so. Kept, it would let that request wait for its whole time-out.
+            self.connection = None;
         }
     }
 

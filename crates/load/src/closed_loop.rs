@@ -12,7 +12,10 @@ use tokio::task::JoinSet;
 
 use crate::client::Client;
 use crate::plan::{Ending, Pace};
-use crate::shard::{CONNECTING_MAX, Shard, Signals};
+use crate::shard::{CONNECTING_MAX, Reached, Shard, Signals};
+
+/// A buyer's pause after failing to connect.
+const RECONNECT_AFTER: Duration = Duration::from_millis(20);
 
 /// Runs this thread's buyers until the storm ends.
 pub(crate) async fn run(shard: Rc<Shard>, signals: Signals) {
@@ -51,7 +54,10 @@ pub(crate) async fn warm_up(shard: &Rc<Shard>) -> Vec<Client> {
 async fn buy(shard: Rc<Shard>, mut client: Client, ending: Ending, mut pause: Pause) {
     while let Some(n) = next_purchase(&shard, ending) {
         for _ in 0..shard.plan().same_key_times {
-            shard.purchase(&mut client, n, None).await;
+            if shard.purchase(&mut client, n, None).await == Reached::No {
+                // A server that is down answers in microseconds, and would otherwise be asked by a spinning loop.
+                tokio::time::sleep(RECONNECT_AFTER).await;
+            }
         }
         pause.wait().await;
     }

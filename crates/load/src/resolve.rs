@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::attempt::{Outcome, classify};
+use crate::attempt::{Failure, Outcome, classify};
 use crate::audit::{Claim, Who};
 use crate::client::Client;
 use crate::plan::Plan;
@@ -79,23 +79,60 @@ pub(crate) async fn resolve(plan: &Arc<Plan>, unknown: Vec<Who>) -> (Resolution,
 async fn ask(plan: &Plan, client: &mut Client, who: &Who, deadline: Instant) -> Outcome {
     let mut pause = PAUSE_FIRST;
     loop {
-        let request = plan.template.request_for(&who.customer(plan), &who.key(plan));
+        let request = plan
+            .template
+            .request_for(&who.customer(plan), &who.key(plan), who.quantity(plan));
         let outcome = classify(plan.route, &client.send(request).await);
-        let come_back_later = match &outcome {
-            Outcome::Failed(_) => true,
-            // Too fast, too busy or still undecided: that is no answer to whether the first try bought something.
-            Outcome::Refused { status, reason, .. } => {
-                matches!(status, 429 | 503) || &**reason == "idempotency-in-progress"
-            }
-            Outcome::Accepted { .. } => false,
-        };
-        if !come_back_later {
+        if settles(&outcome) {
             return outcome;
         }
         if Instant::now() + pause >= deadline {
-            return Outcome::Failed(crate::attempt::Failure::OutcomeUnknown);
+            return Outcome::Failed(Failure::OutcomeUnknown);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_LAST);
+    }
+}
+
+/// Whether an answer tells if the first try bought something. Too fast, too busy, still undecided and not allowed to
+/// ask do not; nor does a key that is said to belong to another request, for then there is an order that is not named.
+fn settles(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Accepted { .. } => true,
+        Outcome::Refused { status, reason, .. } => {
+            !matches!(status, 401 | 403 | 408 | 429 | 503)
+                && !matches!(&**reason, "idempotency-in-progress" | "idempotency-key-reused")
+        }
+        Outcome::Failed(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_about_the_purchase_itself_settles_it() {
+        let refused = |status, reason: &str| Outcome::Refused {
+            status,
+            reason: reason.into(),
+            sold_out: false,
+        };
+        assert!(settles(&Outcome::Accepted {
+            order_id: None,
+            replayed: true
+        }));
+        assert!(settles(&refused(409, "sold-out")));
+        assert!(settles(&refused(409, "limit-reached")));
+        for (status, reason) in [
+            (401, "unauthorized"),
+            (429, "quota-exceeded"),
+            (503, "overloaded"),
+            (409, "idempotency-in-progress"),
+            (422, "idempotency-key-reused"),
+        ] {
+            assert!(!settles(&refused(status, reason)), "{reason}");
+        }
+        assert!(!settles(&Outcome::Failed(Failure::Timeout)));
     }
 }

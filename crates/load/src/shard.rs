@@ -12,7 +12,7 @@ use http_body_util::Full;
 use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
 
-use crate::attempt::classify;
+use crate::attempt::{Failure, Outcome, classify};
 use crate::client::{Client, StormRequest};
 use crate::error::StormError;
 use crate::options::Audit;
@@ -30,6 +30,13 @@ pub(crate) struct Live {
     pub(crate) refused: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) skipped: AtomicU64,
+}
+
+/// Whether a purchase got as far as the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    Yes,
+    No,
 }
 
 /// What all threads share.
@@ -75,15 +82,15 @@ impl Shard {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
-    /// One purchase from intent to count. `intended` is when it should have begun.
-    pub(crate) async fn purchase(&self, client: &mut Client, n: u64, intended: Option<Duration>) {
+    /// One purchase from intent to count. `intended` is when it should have begun; now if `None`.
+    pub(crate) async fn purchase(&self, client: &mut Client, n: u64, intended: Option<Duration>) -> Reached {
         let plan = self.plan();
         let request = plan.template.request(n);
         if let Some(recorder) = &self.shared.recorder {
             // IMPORTANT: recorded before it is sent, else a crash leaves a purchase that nobody knows of.
             if let Err(error) = recorder.intent(plan, n, micros(self.elapsed())) {
                 self.fail_to_record(error);
-                return;
+                return Reached::No;
             }
         }
         let sent = self.elapsed();
@@ -96,6 +103,11 @@ impl Shard {
             self.fail_to_record(error);
         }
         self.show(&outcome);
+        let reached = if outcome == Outcome::Failed(Failure::Connect) {
+            Reached::No
+        } else {
+            Reached::Yes
+        };
         let sample = Sample {
             n,
             intended: intended.unwrap_or(sent),
@@ -104,6 +116,7 @@ impl Shard {
             outcome,
         };
         self.tally.borrow_mut().record(plan, sample, self.keep);
+        reached
     }
 
     /// An arrival for which no connection was free.
@@ -134,8 +147,7 @@ impl Shard {
         total / connections + u64::from(place < total % connections)
     }
 
-    fn show(&self, outcome: &crate::attempt::Outcome) {
-        use crate::attempt::Outcome;
+    fn show(&self, outcome: &Outcome) {
         let Some(live) = self.shared.live.get(self.index) else {
             return;
         };

@@ -1,6 +1,10 @@
 //! Storms against real servers, right and wrong ones, on ephemeral ports of the loopback address.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail by panicking"
+)]
 
 mod files;
 mod latency;

@@ -330,3 +330,45 @@ fn contradicting_options_are_refused_before_anything_is_sent() {
     }
     assert_eq!(shop.books.lock().unwrap().purchases, 0);
 }
+
+#[test]
+fn a_record_of_another_quantity_is_asked_about_with_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("record.jsonl");
+    let shop = Shop::open(100, Fault::DropsAfterAccepting);
+    let by_three = StormOptions {
+        buyers: Some(10),
+        quantity: 3,
+        record_path: Some(path.clone()),
+        ..options(&shop)
+    };
+    storm(by_three).unwrap();
+    let audit = crate::block_on(yoink_load::audit_record(&options(&shop), &path)).unwrap();
+    assert!(audit.is_ok(), "{audit:?}");
+    assert_eq!((audit.looked_up, audit.after.sold), (10, 30));
+}
+
+#[test]
+fn a_server_that_goes_away_leaves_purchases_unresolved_or_unsent_and_never_an_ok() {
+    let shop = Shop::open(1_000_000, Fault::None);
+    let with = StormOptions {
+        duration: Some(Duration::from_millis(600)),
+        concurrency: Some(4),
+        think_time: Duration::from_millis(5),
+        audit: Audit::Skip,
+        asserts: vec!["errors==0".parse().unwrap()],
+        ..options(&shop)
+    };
+    let closing = std::thread::spawn(move || {
+        while shop.books.lock().unwrap().purchases < 20 {
+            std::thread::yield_now();
+        }
+        drop(shop);
+    });
+    let report = storm(with).unwrap();
+    closing.join().unwrap();
+    assert!(report.failures["connect"] > 0, "{:?}", report.failures);
+    // Four buyers who pause 20 ms after each failure: at most 4 × 30 within 600 ms, not thousands.
+    assert!(report.failures["connect"] < 200, "{:?}", report.failures);
+    assert!(!report.is_ok());
+}
