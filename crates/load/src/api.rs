@@ -31,10 +31,7 @@ pub(crate) struct FoundOrder {
 
 /// Connects once, so that "nobody there" is said in one sentence before anything else happens.
 pub(crate) async fn reach(client: &mut Client, target: &Target) -> Result<(), StormError> {
-    client
-        .connect()
-        .await
-        .map_err(|error| unreachable(target, &error))
+    client.connect().await.map_err(|error| unreachable(target, &error))
 }
 
 fn unreachable(target: &Target, error: &SendError) -> StormError {
@@ -42,10 +39,7 @@ fn unreachable(target: &Target, error: &SendError) -> StormError {
         SendError::Connect(error) => plain_reason(error),
         other => other.to_string(),
     };
-    StormError::Unreachable {
-        url: target.url.clone(),
-        reason,
-    }
+    StormError::Unreachable { url: target.url.clone(), reason }
 }
 
 /// The product's stock and limits.
@@ -57,19 +51,13 @@ pub(crate) async fn product(
 ) -> Result<Product, StormError> {
     let path = format!("/v1/products/{}", encode(id));
     let what = format!("GET {path}");
-    let answer = client
-        .send(get(target, key, &path)?)
-        .await
-        .map_err(|error| no_answer(&what, &error))?;
+    let answer = client.send(get(target, key, &path)?).await.map_err(|error| no_answer(&what, &error))?;
     match answer.status {
         200 => serde_json::from_slice(&answer.body).map_err(|error| StormError::NoAnswer {
             what,
             reason: format!("the product was not understood: {error}"),
         }),
-        404 => Err(StormError::NoProduct {
-            url: target.url.clone(),
-            product: id.to_owned(),
-        }),
+        404 => Err(StormError::NoProduct { url: target.url.clone(), product: id.to_owned() }),
         _ => Err(refused(what, &answer)),
     }
 }
@@ -89,21 +77,14 @@ pub(crate) async fn create_product(
     let mut request = get(target, Some(admin_key), path)?;
     *request.method_mut() = Method::POST;
     *request.body_mut() = Full::new(Bytes::from(body.to_string()));
-    request
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let answer = client
-        .send(request)
-        .await
-        .map_err(|error| no_answer(&what, &error))?;
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let answer = client.send(request).await.map_err(|error| no_answer(&what, &error))?;
     if answer.status != 201 {
         return Err(refused(what, &answer));
     }
     let created: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    text(&created, "id").ok_or_else(|| StormError::NoAnswer {
-        what,
-        reason: "the created product has no id".to_owned(),
-    })
+    text(&created, "id")
+        .ok_or_else(|| StormError::NoAnswer { what, reason: "the created product has no id".to_owned() })
 }
 
 /// A request for an order.
@@ -132,35 +113,22 @@ pub(crate) fn refused(what: String, answer: &Answer) -> StormError {
     if detail.is_empty() {
         detail = "no explanation".to_owned();
     }
-    StormError::Refused {
-        what,
-        status: answer.status,
-        detail,
-    }
+    StormError::Refused { what, status: answer.status, detail }
 }
 
 fn no_answer(what: &str, error: &SendError) -> StormError {
-    StormError::NoAnswer {
-        what: what.to_owned(),
-        reason: error.to_string(),
-    }
+    StormError::NoAnswer { what: what.to_owned(), reason: error.to_string() }
 }
 
 fn get(target: &Target, key: Option<&str>, path: &str) -> Result<StormRequest, StormError> {
     let mut request = Request::new(Full::default());
     *request.uri_mut() = format!("{}{path}", target.base)
         .parse()
-        .map_err(|_| StormError::Target {
-            url: target.url.clone(),
-            reason: "its path cannot be sent",
-        })?;
+        .map_err(|_| StormError::Target { url: target.url.clone(), reason: "its path cannot be sent" })?;
     let headers = request.headers_mut();
     headers.insert(header::HOST, target.host.clone());
     if let Some(key) = key {
-        headers.insert(
-            header::AUTHORIZATION,
-            bearer(key).ok_or(StormError::Options(OptionsProblem::Key))?,
-        );
+        headers.insert(header::AUTHORIZATION, bearer(key).ok_or(StormError::Options(OptionsProblem::Key))?);
     }
     Ok(request)
 }
@@ -195,10 +163,7 @@ mod tests {
     fn an_order_is_read_with_its_ids_as_text_or_numbers() {
         let body = br#"{"id":"a","status":"accepted","customer_id":"ann","product_id":1,"quantity":2}"#;
         let order = read_order(body).unwrap();
-        assert_eq!(
-            (order.customer.as_str(), order.product.as_str(), order.quantity),
-            ("ann", "1", 2)
-        );
+        assert_eq!((order.customer.as_str(), order.product.as_str(), order.quantity), ("ann", "1", 2));
         assert_eq!(read_order(b"{}"), None);
         assert_eq!(read_order(b"no"), None);
     }

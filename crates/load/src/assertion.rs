@@ -158,9 +158,7 @@ impl FromStr for Assertion {
     type Err = AssertionError;
 
     fn from_str(text: &str) -> Result<Assertion, AssertionError> {
-        let no_operator = || AssertionError::NoOperator {
-            text: text.to_owned(),
-        };
+        let no_operator = || AssertionError::NoOperator { text: text.to_owned() };
         let start = text.find(['<', '>', '=']).ok_or_else(no_operator)?;
         let (name, rest) = text.split_at(start);
         // The longer operators first, else `<=` would be read as `<` and a value of `=50`.
@@ -179,15 +177,8 @@ impl FromStr for Assertion {
         let metric = Metric::ALL
             .into_iter()
             .find(|metric| metric.name() == name)
-            .ok_or_else(|| AssertionError::UnknownMetric {
-                name: name.to_owned(),
-            })?;
-        Ok(Assertion {
-            metric,
-            operator,
-            limit: parse_value(value.trim(), metric)?,
-            text: text.to_owned(),
-        })
+            .ok_or_else(|| AssertionError::UnknownMetric { name: name.to_owned() })?;
+        Ok(Assertion { metric, operator, limit: parse_value(value.trim(), metric)?, text: text.to_owned() })
     }
 }
 
@@ -200,14 +191,8 @@ fn parse_value(text: &str, metric: Metric) -> Result<f64, AssertionError> {
         Unit::Count => "write a whole number such as 100",
         Unit::Share => "write a share such as 0.01 or 1%",
     };
-    let fail = || AssertionError::Value {
-        value: text.to_owned(),
-        metric: metric.name(),
-        expected,
-    };
-    let end = text
-        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
-        .unwrap_or(text.len());
+    let fail = || AssertionError::Value { value: text.to_owned(), metric: metric.name(), expected };
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let number: f64 = number.parse().map_err(|_| fail())?;
     match (unit, suffix.trim()) {
@@ -245,11 +230,7 @@ impl Assertion {
                 Unit::Share => format!("{:.3} %", value * 100.0),
             },
         );
-        AssertionResult {
-            assertion: self.text.clone(),
-            ok,
-            measured,
-        }
+        AssertionResult { assertion: self.text.clone(), ok, measured }
     }
 }
 
@@ -285,10 +266,7 @@ mod tests {
             ("p95", "p95<50ms"),
             ("", "operators are < <= > >= =="),
             ("p95=50ms", "p95<50ms"),
-            (
-                "p42<5ms",
-                "p50, p90, p95, p99, p999, max, rps, accepted, errors, error_rate, sold_out_after",
-            ),
+            ("p42<5ms", "p50, p90, p95, p99, p999, max, rps, accepted, errors, error_rate, sold_out_after"),
             ("p95<50", "800us, 50ms or 1.5s"),
             ("p95<fast", "800us, 50ms or 1.5s"),
             ("p95<-5ms", "800us, 50ms or 1.5s"),

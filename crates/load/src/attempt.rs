@@ -50,9 +50,7 @@ impl RequestTemplate {
             _ => "{\"userId\":\"",
         };
         Ok(RequestTemplate {
-            uri: format!("{}{}", target.base, route.path())
-                .parse()
-                .map_err(|_| OptionsProblem::Key)?,
+            uri: format!("{}{}", target.base, route.path()).parse().map_err(|_| OptionsProblem::Key)?,
             headers,
             body_before,
             body_after: body_after(route, &product, quantity),
@@ -142,16 +140,9 @@ pub(crate) fn bearer(key: &str) -> Option<HeaderValue> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The server gave an order. Compatible routes may not name it.
-    Accepted {
-        order_id: Option<Box<str>>,
-        replayed: bool,
-    },
+    Accepted { order_id: Option<Box<str>>, replayed: bool },
     /// The server said no, and nothing happened.
-    Refused {
-        status: u16,
-        reason: Box<str>,
-        sold_out: bool,
-    },
+    Refused { status: u16, reason: Box<str>, sold_out: bool },
     /// There is no answer that says yes or no.
     Failed(Failure),
 }
@@ -222,14 +213,8 @@ fn accepted(answer: &Answer, order_id: Option<&str>, needs_id: NeedsId) -> Outco
     if order_id.is_none() && needs_id == NeedsId::Yes {
         return Outcome::Failed(Failure::Unexpected);
     }
-    let replayed = answer
-        .headers
-        .get("idempotent-replayed")
-        .is_some_and(|value| value == "true");
-    Outcome::Accepted {
-        order_id: order_id.map(Into::into),
-        replayed,
-    }
+    let replayed = answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true");
+    Outcome::Accepted { order_id: order_id.map(Into::into), replayed }
 }
 
 fn refused(answer: &Answer, route: Route) -> Outcome {
@@ -243,11 +228,7 @@ fn refused(answer: &Answer, route: Route) -> Outcome {
         _ => false,
     };
     let reason = reason.map_or_else(|| format!("status-{}", answer.status).into(), Box::from);
-    Outcome::Refused {
-        status: answer.status,
-        reason,
-        sold_out,
-    }
+    Outcome::Refused { status: answer.status, reason, sold_out }
 }
 
 /// The older systems say it in words: "Stock problem", "Out of stock".
@@ -259,27 +240,17 @@ fn says_out_of_stock(body: &[u8]) -> bool {
 }
 
 fn unavailable(answer: &Answer, route: Route) -> Outcome {
-    let outcome = answer
-        .headers
-        .get("order-outcome")
-        .and_then(|value| value.to_str().ok());
+    let outcome = answer.headers.get("order-outcome").and_then(|value| value.to_str().ok());
     let reason = problem_reason(&answer.body);
     let nothing_happened = match (outcome, reason) {
         (Some(outcome), _) => outcome == "none",
         (None, Some(reason)) => {
-            matches!(
-                reason,
-                "overloaded" | "sale-paused" | "storage-full" | "rebuilding"
-            )
+            matches!(reason, "overloaded" | "sale-paused" | "storage-full" | "rebuilding")
         }
         // Without a word about it an order may exist: ask again rather than guess.
         (None, None) => false,
     };
-    if nothing_happened {
-        refused(answer, route)
-    } else {
-        Outcome::Failed(Failure::OutcomeUnknown)
-    }
+    if nothing_happened { refused(answer, route) } else { Outcome::Failed(Failure::OutcomeUnknown) }
 }
 
 #[cfg(test)]
@@ -301,11 +272,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
             .collect();
-        Answer {
-            status,
-            headers,
-            body: Bytes::from_static(body.as_bytes()),
-        }
+        Answer { status, headers, body: Bytes::from_static(body.as_bytes()) }
     }
 
     fn outcome(route: Route, answer: Answer) -> Outcome {
@@ -315,14 +282,8 @@ mod tests {
     #[test]
     fn a_202_is_accepted_only_if_it_names_the_order() {
         assert_eq!(
-            outcome(
-                Route::Native,
-                answer(202, &[("idempotent-replayed", "true")], r#"{"id":"7"}"#)
-            ),
-            Outcome::Accepted {
-                order_id: Some("7".into()),
-                replayed: true
-            }
+            outcome(Route::Native, answer(202, &[("idempotent-replayed", "true")], r#"{"id":"7"}"#)),
+            Outcome::Accepted { order_id: Some("7".into()), replayed: true }
         );
         assert_eq!(
             outcome(Route::Native, answer(202, &[], r#"{"status":"accepted"}"#)),
@@ -336,23 +297,13 @@ mod tests {
 
     #[test]
     fn a_503_counts_as_refused_only_if_it_says_that_nothing_happened() {
-        let refused = |reason: &str| Outcome::Refused {
-            status: 503,
-            reason: reason.into(),
-            sold_out: false,
-        };
+        let refused = |reason: &str| Outcome::Refused { status: 503, reason: reason.into(), sold_out: false };
         let overloaded = r#"{"type":"/problems/overloaded"}"#;
         assert_eq!(
-            outcome(
-                Route::Native,
-                answer(503, &[("order-outcome", "none")], overloaded)
-            ),
+            outcome(Route::Native, answer(503, &[("order-outcome", "none")], overloaded)),
             refused("overloaded")
         );
-        assert_eq!(
-            outcome(Route::Native, answer(503, &[], overloaded)),
-            refused("overloaded")
-        );
+        assert_eq!(outcome(Route::Native, answer(503, &[], overloaded)), refused("overloaded"));
         for (headers, body) in [
             (&[("order-outcome", "unknown")][..], overloaded),
             (&[], ""),
@@ -367,46 +318,25 @@ mod tests {
 
     #[test]
     fn compatible_refusals_are_named_by_their_error_and_sold_out_is_recognised() {
-        let sold_out = |reason: &str| Outcome::Refused {
-            status: 409,
-            reason: reason.into(),
-            sold_out: true,
-        };
+        let sold_out = |reason: &str| Outcome::Refused { status: 409, reason: reason.into(), sold_out: true };
         assert_eq!(
-            outcome(
-                Route::CompatPurchase,
-                answer(409, &[], r#"{"error":"Stock problem"}"#)
-            ),
+            outcome(Route::CompatPurchase, answer(409, &[], r#"{"error":"Stock problem"}"#)),
             sold_out("Stock problem")
         );
         assert_eq!(
-            outcome(
-                Route::CompatBuy,
-                answer(409, &[], r#"{"error":"Conflict","message":"Out of stock"}"#)
-            ),
+            outcome(Route::CompatBuy, answer(409, &[], r#"{"error":"Conflict","message":"Out of stock"}"#)),
             sold_out("Conflict")
         );
         assert_eq!(
-            outcome(
-                Route::CompatPurchase,
-                answer(429, &[], r#"{"error":"Too many requests"}"#)
-            ),
-            Outcome::Refused {
-                status: 429,
-                reason: "Too many requests".into(),
-                sold_out: false
-            }
+            outcome(Route::CompatPurchase, answer(429, &[], r#"{"error":"Too many requests"}"#)),
+            Outcome::Refused { status: 429, reason: "Too many requests".into(), sold_out: false }
         );
     }
 
     #[test]
     fn only_a_failure_to_connect_rules_out_that_an_order_exists() {
         for failure in ALL {
-            assert_eq!(
-                failure.may_have_bought(),
-                failure != Failure::Connect,
-                "{failure:?}"
-            );
+            assert_eq!(failure.may_have_bought(), failure != Failure::Connect, "{failure:?}");
         }
     }
 }

@@ -47,11 +47,7 @@ pub(crate) enum Who {
     /// Purchase `n` of this storm: customer and key follow from it.
     Numbered(u64),
     /// From a record.
-    Named {
-        customer: String,
-        key: String,
-        quantity: u32,
-    },
+    Named { customer: String, key: String, quantity: u32 },
 }
 
 impl Who {
@@ -203,11 +199,7 @@ fn find_duplicates(plan: &Plan, evidence: &Evidence, report: &mut AuditReport) {
             Entry::Occupied(first) if *first.get() != order_id => {
                 report.duplicated += 1;
                 let (key, first) = (claim.who.key(plan), first.get());
-                note(
-                    report,
-                    "duplicated",
-                    format!("key {key} was given two orders: {first} and {order_id}"),
-                );
+                note(report, "duplicated", format!("key {key} was given two orders: {first} and {order_id}"));
             }
             Entry::Occupied(_) => {}
             Entry::Vacant(place) => {
@@ -259,11 +251,7 @@ fn weigh_claims(plan: &Plan, evidence: &Evidence, report: &mut AuditReport) -> U
             Some(Looked::Found(order)) => {
                 if let Some(difference) = look_up::difference(plan, &claim.who, order) {
                     report.lost += u64::from(first);
-                    note(
-                        report,
-                        "lost",
-                        format!("{} is not what was accepted: {difference}", who()),
-                    );
+                    note(report, "lost", format!("{} is not what was accepted: {difference}", who()));
                     continue;
                 }
                 match order.status.as_str() {
@@ -279,19 +267,11 @@ fn weigh_claims(plan: &Plan, evidence: &Evidence, report: &mut AuditReport) -> U
             }
             Some(Looked::NotFound) => {
                 report.lost += u64::from(first);
-                note(
-                    report,
-                    "lost",
-                    format!("{} was accepted and cannot be found", who()),
-                );
+                note(report, "lost", format!("{} was accepted and cannot be found", who()));
             }
             Some(Looked::Unreadable(reason)) => {
                 report.unverified += u64::from(first);
-                note(
-                    report,
-                    "unverified",
-                    format!("{} could not be looked up: {reason}", who()),
-                );
+                note(report, "unverified", format!("{} could not be looked up: {reason}", who()));
             }
             None => report.unverified += u64::from(first),
         }
@@ -327,9 +307,7 @@ fn oversold(evidence: &Evidence, units: &Units) -> u64 {
 /// Units that buyers were denied although they are there. Units that came back or were added after the denial are
 /// explained, and so are those that are too few for one purchase.
 fn stuck(plan: &Plan, evidence: &Evidence, units: &Units) -> u64 {
-    let restocked = evidence
-        .before
-        .map_or(0, |before| (evidence.after.stocked - before.stocked).max(0));
+    let restocked = evidence.before.map_or(0, |before| (evidence.after.stocked - before.stocked).max(0));
     let left = evidence.after.available - units.returned - restocked;
     let quantity = u64::from(plan.quantity.max(1));
     let purchases = u64::try_from(left).unwrap_or(0) / quantity;
@@ -344,10 +322,7 @@ fn invariants(report: &AuditReport) -> Vec<Invariant> {
         line(
             "no-oversell",
             report.oversold == 0,
-            format!(
-                "{} units sold of {}; oversold {}",
-                after.sold, after.stocked, report.oversold
-            ),
+            format!("{} units sold of {}; oversold {}", after.sold, after.stocked, report.oversold),
         ),
         line(
             "every-acceptance-found",
@@ -357,11 +332,7 @@ fn invariants(report: &AuditReport) -> Vec<Invariant> {
                 report.looked_up, report.lost, report.unverified
             ),
         ),
-        line(
-            "one-order-per-key",
-            report.duplicated == 0,
-            format!("duplicated {}", report.duplicated),
-        ),
+        line("one-order-per-key", report.duplicated == 0, format!("duplicated {}", report.duplicated)),
         line(
             "nothing-stuck",
             report.stuck == 0,

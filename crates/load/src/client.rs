@@ -62,12 +62,7 @@ pub(crate) struct Client {
 impl Client {
     /// A client that will connect when it is first used.
     pub(crate) fn new(address: SocketAddr, timeout: Duration) -> Client {
-        Client {
-            address,
-            timeout,
-            open: None,
-            may_have_arrived: false,
-        }
+        Client { address, timeout, open: None, may_have_arrived: false }
     }
 
     /// Connects now, so that the first request need not.
@@ -134,10 +129,13 @@ enum ExchangeError {
     Failed(SendError),
 }
 
+/// The machinery that reads and writes.
+type StormConnection = Connection<TokioIo<TcpStream>, Full<Bytes>>;
+
 struct OpenConnection {
     sender: SendRequest<Full<Bytes>>,
     /// `None` when it has ended.
-    connection: Option<Pin<Box<Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
+    connection: Option<Pin<Box<StormConnection>>>,
 }
 
 impl std::fmt::Debug for OpenConnection {
@@ -153,13 +151,8 @@ impl OpenConnection {
     async fn connect(address: SocketAddr) -> Result<OpenConnection, SendError> {
         let stream = TcpStream::connect(address).await.map_err(SendError::Connect)?;
         stream.set_nodelay(true).map_err(SendError::Connect)?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| SendError::Protocol)?;
-        Ok(OpenConnection {
-            sender,
-            connection: Some(Box::pin(connection)),
-        })
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| SendError::Protocol)?;
+        Ok(OpenConnection { sender, connection: Some(Box::pin(connection)) })
     }
 
     fn if_alive(self) -> Option<OpenConnection> {
@@ -196,11 +189,7 @@ impl OpenConnection {
         })?;
         let (parts, body) = response.into_parts();
         let body = self.read_body(body).await.map_err(ExchangeError::Failed)?;
-        Ok(Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body,
-        })
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
     async fn read_body(&mut self, mut body: Incoming) -> Result<Bytes, SendError> {
@@ -238,9 +227,5 @@ fn append(whole: Bytes, data: Bytes) -> Bytes {
 }
 
 fn reason(error: &hyper::Error) -> SendError {
-    if error.is_parse() || error.is_user() {
-        SendError::Protocol
-    } else {
-        SendError::Closed
-    }
+    if error.is_parse() || error.is_user() { SendError::Protocol } else { SendError::Closed }
 }

@@ -88,10 +88,7 @@ struct Pause {
 impl Pause {
     fn new(shard: &Shard, buyer: usize, mean: Duration) -> Pause {
         let number = (buyer * shard.plan().threads + shard.index) as u64;
-        Pause {
-            mean,
-            rng: StdRng::seed_from_u64(shard.plan().seed ^ number.rotate_left(32)),
-        }
+        Pause { mean, rng: StdRng::seed_from_u64(shard.plan().seed ^ number.rotate_left(32)) }
     }
 
     async fn wait(&mut self) {

@@ -43,9 +43,9 @@ mod timeline;
 
 pub use assertion::{Assertion, AssertionError, AssertionResult};
 pub use audit::{AuditReport, Finding, Invariant, OrderCounts, StockCounts};
-pub use error::StormError;
+pub use error::{OptionsProblem, StormError};
 pub use options::{Arrivals, Audit, Customers, ProgressMode, Route, StormOptions};
-pub use preset::{Check, Preset};
+pub use preset::{Check, Preset, UnknownPreset};
 pub use record::{RecordedAnswer, RecordedAttempt, read_record};
 pub use report::StormReport;
 pub use resolve::Resolution;

@@ -49,9 +49,8 @@ pub(crate) fn start_pacer(
         return Ok(Vec::new());
     };
     let schedule = Schedule::new(stages, *arrivals, shared.plan.seed);
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..shared.plan.threads)
-        .map(|_| mpsc::channel(ARRIVALS_WAITING_MAX))
-        .unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..shared.plan.threads).map(|_| mpsc::channel(ARRIVALS_WAITING_MAX)).unzip();
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name("storm-pacer".to_owned())
@@ -88,13 +87,7 @@ fn pace(
 /// The start of all; `None` if the storm was abandoned before it.
 fn wait_for_start(start: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
-    runtime.block_on(async {
-        start
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|start| *start)
-    })
+    runtime.block_on(async { start.wait_for(Option::is_some).await.ok().and_then(|start| *start) })
 }
 
 /// Connections that nobody uses. The one used last is taken first, so that a slow rate keeps few of them busy.
@@ -118,9 +111,7 @@ pub(crate) async fn run(shard: Rc<Shard>, signals: Signals, mut arrivals: Arriva
 }
 
 async fn send(shard: Rc<Shard>, idle: Rc<Idle>, mut client: Client, arrival: Arrival) {
-    shard
-        .purchase(&mut client, arrival.n, Some(arrival.intended))
-        .await;
+    shard.purchase(&mut client, arrival.n, Some(arrival.intended)).await;
     for _ in 1..shard.plan().same_key_times {
         shard.purchase(&mut client, arrival.n, None).await;
     }

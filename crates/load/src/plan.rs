@@ -79,10 +79,7 @@ impl Plan {
         let template =
             RequestTemplate::new(options, route, &target, seed, customers, buyers).map_err(problem)?;
         Ok(Plan {
-            threads: options
-                .threads
-                .unwrap_or_else(|| threads(&pace, concurrency))
-                .min(concurrency),
+            threads: options.threads.unwrap_or_else(|| threads(&pace, concurrency)).min(concurrency),
             product: options.product.clone(),
             quantity: options.quantity,
             timeout: options.timeout,
@@ -103,10 +100,9 @@ impl Plan {
     /// Requests that the storm will send, if that is known beforehand.
     pub(crate) fn requests_expected(&self) -> Option<u64> {
         match &self.pace {
-            Pace::Closed {
-                ending: Ending::Purchases(purchases),
-                ..
-            } => Some(purchases.saturating_mul(self.same_key_times.into())),
+            Pace::Closed { ending: Ending::Purchases(purchases), .. } => {
+                Some(purchases.saturating_mul(self.same_key_times.into()))
+            }
             Pace::Closed { .. } => None,
             Pace::Open { stages, .. } => Some(stages.iter().map(Stage::arrivals).sum::<f64>() as u64),
         }
@@ -124,10 +120,7 @@ impl Plan {
                 let think = if think_time.is_zero() {
                     String::new()
                 } else {
-                    format!(
-                        ", {:.0} ms of thought between two",
-                        think_time.as_secs_f64() * 1e3
-                    )
+                    format!(", {:.0} ms of thought between two", think_time.as_secs_f64() * 1e3)
                 };
                 format!("closed loop, {ending} over {connections} connections{think}")
             }
@@ -143,10 +136,7 @@ impl Plan {
                         }
                     })
                     .collect();
-                format!(
-                    "open loop, {}, at most {connections} connections",
-                    rates.join(", ")
-                )
+                format!("open loop, {}, at most {connections} connections", rates.join(", "))
             }
         }
     }
@@ -157,20 +147,14 @@ fn pace(options: &StormOptions, buyers: u64) -> Result<Pace, OptionsProblem> {
         if options.requests.is_some() || options.duration.is_some() {
             return Err(OptionsProblem::StagesAndEnding);
         }
-        return Ok(Pace::Open {
-            stages: options.stages.clone(),
-            arrivals: options.arrivals,
-        });
+        return Ok(Pace::Open { stages: options.stages.clone(), arrivals: options.arrivals });
     }
     let ending = match (options.requests, options.duration) {
         (Some(_), Some(_)) => return Err(OptionsProblem::TwoEndings),
         (None, Some(duration)) => Ending::After(duration),
         (requests, None) => Ending::Purchases(requests.unwrap_or(buyers)),
     };
-    Ok(Pace::Closed {
-        ending,
-        think_time: options.think_time,
-    })
+    Ok(Pace::Closed { ending, think_time: options.think_time })
 }
 
 fn concurrency(options: &StormOptions, pace: &Pace, buyers: u64) -> Result<usize, OptionsProblem> {
@@ -184,10 +168,9 @@ fn concurrency(options: &StormOptions, pace: &Pace, buyers: u64) -> Result<usize
         (None, Pace::Open { .. }) => limit,
     };
     Ok(match pace {
-        Pace::Closed {
-            ending: Ending::Purchases(purchases),
-            ..
-        } => wanted.min(usize::try_from(*purchases).unwrap_or(usize::MAX)),
+        Pace::Closed { ending: Ending::Purchases(purchases), .. } => {
+            wanted.min(usize::try_from(*purchases).unwrap_or(usize::MAX))
+        }
         _ => wanted,
     })
 }
@@ -198,9 +181,9 @@ fn threads(pace: &Pace, concurrency: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let heavy = match pace {
         Pace::Closed { .. } => concurrency > 256,
-        Pace::Open { stages, .. } => stages
-            .iter()
-            .any(|stage| stage.from_per_s.max(stage.to_per_s) > 5_000.0),
+        Pace::Open { stages, .. } => {
+            stages.iter().any(|stage| stage.from_per_s.max(stage.to_per_s) > 5_000.0)
+        }
     };
     if heavy { cores.min(2) } else { 1 }
 }
@@ -208,11 +191,7 @@ fn threads(pace: &Pace, concurrency: usize) -> usize {
 fn check_open_files(connections: usize) -> Result<(), StormError> {
     let needed = connections as u64 + FILES_BESIDE_CONNECTIONS;
     match rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-        Some(limit) if limit < needed => Err(StormError::TooFewFiles {
-            connections,
-            needed,
-            limit,
-        }),
+        Some(limit) if limit < needed => Err(StormError::TooFewFiles { connections, needed, limit }),
         _ => Ok(()),
     }
 }

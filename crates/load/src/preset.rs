@@ -34,13 +34,8 @@ pub enum Preset {
 
 impl Preset {
     /// All presets.
-    pub const ALL: [Preset; 5] = [
-        Preset::Spike,
-        Preset::Stress,
-        Preset::AntiBot,
-        Preset::Idempotency,
-        Preset::Twenty,
-    ];
+    pub const ALL: [Preset; 5] =
+        [Preset::Spike, Preset::Stress, Preset::AntiBot, Preset::Idempotency, Preset::Twenty];
 
     /// The name on the command line.
     #[must_use]
@@ -102,9 +97,7 @@ impl FromStr for Preset {
 
     fn from_str(text: &str) -> Result<Preset, UnknownPreset> {
         let found = Preset::ALL.into_iter().find(|preset| preset.name() == text);
-        found.ok_or_else(|| UnknownPreset {
-            name: text.to_owned(),
-        })
+        found.ok_or_else(|| UnknownPreset { name: text.to_owned() })
     }
 }
 
@@ -133,11 +126,7 @@ pub struct Check {
 }
 
 fn check(name: impl Into<String>, ok: bool, detail: String) -> Check {
-    Check {
-        name: name.into(),
-        ok,
-        detail,
-    }
+    Check { name: name.into(), ok, detail }
 }
 
 fn spike_stages() -> Vec<Stage> {
@@ -172,11 +161,7 @@ fn spike(report: &StormReport) -> Vec<Check> {
 
 fn sells_out(report: &StormReport, available: Option<u64>) -> Vec<Check> {
     let Some(available) = available else {
-        return vec![check(
-            "the stock before is known",
-            false,
-            "the storm ran without its audit".to_owned(),
-        )];
+        return vec![check("the stock before is known", false, "the storm ran without its audit".to_owned())];
     };
     let bought = report.orders_given();
     let buyers = report.requests;
@@ -197,9 +182,7 @@ fn sells_out(report: &StormReport, available: Option<u64>) -> Vec<Check> {
 }
 
 fn anti_bot(report: &StormReport) -> Vec<Check> {
-    let passed = report
-        .requests
-        .saturating_sub(report.too_many_requests + report.errors());
+    let passed = report.requests.saturating_sub(report.too_many_requests + report.errors());
     vec![
         answered(report),
         check(
@@ -231,11 +214,7 @@ fn idempotency(report: &StormReport) -> Vec<Check> {
         check(
             "every further answer says Idempotent-Replayed: true",
             report.replayed == report.requests - keys,
-            format!(
-                "{} of {} further answers say so",
-                report.replayed,
-                report.requests - keys
-            ),
+            format!("{} of {} further answers say so", report.replayed, report.requests - keys),
         ),
     ]
 }
@@ -256,26 +235,15 @@ mod tests {
     #[test]
     fn the_spike_lasts_55_seconds_and_passes_through_its_three_rates() {
         let stages = spike_stages();
-        assert_eq!(
-            stages.iter().map(|stage| stage.duration.as_secs()).sum::<u64>(),
-            55
-        );
+        assert_eq!(stages.iter().map(|stage| stage.duration.as_secs()).sum::<u64>(), 55);
         for rate in [50.0, 300.0, 1_000.0] {
-            assert!(
-                stages
-                    .iter()
-                    .any(|stage| stage.from_per_s == rate && stage.to_per_s == rate),
-                "{rate}"
-            );
+            assert!(stages.iter().any(|stage| stage.from_per_s == rate && stage.to_per_s == rate), "{rate}");
         }
     }
 
     #[test]
     fn what_the_user_gives_is_not_overwritten() {
-        let mut options = StormOptions {
-            buyers: Some(7),
-            ..StormOptions::default()
-        };
+        let mut options = StormOptions { buyers: Some(7), ..StormOptions::default() };
         Preset::Stress.fill(&mut options);
         assert_eq!(options.buyers, Some(7));
     }

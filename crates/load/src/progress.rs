@@ -101,12 +101,7 @@ struct Counts {
 
 impl Counts {
     fn read(shared: &Shared) -> Counts {
-        let mut counts = Counts {
-            accepted: 0,
-            refused: 0,
-            errors: 0,
-            skipped: 0,
-        };
+        let mut counts = Counts { accepted: 0, refused: 0, errors: 0, skipped: 0 };
         for live in &shared.live {
             counts.accepted += live.accepted.load(Ordering::Relaxed);
             counts.refused += live.refused.load(Ordering::Relaxed);
@@ -121,15 +116,8 @@ impl Counts {
     }
 
     fn words(&self) -> String {
-        let skipped = if self.skipped == 0 {
-            String::new()
-        } else {
-            format!(", {} skipped", self.skipped)
-        };
-        format!(
-            "{} accepted, {} refused, {} errors{skipped}",
-            self.accepted, self.refused, self.errors
-        )
+        let skipped = if self.skipped == 0 { String::new() } else { format!(", {} skipped", self.skipped) };
+        format!("{} accepted, {} refused, {} errors{skipped}", self.accepted, self.refused, self.errors)
     }
 }
 

@@ -90,13 +90,10 @@ impl RecordedAnswer {
                 order: order_id.as_deref().map(str::to_owned),
                 replayed: *replayed,
             },
-            Outcome::Refused { status, reason, .. } => RecordedAnswer::Refused {
-                status: *status,
-                reason: reason.to_string(),
-            },
-            Outcome::Failed(failure) => RecordedAnswer::Failed {
-                reason: failure.name().to_owned(),
-            },
+            Outcome::Refused { status, reason, .. } => {
+                RecordedAnswer::Refused { status: *status, reason: reason.to_string() }
+            }
+            Outcome::Failed(failure) => RecordedAnswer::Failed { reason: failure.name().to_owned() },
         }
     }
 }
@@ -121,20 +118,10 @@ pub struct RecordedAttempt {
 impl Recorder {
     /// Opens `path` for appending and writes the storm's head.
     pub(crate) fn open(path: &Path, plan: &Plan) -> Result<Recorder, StormError> {
-        let failed = |source| StormError::File {
-            action: "write the record to",
-            path: path.to_owned(),
-            source,
-        };
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(failed)?;
-        let recorder = Recorder {
-            file: Arc::new(file),
-            path: path.into(),
-        };
+        let failed =
+            |source| StormError::File { action: "write the record to", path: path.to_owned(), source };
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+        let recorder = Recorder { file: Arc::new(file), path: path.into() };
         recorder
             .write(&Line::Storm(StormLine {
                 target: plan.target.url.clone(),
@@ -174,11 +161,7 @@ impl Recorder {
 
     /// Names the file in an error.
     pub(crate) fn error(&self, source: io::Error) -> StormError {
-        StormError::File {
-            action: "write the record to",
-            path: PathBuf::from(&*self.path),
-            source,
-        }
+        StormError::File { action: "write the record to", path: PathBuf::from(&*self.path), source }
     }
 
     fn write(&self, line: &Line) -> io::Result<()> {
@@ -193,57 +176,57 @@ impl Recorder {
 /// # Errors
 /// [`StormError::File`] if it cannot be read; [`StormError::DamagedRecord`] if a line other than the last is not whole.
 pub fn read_record(path: &Path) -> Result<Vec<RecordedAttempt>, StormError> {
-    let failed = |source| StormError::File {
-        action: "read the record",
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| StormError::File { action: "read the record", path: path.to_owned(), source };
     let text = std::fs::read(path).map_err(failed)?;
-    let mut attempts: Vec<RecordedAttempt> = Vec::new();
-    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    let mut reader = RecordReader::default();
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-    for (index, line) in lines.iter().enumerate() {
-        if line.is_empty() {
-            continue;
-        }
-        let parsed: Line = match serde_json::from_slice(line) {
-            Ok(parsed) => parsed,
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(line) => reader.take(line),
             // A last line without its line feed was being written when its writer died: it was never sent.
             Err(_) if index + 1 == lines.len() => break,
-            Err(_) => {
-                return Err(StormError::DamagedRecord {
-                    path: path.to_owned(),
-                    line: index + 1,
-                });
-            }
-        };
-        match parsed {
+            Err(_) => return Err(StormError::DamagedRecord { path: path.to_owned(), line: index + 1 }),
+        }
+    }
+    Ok(reader.attempts)
+}
+
+#[derive(Default)]
+struct RecordReader {
+    attempts: Vec<RecordedAttempt>,
+    /// Where the attempt of a (customer, key) is.
+    places: HashMap<(String, String), usize>,
+}
+
+impl RecordReader {
+    fn take(&mut self, line: Line) {
+        match line {
             Line::Storm(_) => {}
-            Line::Intent(intent) => {
-                let place = *places
-                    .entry((intent.customer.clone(), intent.key.clone()))
-                    .or_insert(attempts.len());
-                if place == attempts.len() {
-                    attempts.push(RecordedAttempt {
-                        customer: intent.customer,
-                        key: intent.key,
-                        product: intent.product,
-                        quantity: intent.quantity,
-                        answers: Vec::new(),
-                        sent: 0,
-                    });
-                }
-                if let Some(attempt) = attempts.get_mut(place) {
-                    attempt.sent += 1;
-                }
-            }
+            Line::Intent(intent) => self.take_intent(intent),
             Line::Answer(line) => {
-                let place = places.get(&(line.customer, line.key));
-                if let Some(attempt) = place.and_then(|place| attempts.get_mut(*place)) {
+                let place = self.places.get(&(line.customer, line.key));
+                if let Some(attempt) = place.and_then(|place| self.attempts.get_mut(*place)) {
                     attempt.answers.push(line.answer);
                 }
             }
         }
     }
-    Ok(attempts)
+
+    fn take_intent(&mut self, intent: IntentLine) {
+        let next = self.attempts.len();
+        let place = *self.places.entry((intent.customer.clone(), intent.key.clone())).or_insert(next);
+        if place == next {
+            self.attempts.push(RecordedAttempt {
+                customer: intent.customer,
+                key: intent.key,
+                product: intent.product,
+                quantity: intent.quantity,
+                answers: Vec::new(),
+                sent: 0,
+            });
+        }
+        if let Some(attempt) = self.attempts.get_mut(place) {
+            attempt.sent += 1;
+        }
+    }
 }

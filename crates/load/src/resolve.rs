@@ -38,10 +38,7 @@ pub struct Resolution {
 
 /// Asks until every purchase of `unknown` is an order, a refusal, or out of patience.
 pub(crate) async fn resolve(plan: &Arc<Plan>, unknown: Vec<Who>) -> (Resolution, Vec<Claim>) {
-    let mut resolution = Resolution {
-        asked: unknown.len() as u64,
-        ..Resolution::default()
-    };
+    let mut resolution = Resolution { asked: unknown.len() as u64, ..Resolution::default() };
     let mut claims = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     let unknown: Arc<[Who]> = unknown.into();
@@ -63,11 +60,7 @@ pub(crate) async fn resolve(plan: &Arc<Plan>, unknown: Vec<Who>) -> (Resolution,
             Outcome::Accepted { order_id, .. } => {
                 resolution.accepted += 1;
                 // A replay here is of this storm's own first try, so its units count as bought now.
-                claims.push(Claim {
-                    who,
-                    order_id,
-                    replayed: false,
-                });
+                claims.push(Claim { who, order_id, replayed: false });
             }
             Outcome::Refused { .. } => resolution.refused += 1,
             Outcome::Failed(_) => resolution.unresolved += 1,
@@ -79,9 +72,7 @@ pub(crate) async fn resolve(plan: &Arc<Plan>, unknown: Vec<Who>) -> (Resolution,
 async fn ask(plan: &Plan, client: &mut Client, who: &Who, deadline: Instant) -> Outcome {
     let mut pause = PAUSE_FIRST;
     loop {
-        let request = plan
-            .template
-            .request_for(&who.customer(plan), &who.key(plan), who.quantity(plan));
+        let request = plan.template.request_for(&who.customer(plan), &who.key(plan), who.quantity(plan));
         let outcome = classify(plan.route, &client.send(request).await);
         if settles(&outcome) {
             return outcome;
@@ -113,15 +104,9 @@ mod tests {
 
     #[test]
     fn only_an_answer_about_the_purchase_itself_settles_it() {
-        let refused = |status, reason: &str| Outcome::Refused {
-            status,
-            reason: reason.into(),
-            sold_out: false,
-        };
-        assert!(settles(&Outcome::Accepted {
-            order_id: None,
-            replayed: true
-        }));
+        let refused =
+            |status, reason: &str| Outcome::Refused { status, reason: reason.into(), sold_out: false };
+        assert!(settles(&Outcome::Accepted { order_id: None, replayed: true }));
         assert!(settles(&refused(409, "sold-out")));
         assert!(settles(&refused(409, "limit-reached")));
         for (status, reason) in [

@@ -122,10 +122,7 @@ mod tests {
 
     #[test]
     fn a_number_is_a_value_too_and_other_types_are_not() {
-        assert_eq!(
-            top_level_field(br#"{"a":[1,2],"orderId":42}"#, "orderId"),
-            Some("42")
-        );
+        assert_eq!(top_level_field(br#"{"a":[1,2],"orderId":42}"#, "orderId"), Some("42"));
         assert_eq!(top_level_field(br#"{"orderId":null}"#, "orderId"), None);
         assert_eq!(top_level_field(br#"{"x":1}"#, "orderId"), None);
     }
@@ -137,19 +134,14 @@ mod tests {
             let found = top_level_field(&whole[..length], "id");
             assert!(found.is_none() || found == Some("7"), "{length}: {found:?}");
         }
-        for text in [
-            "", "[]", "null", "{", "{\"", "{\"id\\", "\u{0}", "{\"id\":", "{]}",
-        ] {
+        for text in ["", "[]", "null", "{", "{\"", "{\"id\\", "\u{0}", "{\"id\":", "{]}"] {
             assert_eq!(top_level_field(text.as_bytes(), "id"), None, "{text:?}");
         }
     }
 
     #[test]
     fn the_reason_is_the_last_segment_of_the_type() {
-        assert_eq!(
-            problem_reason(br#"{"type":"/problems/sold-out","status":409}"#),
-            Some("sold-out")
-        );
+        assert_eq!(problem_reason(br#"{"type":"/problems/sold-out","status":409}"#), Some("sold-out"));
         assert_eq!(
             problem_reason(br#"{"type":"https://x.example/problems/overloaded"}"#),
             Some("overloaded")

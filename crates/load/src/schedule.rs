@@ -23,21 +23,13 @@ impl Stage {
     /// A stage with the same rate throughout.
     #[must_use]
     pub fn steady(per_s: f64, duration: Duration) -> Stage {
-        Stage {
-            duration,
-            from_per_s: per_s,
-            to_per_s: per_s,
-        }
+        Stage { duration, from_per_s: per_s, to_per_s: per_s }
     }
 
     /// A stage that goes from one rate to another.
     #[must_use]
     pub fn ramp(from_per_s: f64, to_per_s: f64, duration: Duration) -> Stage {
-        Stage {
-            duration,
-            from_per_s,
-            to_per_s,
-        }
+        Stage { duration, from_per_s, to_per_s }
     }
 
     /// Arrivals that the whole stage stands for: the integral of its rate.
@@ -50,15 +42,9 @@ impl Stage {
     fn time_of(&self, count: f64) -> f64 {
         let slope = (self.to_per_s - self.from_per_s) / self.duration.as_secs_f64();
         // This form of the quadratic formula neither cancels digits nor divides by a slope of zero.
-        let root = (self.from_per_s * self.from_per_s + 2.0 * slope * count)
-            .max(0.0)
-            .sqrt();
+        let root = (self.from_per_s * self.from_per_s + 2.0 * slope * count).max(0.0).sqrt();
         let denominator = self.from_per_s + root;
-        if denominator <= 0.0 {
-            0.0
-        } else {
-            2.0 * count / denominator
-        }
+        if denominator <= 0.0 { 0.0 } else { 2.0 * count / denominator }
     }
 }
 
@@ -78,37 +64,27 @@ pub struct StageError {
 /// # Errors
 /// [`StageError`] says which part is wrong.
 pub fn parse_stages(text: &str, duration: Duration) -> Result<Vec<Stage>, StageError> {
-    let fail = |reason| StageError {
-        text: text.to_owned(),
-        reason,
-    };
+    let fail = |reason| StageError { text: text.to_owned(), reason };
     if !text.contains(':') {
         let per_s = parse_rate(text).ok_or_else(|| fail("the rate must be a number of at least 0"))?;
         return Ok(vec![Stage::steady(per_s, duration)]);
     }
     let mut stages: Vec<Stage> = Vec::new();
     for part in text.split(',') {
-        let (rate, length) = part
-            .split_once(':')
-            .ok_or_else(|| fail("every stage needs a rate and a duration"))?;
+        let (rate, length) =
+            part.split_once(':').ok_or_else(|| fail("every stage needs a rate and a duration"))?;
         let to_per_s = parse_rate(rate).ok_or_else(|| fail("the rate must be a number of at least 0"))?;
         let duration =
             parse_duration(length).ok_or_else(|| fail("the duration must look like 10s, 500ms or 2m"))?;
         let from_per_s = stages.last().map_or(to_per_s, |stage| stage.to_per_s);
-        stages.push(Stage {
-            duration,
-            from_per_s,
-            to_per_s,
-        });
+        stages.push(Stage { duration, from_per_s, to_per_s });
     }
     Ok(stages)
 }
 
 fn parse_rate(text: &str) -> Option<f64> {
     let text = text.trim().trim_end_matches("/s");
-    text.parse::<f64>()
-        .ok()
-        .filter(|rate| rate.is_finite() && *rate >= 0.0 && *rate <= 1_000_000.0)
+    text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate >= 0.0 && *rate <= 1_000_000.0)
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -157,19 +133,8 @@ impl Schedule {
             Spacing::Random(rng) => Exp1.sample(rng.as_mut()),
         };
         // Reversed, so that the current stage is the last one and a finished one can be popped.
-        let stages = stages
-            .iter()
-            .rev()
-            .copied()
-            .filter(|stage| !stage.duration.is_zero())
-            .collect();
-        Schedule {
-            stages,
-            arrivals_before: 0.0,
-            offset_s: 0.0,
-            next: first,
-            spacing,
-        }
+        let stages = stages.iter().rev().copied().filter(|stage| !stage.duration.is_zero()).collect();
+        Schedule { stages, arrivals_before: 0.0, offset_s: 0.0, next: first, spacing }
     }
 }
 
@@ -223,17 +188,12 @@ mod tests {
         assert_eq!(stages[0], Stage::steady(50.0, seconds(10.0)));
         assert_eq!(stages[1], Stage::ramp(50.0, 300.0, seconds(0.5)));
         assert_eq!(stages[2], Stage::ramp(300.0, 1000.0, seconds(60.0)));
-        assert_eq!(
-            parse_stages("250/s", seconds(3.0)).unwrap(),
-            vec![Stage::steady(250.0, seconds(3.0))]
-        );
+        assert_eq!(parse_stages("250/s", seconds(3.0)).unwrap(), vec![Stage::steady(250.0, seconds(3.0))]);
     }
 
     #[test]
     fn text_that_is_no_rate_is_refused_with_an_example() {
-        for text in [
-            "", "fast", "-3", "NaN", "50:", "50:10", "50:10s,", "50:0s", ":5s", "inf:1s",
-        ] {
+        for text in ["", "fast", "-3", "NaN", "50:", "50:10", "50:10s,", "50:0s", ":5s", "inf:1s"] {
             let error = parse_stages(text, seconds(1.0)).unwrap_err().to_string();
             assert!(error.contains("50:10s,300:20s"), "{text}: {error}");
         }

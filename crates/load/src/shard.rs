@@ -103,18 +103,8 @@ impl Shard {
             self.fail_to_record(error);
         }
         self.show(&outcome);
-        let reached = if outcome == Outcome::Failed(Failure::Connect) {
-            Reached::No
-        } else {
-            Reached::Yes
-        };
-        let sample = Sample {
-            n,
-            intended: intended.unwrap_or(sent),
-            sent,
-            received,
-            outcome,
-        };
+        let reached = if outcome == Outcome::Failed(Failure::Connect) { Reached::No } else { Reached::Yes };
+        let sample = Sample { n, intended: intended.unwrap_or(sent), sent, received, outcome };
         self.tally.borrow_mut().record(plan, sample, self.keep);
         reached
     }
@@ -169,12 +159,8 @@ fn time_request(plan: &Plan) -> StormRequest {
     let mut request = Request::new(Full::default());
     let path = format!("{}/v1/time", plan.target.base);
     *request.uri_mut() = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
-    request
-        .headers_mut()
-        .insert(header::HOST, plan.target.host.clone());
-    request
-        .headers_mut()
-        .insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    request.headers_mut().insert(header::HOST, plan.target.host.clone());
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     request
 }
 
@@ -237,11 +223,7 @@ where
         connections,
         tally: RefCell::new(Tally::new(plan)),
         start: Cell::new(None),
-        keep: if plan.audit == Audit::Full {
-            Keep::Yes
-        } else {
-            Keep::No
-        },
+        keep: if plan.audit == Audit::Full { Keep::Yes } else { Keep::No },
         record_error: RefCell::new(None),
         shared: Arc::clone(&shared),
     });

@@ -59,16 +59,9 @@ pub async fn run(mut options: StormOptions) -> Result<StormReport, StormError> {
     let mut report = StormReport::new(&plan, tally, audit, notes);
     report.preset = options.preset;
     report.checks = options.preset.map_or_else(Vec::new, |preset| {
-        preset.checks(
-            &report,
-            before.map(|stock| u64::try_from(stock.available).unwrap_or(0)),
-        )
+        preset.checks(&report, before.map(|stock| u64::try_from(stock.available).unwrap_or(0)))
     });
-    report.assertions = options
-        .asserts
-        .iter()
-        .map(|assertion| assertion.check(&report))
-        .collect();
+    report.assertions = options.asserts.iter().map(|assertion| assertion.check(&report)).collect();
     report.write_files(&options)?;
     Ok(report)
 }
@@ -86,50 +79,22 @@ pub async fn audit_record(options: &StormOptions, record: &Path) -> Result<Audit
     let plan = Arc::new(Plan::new(options, target)?);
     let mut claims = Vec::new();
     let mut unknown = Vec::new();
-    for attempt in attempts
-        .into_iter()
-        .filter(|attempt| attempt.product == plan.product)
-    {
+    for attempt in attempts.into_iter().filter(|attempt| attempt.product == plan.product) {
         sort_recorded(attempt, &mut claims, &mut unknown);
     }
-    judge_claims(
-        &plan,
-        &mut client,
-        claims,
-        unknown,
-        Before {
-            stock: None,
-            sold_out_customers: 0,
-        },
-    )
-    .await
+    judge_claims(&plan, &mut client, claims, unknown, Before { stock: None, sold_out_customers: 0 }).await
 }
 
 /// A purchase is settled only by an answer for every time it was sent: one without may still have bought.
 fn sort_recorded(attempt: RecordedAttempt, claims: &mut Vec<Claim>, unknown: &mut Vec<Who>) {
-    let RecordedAttempt {
-        customer,
-        key,
-        quantity,
-        answers,
-        sent,
-        ..
-    } = attempt;
-    let who = Who::Named {
-        customer,
-        key,
-        quantity,
-    };
+    let RecordedAttempt { customer, key, quantity, answers, sent, .. } = attempt;
+    let who = Who::Named { customer, key, quantity };
     let mut answered = 0;
     for answer in answers {
         match answer {
             RecordedAnswer::Accepted { order, .. } => {
                 answered += 1;
-                claims.push(Claim {
-                    who: who.clone(),
-                    order_id: order.map(Into::into),
-                    replayed: false,
-                });
+                claims.push(Claim { who: who.clone(), order_id: order.map(Into::into), replayed: false });
             }
             RecordedAnswer::Refused { .. } => answered += 1,
             RecordedAnswer::Failed { reason } => answered += u32::from(reason == "connect"),
@@ -153,10 +118,7 @@ async fn prepare_stress(
     };
     let units = STRESS_UNITS * u64::from(options.quantity);
     options.product = api::create_product(client, target, admin_key, "Storm stress", units).await?;
-    Ok(format!(
-        "product {} was created with {units} units for this storm",
-        options.product
-    ))
+    Ok(format!("product {} was created with {units} units for this storm", options.product))
 }
 
 async fn look_at_product(
@@ -166,16 +128,10 @@ async fn look_at_product(
 ) -> Result<StockCounts, StormError> {
     let product = api::product(client, &plan.target, plan.read_key.as_deref(), &plan.product).await?;
     if product.stock.available <= 0 {
-        notes.push(format!(
-            "product {} was sold out before the storm began",
-            plan.product
-        ));
+        notes.push(format!("product {} was sold out before the storm began", plan.product));
     }
     if let Some(limit) = product.limit_per_customer {
-        notes.push(format!(
-            "product {} is limited to {limit} units per customer",
-            plan.product
-        ));
+        notes.push(format!("product {} is limited to {limit} units per customer", plan.product));
     }
     Ok(product.stock)
 }
@@ -186,11 +142,7 @@ async fn storm(
     options: &StormOptions,
     progress: &mut Progress,
 ) -> Result<(Arc<Plan>, Tally), StormError> {
-    let recorder = options
-        .record_path
-        .as_deref()
-        .map(|path| Recorder::open(path, &plan))
-        .transpose()?;
+    let recorder = options.record_path.as_deref().map(|path| Recorder::open(path, &plan)).transpose()?;
     let threads = plan.threads;
     let shared = Arc::new(Shared {
         plan,
@@ -225,18 +177,13 @@ fn start_threads(
     let mut warm = Vec::new();
     for index in 0..shared.plan.threads {
         let (warm_sender, warm_receiver) = oneshot::channel();
-        let signals = Signals {
-            warm: warm_sender,
-            start: started.clone(),
-        };
+        let signals = Signals { warm: warm_sender, start: started.clone() };
         warm.push(warm_receiver);
         results.push(match (&shared.plan.pace, sources.next()) {
-            (Pace::Open { .. }, Some(arrivals)) => spawn(shared, index, async move |shard| {
-                open_loop::run(shard, signals, arrivals).await
-            })?,
-            _ => spawn(shared, index, async move |shard| {
-                closed_loop::run(shard, signals).await
-            })?,
+            (Pace::Open { .. }, Some(arrivals)) => {
+                spawn(shared, index, async move |shard| open_loop::run(shard, signals, arrivals).await)?
+            }
+            _ => spawn(shared, index, async move |shard| closed_loop::run(shard, signals).await)?,
         });
     }
     Ok((results, warm))
@@ -282,19 +229,12 @@ async fn audit_storm(
     unknown.dedup();
     progress.step(&format!("looking up {} orders", tally.kept.len()));
     let unknown = unknown.into_iter().map(Who::Numbered).collect();
-    let before = Before {
-        stock: Some(before),
-        sold_out_customers: tally.sold_out_customers.len(),
-    };
+    let before = Before { stock: Some(before), sold_out_customers: tally.sold_out_customers.len() };
     judge_claims(plan, client, claims, unknown, before).await
 }
 
 fn claim(kept: &Kept) -> Claim {
-    Claim {
-        who: Who::Numbered(kept.n),
-        order_id: kept.order_id.clone(),
-        replayed: kept.replayed,
-    }
+    Claim { who: Who::Numbered(kept.n), order_id: kept.order_id.clone(), replayed: kept.replayed }
 }
 
 async fn judge_claims(
@@ -328,9 +268,5 @@ async fn judge_claims(
 }
 
 async fn look_at_stock(plan: &Plan, client: &mut Client) -> Result<StockCounts, StormError> {
-    Ok(
-        api::product(client, &plan.target, plan.read_key.as_deref(), &plan.product)
-            .await?
-            .stock,
-    )
+    Ok(api::product(client, &plan.target, plan.read_key.as_deref(), &plan.product).await?.stock)
 }

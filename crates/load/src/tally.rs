@@ -106,24 +106,10 @@ impl Tally {
     pub(crate) fn record(&mut self, plan: &Plan, sample: Sample, keep: Keep) {
         self.requests += 1;
         self.last_answer_at = self.last_answer_at.max(sample.received);
-        record(
-            &mut self.lateness_us,
-            micros(sample.sent.saturating_sub(sample.intended)),
-        );
+        record(&mut self.lateness_us, micros(sample.sent.saturating_sub(sample.intended)));
         let interval = self.timeline.at(sample.received);
-        // A time-out is the slowest answer there is, so it counts. A failure to connect takes microseconds, says
-        // nothing of the server's speed and would flatter it.
-        let counts = match &sample.outcome {
-            Outcome::Failed(failure) => {
-                !matches!(failure, Failure::Connect | Failure::Closed | Failure::Protocol)
-            }
-            _ => true,
-        };
-        if counts {
-            record(
-                &mut interval.latency_us,
-                micros(sample.received.saturating_sub(sample.intended)),
-            );
+        if latency_counts(&sample.outcome) {
+            record(&mut interval.latency_us, micros(sample.received.saturating_sub(sample.intended)));
         }
         match sample.outcome {
             Outcome::Accepted { order_id, replayed } => {
@@ -132,18 +118,10 @@ impl Tally {
                 self.replayed += u64::from(replayed);
                 self.last_accepted_at = self.last_accepted_at.max(Some(sample.received));
                 if keep == Keep::Yes {
-                    self.kept.push(Kept {
-                        n: sample.n,
-                        order_id,
-                        replayed,
-                    });
+                    self.kept.push(Kept { n: sample.n, order_id, replayed });
                 }
             }
-            Outcome::Refused {
-                status,
-                reason,
-                sold_out,
-            } => {
+            Outcome::Refused { status, reason, sold_out } => {
                 interval.refused += 1;
                 self.too_many_requests += u64::from(status == 429);
                 self.unavailable += u64::from(status == 503);
@@ -224,6 +202,12 @@ impl Tally {
 pub(crate) enum Keep {
     Yes,
     No,
+}
+
+/// A time-out is the slowest answer there is, so it counts. A failure to connect takes microseconds, says nothing of
+/// the server's speed and would flatter it.
+fn latency_counts(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::Failed(Failure::Connect | Failure::Closed | Failure::Protocol))
 }
 
 fn earliest(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {

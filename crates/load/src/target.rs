@@ -26,31 +26,19 @@ impl Target {
     /// [`StormError::Target`] if it is not a plain `http://host[:port][/base]`, [`StormError::Unreachable`] if the name
     /// cannot be resolved.
     pub(crate) async fn resolve(url: &str) -> Result<Target, StormError> {
-        let parts = split(url).map_err(|reason| StormError::Target {
-            url: url.to_owned(),
-            reason,
-        })?;
-        let unreachable = |reason: String| StormError::Unreachable {
-            url: url.trim_end_matches('/').to_owned(),
-            reason,
-        };
+        let parts = split(url).map_err(|reason| StormError::Target { url: url.to_owned(), reason })?;
+        let unreachable =
+            |reason: String| StormError::Unreachable { url: url.trim_end_matches('/').to_owned(), reason };
         let mut addresses = tokio::net::lookup_host((parts.host.trim_matches(['[', ']']), parts.port))
             .await
             .map_err(|error| unreachable(plain_reason(&error)))?;
-        let address = addresses
-            .next()
-            .ok_or_else(|| unreachable("the name has no address".to_owned()))?;
+        let address = addresses.next().ok_or_else(|| unreachable("the name has no address".to_owned()))?;
         let authority = format!("{}:{}", parts.host, parts.port);
         let host = HeaderValue::from_str(&authority).map_err(|_| StormError::Target {
             url: url.to_owned(),
             reason: "the host holds characters that cannot be sent",
         })?;
-        Ok(Target {
-            url: format!("http://{authority}{}", parts.base),
-            host,
-            base: parts.base,
-            address,
-        })
+        Ok(Target { url: format!("http://{authority}{}", parts.base), host, base: parts.base, address })
     }
 }
 
@@ -73,22 +61,12 @@ fn split(url: &str) -> Result<Parts, &'static str> {
     if uri.query().is_some() {
         return Err("it must not carry a query");
     }
-    let host = uri
-        .host()
-        .filter(|host| !host.is_empty())
-        .ok_or("it names no host")?;
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or("it names no host")?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err("it must not carry a user name; give a key instead");
     }
     let base = uri.path().trim_end_matches('/').to_owned();
-    Ok(Parts {
-        host: host.to_owned(),
-        port: uri.port_u16().unwrap_or(80),
-        base,
-    })
+    Ok(Parts { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), base })
 }
 
 #[cfg(test)]
@@ -98,15 +76,9 @@ mod tests {
     #[test]
     fn a_plain_address_is_taken_apart() {
         let parts = split("http://127.0.0.1:3000/").unwrap();
-        assert_eq!(
-            (parts.host.as_str(), parts.port, parts.base.as_str()),
-            ("127.0.0.1", 3000, "")
-        );
+        assert_eq!((parts.host.as_str(), parts.port, parts.base.as_str()), ("127.0.0.1", 3000, ""));
         let parts = split("http://shop.example/sale/").unwrap();
-        assert_eq!(
-            (parts.host.as_str(), parts.port, parts.base.as_str()),
-            ("shop.example", 80, "/sale")
-        );
+        assert_eq!((parts.host.as_str(), parts.port, parts.base.as_str()), ("shop.example", 80, "/sale"));
     }
 
     #[test]

@@ -8,10 +8,7 @@ use hdrhistogram::Histogram;
 const INTERVALS_MAX: usize = 600;
 
 /// A histogram of microseconds with three significant digits; grows as needed.
-#[expect(
-    clippy::expect_used,
-    reason = "three digits is a constant that the library accepts"
-)]
+#[expect(clippy::expect_used, reason = "three digits is a constant that the library accepts")]
 pub(crate) fn histogram() -> Histogram<u32> {
     Histogram::new(3).expect("3 significant digits are within the allowed 0 to 5")
 }
@@ -31,12 +28,7 @@ pub struct Interval {
 
 impl Interval {
     fn new() -> Interval {
-        Interval {
-            latency_us: histogram(),
-            accepted: 0,
-            refused: 0,
-            errors: 0,
-        }
+        Interval { latency_us: histogram(), accepted: 0, refused: 0, errors: 0 }
     }
 
     fn add(&mut self, other: &Interval) {
@@ -71,10 +63,7 @@ pub struct Timeline {
 impl Timeline {
     /// Empty, with intervals of one second.
     pub(crate) fn new() -> Timeline {
-        Timeline {
-            interval_s: 1,
-            intervals: Vec::new(),
-        }
+        Timeline { interval_s: 1, intervals: Vec::new() }
     }
 
     /// Length of an interval in seconds: 1, or a power of two for storms of more than ten minutes.
@@ -149,10 +138,7 @@ mod tests {
     fn a_long_storm_keeps_every_sample_in_wider_intervals() {
         let mut timeline = Timeline::new();
         for second in 0..5_000_u64 {
-            record(
-                &mut timeline.at(Duration::from_secs(second)).latency_us,
-                second + 1,
-            );
+            record(&mut timeline.at(Duration::from_secs(second)).latency_us, second + 1);
         }
         assert_eq!(timeline.interval_s(), 16);
         assert!(timeline.intervals().len() <= INTERVALS_MAX);

@@ -89,9 +89,7 @@ async fn look_up(plan: &Plan, client: &mut Client, id: &str) -> Result<Looked, S
 
 /// Older systems queue first and decide later.
 fn is_undecided(status: &str) -> bool {
-    ["queued", "pending", "processing"]
-        .iter()
-        .any(|undecided| status.eq_ignore_ascii_case(undecided))
+    ["queued", "pending", "processing"].iter().any(|undecided| status.eq_ignore_ascii_case(undecided))
 }
 
 /// How a found order differs from what was accepted; `None` if it does not.

@@ -23,19 +23,11 @@ pub(super) fn all(report: &StormReport) -> Result<Vec<(&'static str, String)>, S
 }
 
 fn percentiles(report: &StormReport) -> Result<String, StormError> {
-    let (names, values): (Vec<String>, Vec<f32>) = report
-        .latency
-        .named()
-        .into_iter()
-        .map(|(name, us)| (name.to_owned(), milliseconds(us)))
-        .unzip();
+    let (names, values): (Vec<String>, Vec<f32>) =
+        report.latency.named().into_iter().map(|(name, us)| (name.to_owned(), milliseconds(us))).unzip();
     let mut series: Vec<Series> = vec![("latency", values).into()];
     if let Some(lateness) = &report.lateness {
-        let late: Vec<f32> = lateness
-            .named()
-            .into_iter()
-            .map(|(_, us)| milliseconds(us))
-            .collect();
+        let late: Vec<f32> = lateness.named().into_iter().map(|(_, us)| milliseconds(us)).collect();
         series.push(("our own lateness", late).into());
     }
     let decades = decades(&series);
@@ -49,10 +41,7 @@ fn percentiles(report: &StormReport) -> Result<String, StormError> {
         // One line per decade; another number would leave lines beside their labels.
         axis.split_number = decades;
     }
-    chart.svg().map_err(|error| StormError::Chart {
-        name: PERCENTILES,
-        reason: error.to_string(),
-    })
+    chart.svg().map_err(|error| StormError::Chart { name: PERCENTILES, reason: error.to_string() })
 }
 
 fn latency_over_time(report: &StormReport) -> Result<String, StormError> {
@@ -67,12 +56,7 @@ fn latency_over_time(report: &StormReport) -> Result<String, StormError> {
 fn outcomes_over_time(report: &StormReport) -> Result<String, StormError> {
     let length = report.timeline.interval_s() as f32;
     let rate = |count: fn(&Interval) -> u64| -> Vec<f32> {
-        report
-            .timeline
-            .intervals()
-            .iter()
-            .map(|interval| count(interval) as f32 / length)
-            .collect()
+        report.timeline.intervals().iter().map(|interval| count(interval) as f32 / length).collect()
     };
     let series = vec![
         ("accepted", rate(|interval| interval.accepted)).into(),
@@ -89,10 +73,8 @@ fn line_chart(
     mut series: Vec<Series>,
 ) -> Result<String, StormError> {
     let length = report.timeline.interval_s();
-    let mut seconds: Vec<String> = (1_u64..)
-        .take(report.timeline.intervals().len())
-        .map(|end| format!("{} s", end * length))
-        .collect();
+    let mut seconds: Vec<String> =
+        (1_u64..).take(report.timeline.intervals().len()).map(|end| format!("{} s", end * length)).collect();
     if seconds.is_empty() {
         // A chart of nothing still has to be a chart.
         seconds.push("1 s".to_owned());
@@ -105,10 +87,7 @@ fn line_chart(
     chart.height = HEIGHT;
     chart.font_family = FONT_FAMILY.to_owned();
     chart.title.text = title.to_owned();
-    chart.svg().map_err(|error| StormError::Chart {
-        name,
-        reason: error.to_string(),
-    })
+    chart.svg().map_err(|error| StormError::Chart { name, reason: error.to_string() })
 }
 
 fn milliseconds(us: u64) -> f32 {
@@ -117,19 +96,11 @@ fn milliseconds(us: u64) -> f32 {
 
 /// Powers of ten between the smallest and the largest value.
 fn decades(series: &[Series]) -> usize {
-    let values = || {
-        series
-            .iter()
-            .flat_map(|line| line.data.iter().flatten().copied())
-            .filter(|value| *value > 0.0)
-    };
+    let values =
+        || series.iter().flat_map(|line| line.data.iter().flatten().copied()).filter(|value| *value > 0.0);
     let low = values().fold(f32::INFINITY, f32::min).log10().floor();
     let high = values().fold(0.0, f32::max).log10().ceil();
-    if low.is_finite() && high > low {
-        (high - low) as usize
-    } else {
-        1
-    }
+    if low.is_finite() && high > low { (high - low) as usize } else { 1 }
 }
 
 #[cfg(test)]
@@ -141,10 +112,7 @@ mod tests {
         let charts = all(&StormReport::empty_for_tests()).unwrap();
         assert_eq!(charts.len(), 3);
         for (name, svg) in charts {
-            assert!(
-                svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),
-                "{name}"
-            );
+            assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{name}");
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{name}: {svg}");
         }
     }

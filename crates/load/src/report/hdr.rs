@@ -16,10 +16,7 @@ pub(super) fn write(report: &StormReport, mut out: &mut dyn Write) -> io::Result
     let mut builder = IntervalLogWriterBuilder::new();
     let start = start_time(report.elapsed);
     builder
-        .add_comment(&format!(
-            "storm, seed {}; latency in microseconds from the intended start",
-            report.seed
-        ))
+        .add_comment(&format!("storm, seed {}; latency in microseconds from the intended start", report.seed))
         .with_start_time(start)
         .with_base_time(start)
         .with_max_value_divisor(MICROSECONDS_PER_MILLISECOND);
@@ -61,10 +58,7 @@ mod tests {
     fn the_log_reads_back_with_every_sample() {
         let mut report = StormReport::empty_for_tests();
         for (second, value) in [(0, 100), (0, 200), (2, 5_000_000)] {
-            record(
-                &mut report.timeline.at(Duration::from_secs(second)).latency_us,
-                value,
-            );
+            record(&mut report.timeline.at(Duration::from_secs(second)).latency_us, value);
         }
         let mut log = Vec::new();
         write(&report, &mut log).unwrap();

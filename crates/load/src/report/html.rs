@@ -10,11 +10,7 @@ pre{background:#f5f6f8;padding:1rem;overflow-x:auto}.ok{color:#16733a}.failed{co
 svg{max-width:100%;height:auto}figure{margin:2rem 0}";
 
 pub(super) fn page(report: &StormReport) -> Result<String, StormError> {
-    let (word, class) = if report.is_ok() {
-        ("ok", "ok")
-    } else {
-        ("FAILED", "failed")
-    };
+    let (word, class) = if report.is_ok() { ("ok", "ok") } else { ("FAILED", "failed") };
     let mut printed = Vec::new();
     // Writing to memory cannot fail; if it did, the page would only be shorter.
     let _ = text::write(report, &mut printed, text::Decoration::Plain);
@@ -66,10 +62,7 @@ mod tests {
         report.notes.push(evil.to_owned());
         let page = page(&report).unwrap();
         assert!(!page.contains("<script"), "{page}");
-        assert!(
-            page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;"),
-            "{page}"
-        );
+        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;"), "{page}");
     }
 
     #[test]

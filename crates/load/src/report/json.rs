@@ -70,17 +70,10 @@ fn product(id: &str, stock: &StockCounts) -> Value {
 /// `null` for each if there is nothing to measure: a zero would look like an excellent result.
 fn milliseconds(percentiles: &Percentiles) -> Value {
     let value = |us: u64| {
-        if percentiles.count == 0 {
-            Value::Null
-        } else {
-            json!(us as f64 / 1_000.0)
-        }
+        if percentiles.count == 0 { Value::Null } else { json!(us as f64 / 1_000.0) }
     };
-    let fields: Map<String, Value> = percentiles
-        .named()
-        .into_iter()
-        .map(|(name, us)| (name.to_owned(), value(us)))
-        .collect();
+    let fields: Map<String, Value> =
+        percentiles.named().into_iter().map(|(name, us)| (name.to_owned(), value(us))).collect();
     Value::Object(fields)
 }
 
@@ -98,15 +91,8 @@ mod tests {
         report.requests = 3;
         report.accepted = 2;
         report.rejected.insert("sold-out".to_owned(), 1);
-        report.latency = Percentiles {
-            count: 3,
-            p50_us: 1_500,
-            ..Percentiles::default()
-        };
-        report.audit = Some(AuditReport {
-            looked_up: 2,
-            ..AuditReport::default()
-        });
+        report.latency = Percentiles { count: 3, p50_us: 1_500, ..Percentiles::default() };
+        report.audit = Some(AuditReport { looked_up: 2, ..AuditReport::default() });
         let json = document(&report);
         assert_eq!(json["requests"], 3);
         assert_eq!(json["accepted"], 2);
@@ -124,10 +110,7 @@ mod tests {
         assert!(json["audit"]["ok"].is_boolean());
         let mut product: Vec<&String> = json["audit"]["products"][0].as_object().unwrap().keys().collect();
         product.sort();
-        assert_eq!(
-            product,
-            ["available", "held", "id", "sold", "stocked", "withheld"]
-        );
+        assert_eq!(product, ["available", "held", "id", "sold", "stocked", "withheld"]);
         assert_eq!(
             json["audit"]["orders"],
             json!({ "accepted": 0, "confirmed": 0, "cancelled": 0, "failed": 0 })

@@ -156,18 +156,10 @@ impl StormReport {
             .filter_map(|name| tally.failures.get(name))
             .sum();
         let elapsed_s = tally.last_answer_at.as_secs_f64();
-        let rps = if elapsed_s > 0.0 {
-            (tally.requests - unanswered) as f64 / elapsed_s
-        } else {
-            0.0
-        };
+        let rps = if elapsed_s > 0.0 { (tally.requests - unanswered) as f64 / elapsed_s } else { 0.0 };
         let open = matches!(plan.pace, Pace::Open { .. });
         let distinct = audit.is_some().then(|| {
-            let ids: HashSet<&str> = tally
-                .kept
-                .iter()
-                .filter_map(|kept| kept.order_id.as_deref())
-                .collect();
+            let ids: HashSet<&str> = tally.kept.iter().filter_map(|kept| kept.order_id.as_deref()).collect();
             ids.len() as u64
         });
         let refused_later = audit.as_ref().map_or(0, |audit| audit.resolution.refused);
@@ -184,11 +176,7 @@ impl StormReport {
             replayed: tally.replayed,
             distinct_orders: distinct,
             sold_out_refusals: tally.sold_out_customers.len() + refused_later,
-            rejected: tally
-                .rejected
-                .into_iter()
-                .map(|(reason, count)| (reason.into(), count))
-                .collect(),
+            rejected: tally.rejected.into_iter().map(|(reason, count)| (reason.into(), count)).collect(),
             too_many_requests: tally.too_many_requests,
             unavailable: tally.unavailable,
             failures: tally.failures,
@@ -300,18 +288,13 @@ impl StormReport {
         }
         if let Some(path) = &options.hdr_path {
             let mut log = Vec::new();
-            self.write_hdr(&mut log)
-                .map_err(file_error(path, "write the histogram log to"))?;
+            self.write_hdr(&mut log).map_err(file_error(path, "write the histogram log to"))?;
             save(path, "write the histogram log to", &log)?;
         }
         if let Some(directory) = &options.svg_dir {
             std::fs::create_dir_all(directory).map_err(file_error(directory, "create"))?;
             for (name, svg) in self.to_svgs()? {
-                save(
-                    &directory.join(format!("{name}.svg")),
-                    "write the chart to",
-                    svg.as_bytes(),
-                )?;
+                save(&directory.join(format!("{name}.svg")), "write the chart to", svg.as_bytes())?;
             }
         }
         Ok(())

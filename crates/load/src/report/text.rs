@@ -38,24 +38,14 @@ pub(super) fn write(report: &StormReport, out: &mut dyn Write, decoration: Decor
     print(out, "Times", &times(report, decoration))?;
     if !report.checks.is_empty() {
         let name = report.preset.map_or("", |preset| preset.name());
-        let rows = report
-            .checks
-            .iter()
-            .map(|check| (check.ok, check.name.clone(), check.detail.clone()));
-        print(
-            out,
-            &format!("Expectations of {name}"),
-            &verdicts(rows, decoration),
-        )?;
+        let rows = report.checks.iter().map(|check| (check.ok, check.name.clone(), check.detail.clone()));
+        print(out, &format!("Expectations of {name}"), &verdicts(rows, decoration))?;
     }
     if !report.assertions.is_empty() {
-        let rows = report.assertions.iter().map(|result| {
-            (
-                result.ok,
-                result.assertion.clone(),
-                format!("measured {}", result.measured),
-            )
-        });
+        let rows = report
+            .assertions
+            .iter()
+            .map(|result| (result.ok, result.assertion.clone(), format!("measured {}", result.measured)));
         print(out, "Thresholds", &verdicts(rows, decoration))?;
     }
     audit(report, out, decoration)?;
@@ -63,9 +53,7 @@ pub(super) fn write(report: &StormReport, out: &mut dyn Write, decoration: Decor
 }
 
 fn head(report: &StormReport, out: &mut dyn Write) -> io::Result<()> {
-    let preset = report
-        .preset
-        .map_or_else(String::new, |preset| format!("{preset}: "));
+    let preset = report.preset.map_or_else(String::new, |preset| format!("{preset}: "));
     writeln!(out, "Storm on product {} at {}", report.product, report.target)?;
     writeln!(out, "{preset}{}, seed {}", report.description, report.seed)?;
     for note in &report.notes {
@@ -90,10 +78,7 @@ fn answers(report: &StormReport, decoration: Decoration) -> Table {
     for (reason, count) in &report.rejected {
         rows.push((format!("  {}", printable(reason)), count.to_string()));
     }
-    for (name, count) in [
-        ("status 429", report.too_many_requests),
-        ("status 503", report.unavailable),
-    ] {
+    for (name, count) in [("status 429", report.too_many_requests), ("status 503", report.unavailable)] {
         if count > 0 {
             rows.push((name.to_owned(), count.to_string()));
         }
@@ -102,26 +87,21 @@ fn answers(report: &StormReport, decoration: Decoration) -> Table {
     for (kind, count) in &report.failures {
         rows.push((format!("  {kind}"), count.to_string()));
     }
+    if let Some(resolution) = report.audit.as_ref().map(|audit| &audit.resolution).filter(|it| it.asked > 0) {
+        rows.push(("  orders, when asked again".to_owned(), resolution.accepted.to_string()));
+        rows.push(("  refused, when asked again".to_owned(), resolution.refused.to_string()));
+    }
     if report.lateness.is_some() {
-        rows.push((
-            "skipped, no connection free".to_owned(),
-            report.skipped.to_string(),
-        ));
+        rows.push(("skipped, no connection free".to_owned(), report.skipped.to_string()));
     }
     rows.push(("requests/s".to_owned(), format!("{:.1}", report.rps)));
-    rows.push((
-        "sold out after".to_owned(),
-        report.sold_out_after.map_or("never".to_owned(), seconds),
-    ));
+    rows.push(("sold out after".to_owned(), report.sold_out_after.map_or("never".to_owned(), seconds)));
     if let Some(after) = report.last_accepted_after {
         rows.push(("last acceptance after".to_owned(), seconds(after)));
     }
     let mut table = table(decoration);
     for (name, value) in rows {
-        table.add_row([
-            Cell::new(name),
-            Cell::new(value).set_alignment(CellAlignment::Right),
-        ]);
+        table.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
     }
     table
 }
@@ -138,11 +118,7 @@ fn times(report: &StormReport, decoration: Decoration) -> Table {
 
 fn times_row(name: &str, percentiles: &Percentiles) -> Row {
     let value = |us: u64| {
-        if percentiles.count == 0 {
-            "none".to_owned()
-        } else {
-            time(us)
-        }
+        if percentiles.count == 0 { "none".to_owned() } else { time(us) }
     };
     let mut row = Row::new();
     row.add_cell(Cell::new(name));
@@ -156,10 +132,7 @@ fn audit(report: &StormReport, out: &mut dyn Write, decoration: Decoration) -> i
     let Some(audit) = &report.audit else {
         return writeln!(out, "\nAudit: not asked for");
     };
-    let rows = audit
-        .invariants
-        .iter()
-        .map(|line| (line.ok, line.id.to_owned(), line.detail.clone()));
+    let rows = audit.invariants.iter().map(|line| (line.ok, line.id.to_owned(), line.detail.clone()));
     print(out, "Audit", &verdicts(rows, decoration))?;
     let orders = &audit.orders;
     writeln!(
@@ -175,11 +148,7 @@ fn audit(report: &StormReport, out: &mut dyn Write, decoration: Decoration) -> i
         orders.failed
     )?;
     if audit.without_id > 0 {
-        writeln!(
-            out,
-            "{} acceptances name no order, so they could not be looked up",
-            audit.without_id
-        )?;
+        writeln!(out, "{} acceptances name no order, so they could not be looked up", audit.without_id)?;
     }
     for finding in &audit.findings {
         writeln!(out, "{}: {}", finding.kind, printable(&finding.detail))?;
@@ -189,11 +158,7 @@ fn audit(report: &StormReport, out: &mut dyn Write, decoration: Decoration) -> i
 
 fn verdict(report: &StormReport, out: &mut dyn Write, decoration: Decoration) -> io::Result<()> {
     let problems = report.problems();
-    let (word, colour) = if problems.is_empty() {
-        ("ok", "32")
-    } else {
-        ("FAILED", "31")
-    };
+    let (word, colour) = if problems.is_empty() { ("ok", "32") } else { ("FAILED", "31") };
     if decoration == Decoration::Colours {
         writeln!(out, "\nVerdict: \u{1b}[1;{colour}m{word}\u{1b}[0m")?;
     } else {
@@ -261,9 +226,7 @@ fn time(us: u64) -> String {
 
 /// Text of a server's may hold anything; a terminal must not obey it.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_control() { '\u{fffd}' } else { letter })
-        .collect()
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }
 
 #[cfg(test)]
@@ -279,10 +242,7 @@ mod tests {
         let mut out = Vec::new();
         write(&report, &mut out, Decoration::Plain).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(
-            !text.contains('\u{1b}') && !text.contains('│') && !text.contains('|'),
-            "{text}"
-        );
+        assert!(!text.contains('\u{1b}') && !text.contains('│') && !text.contains('|'), "{text}");
         assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
         assert!(text.contains("Verdict: ok"), "{text}");
     }
@@ -292,9 +252,6 @@ mod tests {
         let mut out = Vec::new();
         write(&StormReport::empty_for_tests(), &mut out, Decoration::Colours).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(
-            text.contains("FAILED") && text.contains("nothing was sent"),
-            "{text}"
-        );
+        assert!(text.contains("FAILED") && text.contains("nothing was sent"), "{text}");
     }
 }

@@ -23,20 +23,10 @@ fn the_record_holds_every_intent_and_every_answer() {
     let attempts = read_record(&path).unwrap();
     assert_eq!(attempts.len(), 30);
     let count = |wanted: fn(&RecordedAnswer) -> bool| {
-        attempts
-            .iter()
-            .flat_map(|attempt| &attempt.answers)
-            .filter(|answer| wanted(answer))
-            .count() as u64
+        attempts.iter().flat_map(|attempt| &attempt.answers).filter(|answer| wanted(answer)).count() as u64
     };
-    assert_eq!(
-        count(|answer| matches!(answer, RecordedAnswer::Accepted { .. })),
-        report.accepted
-    );
-    assert_eq!(
-        count(|answer| matches!(answer, RecordedAnswer::Refused { .. })),
-        20
-    );
+    assert_eq!(count(|answer| matches!(answer, RecordedAnswer::Accepted { .. })), report.accepted);
+    assert_eq!(count(|answer| matches!(answer, RecordedAnswer::Refused { .. })), 20);
     assert_eq!(count(|answer| matches!(answer, RecordedAnswer::Failed { .. })), 2);
     // A second storm is appended, not written over the first.
     storm(with()).unwrap();
@@ -48,18 +38,10 @@ fn a_record_is_judged_without_the_storm_that_wrote_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("record.jsonl");
     let shop = Shop::open(20, Fault::DropsAfterAccepting);
-    storm(StormOptions {
-        buyers: Some(30),
-        record_path: Some(path.clone()),
-        ..options(&shop)
-    })
-    .unwrap();
+    storm(StormOptions { buyers: Some(30), record_path: Some(path.clone()), ..options(&shop) }).unwrap();
     let audit = block_on(audit_record(&options(&shop), &path)).unwrap();
     assert!(audit.is_ok(), "{audit:?}");
-    assert_eq!(
-        (audit.looked_up, audit.resolution.asked, audit.resolution.accepted),
-        (20, 4, 4)
-    );
+    assert_eq!((audit.looked_up, audit.resolution.asked, audit.resolution.accepted), (20, 4, 4));
     // The server forgets: the same record now convicts it.
     shop.books.lock().unwrap().orders.remove("order-3");
     let audit = block_on(audit_record(&options(&shop), &path)).unwrap();
@@ -71,12 +53,7 @@ fn a_record_cut_short_in_its_last_line_is_read_up_to_there() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("record.jsonl");
     let shop = Shop::open(20, Fault::None);
-    storm(StormOptions {
-        buyers: Some(5),
-        record_path: Some(path.clone()),
-        ..options(&shop)
-    })
-    .unwrap();
+    storm(StormOptions { buyers: Some(5), record_path: Some(path.clone()), ..options(&shop) }).unwrap();
     let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
     file.write_all(b"{\"intent\":{\"at_us\":1,\"cust").unwrap();
     assert_eq!(read_record(&path).unwrap().len(), 5);
@@ -90,15 +67,8 @@ fn a_record_that_cannot_be_written_stops_the_storm_before_it_begins() {
     let directory = tempfile::tempdir().unwrap();
     let shop = Shop::open(20, Fault::None);
     let path = directory.path().join("missing").join("record.jsonl");
-    let error = storm(StormOptions {
-        record_path: Some(path.clone()),
-        ..options(&shop)
-    })
-    .unwrap_err();
-    assert!(
-        error.to_string().contains("cannot write the record to"),
-        "{error}"
-    );
+    let error = storm(StormOptions { record_path: Some(path.clone()), ..options(&shop) }).unwrap_err();
+    assert!(error.to_string().contains("cannot write the record to"), "{error}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     assert_eq!(shop.books.lock().unwrap().purchases, 0);
 }
@@ -129,8 +99,5 @@ fn all_reports_are_written_where_they_are_asked_for() {
     let mut text = Vec::new();
     report.write(&mut text, Format::Text(Decoration::Plain)).unwrap();
     let text = String::from_utf8(text).unwrap();
-    assert!(
-        text.contains("oversold 0, lost 0, duplicated 0, stuck 0"),
-        "{text}"
-    );
+    assert!(text.contains("oversold 0, lost 0, duplicated 0, stuck 0"), "{text}");
 }

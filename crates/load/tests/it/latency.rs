@@ -31,10 +31,7 @@ fn a_server_of_known_latency_is_measured_as_such() {
 
 #[test]
 fn an_open_loop_shows_a_stall_that_a_closed_loop_would_hide() {
-    let stalls = Fault::Stalls {
-        period: ms(1_000),
-        stall: ms(500),
-    };
+    let stalls = Fault::Stalls { period: ms(1_000), stall: ms(500) };
     let shop = Shop::open(PLENTY, stalls);
     let open = storm(StormOptions {
         stages: vec![Stage::steady(400.0, ms(2_000))],
@@ -54,11 +51,7 @@ fn an_open_loop_shows_a_stall_that_a_closed_loop_would_hide() {
         ..options(&shop)
     })
     .unwrap();
-    assert!(
-        closed.latency.p99_us < 100_000,
-        "a closed loop hides it: {:?}",
-        closed.latency
-    );
+    assert!(closed.latency.p99_us < 100_000, "a closed loop hides it: {:?}", closed.latency);
 }
 
 #[test]
@@ -96,34 +89,21 @@ fn arrivals_without_a_free_connection_are_counted_as_skipped() {
 fn random_arrivals_and_two_threads_reach_the_server_all() {
     let shop = Shop::open(PLENTY, Fault::None);
     let report = storm(StormOptions {
-        stages: vec![
-            Stage::ramp(0.0, 1_000.0, ms(500)),
-            Stage::steady(1_000.0, ms(300)),
-        ],
+        stages: vec![Stage::ramp(0.0, 1_000.0, ms(500)), Stage::steady(1_000.0, ms(300))],
         arrivals: Arrivals::Random,
         threads: Some(2),
         seed: Some(11),
         ..options(&shop)
     })
     .unwrap();
-    assert!(
-        (450..650).contains(&(report.requests + report.skipped)),
-        "{}",
-        report.requests
-    );
+    assert!((450..650).contains(&(report.requests + report.skipped)), "{}", report.requests);
     assert_eq!(report.accepted, report.requests);
     assert!(report.is_ok(), "{:?}", report.problems());
 }
 
 #[test]
 fn a_time_out_is_an_error_and_the_audit_finds_the_order_behind_it() {
-    let shop = Shop::open(
-        PLENTY,
-        Fault::Stalls {
-            period: ms(900),
-            stall: ms(300),
-        },
-    );
+    let shop = Shop::open(PLENTY, Fault::Stalls { period: ms(900), stall: ms(300) });
     let report = storm(StormOptions {
         duration: Some(ms(900)),
         concurrency: Some(4),
@@ -136,10 +116,7 @@ fn a_time_out_is_an_error_and_the_audit_finds_the_order_behind_it() {
     assert!(timeouts >= 4, "{:?}", report.failures);
     assert!(report.latency.max_us >= 100_000);
     let audit = report.audit.as_ref().unwrap();
-    assert_eq!(
-        (audit.resolution.asked, audit.resolution.accepted),
-        (timeouts, timeouts)
-    );
+    assert_eq!((audit.resolution.asked, audit.resolution.accepted), (timeouts, timeouts));
     assert!(report.is_ok(), "{:?}", report.problems());
 }
 
@@ -156,11 +133,7 @@ fn a_benchmark_without_audit_needs_no_product_and_stops_in_time() {
     })
     .unwrap();
     assert!(report.is_ok(), "{:?}", report.problems());
-    assert!(
-        report.elapsed >= ms(490) && report.elapsed < ms(3_000),
-        "{:?}",
-        report.elapsed
-    );
+    assert!(report.elapsed >= ms(490) && report.elapsed < ms(3_000), "{:?}", report.elapsed);
     assert_eq!(shop.books.lock().unwrap().orders.len() as u64, report.accepted);
     assert!(report.audit.is_none());
 }

@@ -1,10 +1,6 @@
 //! Storms against real servers, right and wrong ones, on ephemeral ports of the loopback address.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may fail by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 
 mod files;
 mod latency;
@@ -18,11 +14,7 @@ use shop::Shop;
 
 /// Options for a quiet storm on `shop`; everything that a test sets beyond this matters.
 fn options(shop: &Shop) -> StormOptions {
-    StormOptions {
-        target: shop.url(),
-        progress: ProgressMode::Hidden,
-        ..StormOptions::default()
-    }
+    StormOptions { target: shop.url(), progress: ProgressMode::Hidden, ..StormOptions::default() }
 }
 
 /// Runs a storm in a single-threaded runtime, as the command line does.
@@ -31,9 +23,5 @@ fn storm(options: StormOptions) -> Result<StormReport, StormError> {
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

@@ -8,20 +8,11 @@ use crate::shop::{Fault, Shop};
 use crate::{options, storm};
 
 fn preset(shop: &Shop, preset: Preset) -> StormReport {
-    storm(StormOptions {
-        preset: Some(preset),
-        ..options(shop)
-    })
-    .unwrap()
+    storm(StormOptions { preset: Some(preset), ..options(shop) }).unwrap()
 }
 
 fn failed(report: &StormReport) -> Vec<&str> {
-    report
-        .checks
-        .iter()
-        .filter(|check| !check.ok)
-        .map(|check| check.name.as_str())
-        .collect()
+    report.checks.iter().filter(|check| !check.ok).map(|check| check.name.as_str()).collect()
 }
 
 #[test]
@@ -34,18 +25,10 @@ fn stress_creates_its_own_product_and_sells_exactly_half() {
     })
     .unwrap();
     assert!(report.is_ok(), "{:?}", report.problems());
-    assert_eq!(
-        (report.requests, report.accepted, report.rejected["sold-out"]),
-        (200, 100, 100)
-    );
+    assert_eq!((report.requests, report.accepted, report.rejected["sold-out"]), (200, 100, 100));
     assert_eq!(report.product, "77");
     assert_eq!(shop.books.lock().unwrap().created_products, 1);
-    assert!(
-        report
-            .notes
-            .iter()
-            .any(|note| note.contains("was created with 100 units"))
-    );
+    assert!(report.notes.iter().any(|note| note.contains("was created with 100 units")));
 }
 
 #[test]
@@ -54,11 +37,7 @@ fn stress_without_an_admin_key_uses_what_is_there_and_says_so() {
     let report = preset(&shop, Preset::Stress);
     assert!(report.is_ok(), "{:?}", report.problems());
     assert_eq!(report.accepted, 150);
-    assert!(
-        report.notes.iter().any(|note| note.contains("no admin key")),
-        "{:?}",
-        report.notes
-    );
+    assert!(report.notes.iter().any(|note| note.contains("no admin key")), "{:?}", report.notes);
 }
 
 #[test]
@@ -82,18 +61,12 @@ fn idempotency_passes_only_if_the_second_answer_is_a_replay() {
     let shop = Shop::open(10, Fault::None);
     let report = preset(&shop, Preset::Idempotency);
     assert!(report.is_ok(), "{:?}", report.problems());
-    assert_eq!(
-        (report.requests, report.replayed, report.distinct_orders),
-        (2, 1, Some(1))
-    );
+    assert_eq!((report.requests, report.replayed, report.distinct_orders), (2, 1, Some(1)));
     let shop = Shop::open(10, Fault::IgnoresKeys);
     let report = preset(&shop, Preset::Idempotency);
     assert_eq!(
         failed(&report),
-        [
-            "one key gives one order",
-            "every further answer says Idempotent-Replayed: true"
-        ]
+        ["one key gives one order", "every further answer says Idempotent-Replayed: true"]
     );
 }
 
@@ -102,10 +75,7 @@ fn anti_bot_passes_only_if_the_sixth_purchase_is_refused() {
     let shop = Shop::open(100, Fault::LimitsPurchases);
     let report = preset(&shop, Preset::AntiBot);
     assert!(report.is_ok(), "{:?}", report.problems());
-    assert_eq!(
-        (report.requests, report.accepted, report.too_many_requests),
-        (20, 5, 15)
-    );
+    assert_eq!((report.requests, report.accepted, report.too_many_requests), (20, 5, 15));
     let shop = Shop::open(100, Fault::None);
     let report = preset(&shop, Preset::AntiBot);
     assert_eq!(failed(&report).len(), 2, "{:?}", report.checks);
@@ -116,12 +86,7 @@ fn spike_fails_if_anybody_is_left_without_an_answer() {
     let spike = |fault| {
         let shop = Shop::open(10, fault);
         let stages = vec![Stage::ramp(10.0, 200.0, Duration::from_millis(300))];
-        storm(StormOptions {
-            preset: Some(Preset::Spike),
-            stages,
-            ..options(&shop)
-        })
-        .unwrap()
+        storm(StormOptions { preset: Some(Preset::Spike), stages, ..options(&shop) }).unwrap()
     };
     let report = spike(Fault::None);
     assert!(report.is_ok(), "{:?}", report.problems());
@@ -139,11 +104,7 @@ fn a_threshold_that_does_not_hold_fails_the_storm() {
         ..options(&shop)
     };
     let report = storm(with("p50<10s")).unwrap();
-    assert!(
-        report.is_ok() && report.assertions[0].ok,
-        "{:?}",
-        report.problems()
-    );
+    assert!(report.is_ok() && report.assertions[0].ok, "{:?}", report.problems());
     let report = storm(with("accepted>=11")).unwrap();
     assert!(!report.is_ok());
     assert_eq!(report.to_json()["assertions"][0]["ok"], false);

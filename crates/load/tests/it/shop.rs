@@ -84,40 +84,24 @@ impl Shop {
     }
 
     pub fn with_latency(units: u64, fault: Fault, latency: Duration) -> Shop {
-        let books = Arc::new(Mutex::new(Books {
-            stocked: units,
-            product: "1".to_owned(),
-            ..Books::default()
-        }));
+        let books =
+            Arc::new(Mutex::new(Books { stocked: units, product: "1".to_owned(), ..Books::default() }));
         let (stop, stopped) = oneshot::channel();
         let (opened, address) = std::sync::mpsc::sync_channel(1);
         let shared = Arc::clone(&books);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 opened.send(listener.local_addr().unwrap()).unwrap();
-                let keeper = Keeper {
-                    books: shared,
-                    fault,
-                    latency,
-                    opened_at: Instant::now(),
-                };
+                let keeper = Keeper { books: shared, fault, latency, opened_at: Instant::now() };
                 tokio::select! {
                     _ = stopped => {}
                     () = keeper.serve(listener) => {}
                 }
             });
         });
-        Shop {
-            address: address.recv().unwrap(),
-            books,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Shop { address: address.recv().unwrap(), books, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn url(&self) -> String {
@@ -151,10 +135,7 @@ fn reply(status: u16, body: Value) -> Reply {
 }
 
 fn problem(status: u16, kind: &str) -> Reply {
-    reply(
-        status,
-        json!({ "type": format!("/problems/{kind}"), "title": kind, "status": status }),
-    )
+    reply(status, json!({ "type": format!("/problems/{kind}"), "title": kind, "status": status }))
 }
 
 /// Makes hyper close the connection without an answer.
@@ -183,9 +164,7 @@ impl Keeper {
                     let keeper = keeper.clone();
                     async move { keeper.answer(request).await }
                 });
-                let _ = http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
     }
@@ -197,22 +176,14 @@ impl Keeper {
             Err(_) => return Err(HangUp),
         };
         if let Some(value) = parts.headers.get("authorization") {
-            self.books
-                .lock()
-                .unwrap()
-                .authorizations
-                .push(value.to_str().unwrap().to_owned());
+            self.books.lock().unwrap().authorizations.push(value.to_str().unwrap().to_owned());
         }
         let path = parts.uri.path();
-        let key = parts
-            .headers
-            .get("idempotency-key")
-            .map(|key| key.to_str().unwrap().to_owned());
+        let key = parts.headers.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
         match (&parts.method, path) {
             (&Method::POST, "/v1/orders") => {
                 self.wait().await;
-                self.buy(&body["customer_id"], &body, key)
-                    .map(|reply| self.closing(reply))
+                self.buy(&body["customer_id"], &body, key).map(|reply| self.closing(reply))
             }
             (&Method::POST, "/purchase") => Ok(self.limited_purchase()),
             (&Method::GET, "/v1/time") => {
@@ -254,9 +225,7 @@ impl Keeper {
             && let Some(id) = books.by_key.get(&key)
         {
             let mut replay = order(202, id, &books.product, (&customer, quantity));
-            replay
-                .headers_mut()
-                .insert("idempotent-replayed", "true".parse().unwrap());
+            replay.headers_mut().insert("idempotent-replayed", "true".parse().unwrap());
             return Ok(replay);
         }
         let capacity = match self.fault {
@@ -270,24 +239,15 @@ impl Keeper {
         }
         books.sold += quantity;
         books.next_id += 1;
-        let number = if self.fault == Fault::OneIdForTwo {
-            books.next_id.div_ceil(2)
-        } else {
-            books.next_id
-        };
+        let number = if self.fault == Fault::OneIdForTwo { books.next_id.div_ceil(2) } else { books.next_id };
         let id = format!("order-{number}");
         books.by_key.insert(key, id.clone());
-        books
-            .orders
-            .entry(id.clone())
-            .or_insert((customer.clone(), quantity));
+        books.orders.entry(id.clone()).or_insert((customer.clone(), quantity));
         match self.fault {
             Fault::DropsAfterAccepting if number.is_multiple_of(5) => Err(HangUp),
             Fault::UnknownAfterAccepting if number.is_multiple_of(5) => {
                 let mut unknown = problem(503, "outcome-unknown");
-                unknown
-                    .headers_mut()
-                    .insert("order-outcome", "unknown".parse().unwrap());
+                unknown.headers_mut().insert("order-outcome", "unknown".parse().unwrap());
                 Ok(unknown)
             }
             _ => Ok(order(202, &id, &books.product, (&customer, quantity))),
@@ -342,11 +302,7 @@ impl Keeper {
         if matches!(self.fault, Fault::OversellsSecretly(_)) {
             sold = sold.min(stocked);
         }
-        let missing = if let Fault::LosesUnits(units) = self.fault {
-            units
-        } else {
-            0
-        };
+        let missing = if let Fault::LosesUnits(units) = self.fault { units } else { 0 };
         let available = stocked - sold - missing;
         reply(
             200,

@@ -9,11 +9,7 @@ use crate::{options, storm};
 
 fn storm_on(units: u64, buyers: u64, fault: Fault) -> (Shop, StormReport) {
     let shop = Shop::open(units, fault);
-    let report = storm(StormOptions {
-        buyers: Some(buyers),
-        ..options(&shop)
-    })
-    .unwrap();
+    let report = storm(StormOptions { buyers: Some(buyers), ..options(&shop) }).unwrap();
     (shop, report)
 }
 
@@ -22,12 +18,7 @@ fn audit(report: &StormReport) -> &AuditReport {
 }
 
 fn broken(report: &StormReport) -> Vec<&'static str> {
-    audit(report)
-        .invariants
-        .iter()
-        .filter(|line| !line.ok)
-        .map(|line| line.id)
-        .collect()
+    audit(report).invariants.iter().filter(|line| !line.ok).map(|line| line.id).collect()
 }
 
 #[test]
@@ -61,12 +52,7 @@ fn an_accepted_order_that_is_forgotten_is_lost() {
     let (_shop, report) = storm_on(100, 100, Fault::ForgetsOrders);
     assert_eq!(audit(&report).lost, 10);
     assert_eq!(broken(&report), ["every-acceptance-found"]);
-    assert!(
-        audit(&report)
-            .findings
-            .iter()
-            .all(|finding| finding.detail.contains("cannot be found"))
-    );
+    assert!(audit(&report).findings.iter().all(|finding| finding.detail.contains("cannot be found")));
 }
 
 #[test]
@@ -86,12 +72,7 @@ fn one_order_given_to_two_customers_is_duplicated() {
 #[test]
 fn two_orders_for_one_key_are_duplicated() {
     let shop = Shop::open(100, Fault::IgnoresKeys);
-    let report = storm(StormOptions {
-        buyers: Some(10),
-        same_key_times: Some(2),
-        ..options(&shop)
-    })
-    .unwrap();
+    let report = storm(StormOptions { buyers: Some(10), same_key_times: Some(2), ..options(&shop) }).unwrap();
     assert_eq!(audit(&report).duplicated, 10);
     assert_eq!(broken(&report), ["one-order-per-key"]);
 }
@@ -113,12 +94,7 @@ fn units_left_because_too_few_came_are_not_stuck() {
 #[test]
 fn units_too_few_for_one_purchase_are_not_stuck() {
     let shop = Shop::open(10, Fault::None);
-    let report = storm(StormOptions {
-        buyers: Some(20),
-        quantity: 3,
-        ..options(&shop)
-    })
-    .unwrap();
+    let report = storm(StormOptions { buyers: Some(20), quantity: 3, ..options(&shop) }).unwrap();
     assert!(report.is_ok(), "{:?}", report.problems());
     assert_eq!((report.accepted, audit(&report).after.available), (3, 1));
 }
@@ -135,10 +111,7 @@ fn dropped_connections_are_asked_about_again_with_the_same_key() {
     assert_eq!(report.failures["closed"], 10);
     assert_eq!(audit(&report).resolution.asked, 10);
     assert_eq!(audit(&report).resolution.accepted, 10);
-    assert_eq!(
-        (report.accepted, report.orders_given(), audit(&report).looked_up),
-        (40, 50, 50)
-    );
+    assert_eq!((report.accepted, report.orders_given(), audit(&report).looked_up), (40, 50, 50));
     assert!(report.is_ok(), "{:?}", report.problems());
     // Fifty first tries and ten questions: nothing was repeated behind anybody's back.
     assert_eq!(shop.books.lock().unwrap().purchases, 60);
@@ -155,11 +128,7 @@ fn an_unknown_outcome_is_asked_about_again_too() {
 #[test]
 fn the_same_seed_again_gets_replays_and_no_false_alarm() {
     let shop = Shop::open(100, Fault::None);
-    let with_seed = || StormOptions {
-        buyers: Some(40),
-        seed: Some(42),
-        ..options(&shop)
-    };
+    let with_seed = || StormOptions { buyers: Some(40), seed: Some(42), ..options(&shop) };
     storm(with_seed()).unwrap();
     let again = storm(with_seed()).unwrap();
     assert_eq!((again.accepted, again.replayed), (40, 40));
@@ -170,12 +139,7 @@ fn the_same_seed_again_gets_replays_and_no_false_alarm() {
 #[test]
 fn a_shop_that_answers_nothing_useful_fails_without_an_audit_too() {
     let shop = Shop::open(100, Fault::Breaks);
-    let report = storm(StormOptions {
-        buyers: Some(5),
-        audit: Audit::Skip,
-        ..options(&shop)
-    })
-    .unwrap();
+    let report = storm(StormOptions { buyers: Some(5), audit: Audit::Skip, ..options(&shop) }).unwrap();
     assert_eq!(report.failures["server-error"], 5);
     assert!(!report.is_ok());
 }
@@ -215,11 +179,8 @@ fn warm_up_sells_nothing_and_is_not_counted() {
 
 #[test]
 fn buyers_take_turns_or_are_one_if_asked() {
-    for (customers, expected) in [
-        (Customers::PerBuyer, 4),
-        (Customers::One, 1),
-        (Customers::PerPurchase, 20),
-    ] {
+    for (customers, expected) in [(Customers::PerBuyer, 4), (Customers::One, 1), (Customers::PerPurchase, 20)]
+    {
         let shop = Shop::open(100, Fault::None);
         storm(StormOptions {
             buyers: Some(4),
@@ -237,12 +198,7 @@ fn buyers_take_turns_or_are_one_if_asked() {
 #[test]
 fn the_key_is_sent_with_every_purchase_and_look_up() {
     let shop = Shop::open(10, Fault::None);
-    storm(StormOptions {
-        buyers: Some(2),
-        key: Some("secret".to_owned()),
-        ..options(&shop)
-    })
-    .unwrap();
+    storm(StormOptions { buyers: Some(2), key: Some("secret".to_owned()), ..options(&shop) }).unwrap();
     let books = shop.books.lock().unwrap();
     // Two purchases, two look-ups, the product before and after.
     assert_eq!(books.authorizations, vec!["Bearer secret"; 6]);
@@ -251,11 +207,8 @@ fn the_key_is_sent_with_every_purchase_and_look_up() {
 #[test]
 fn nobody_there_is_an_error_that_says_what_to_do() {
     let address = Shop::open(1, Fault::None).address;
-    let error = storm(StormOptions {
-        target: format!("http://{address}"),
-        ..StormOptions::default()
-    })
-    .unwrap_err();
+    let error =
+        storm(StormOptions { target: format!("http://{address}"), ..StormOptions::default() }).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -268,11 +221,7 @@ fn nobody_there_is_an_error_that_says_what_to_do() {
 #[test]
 fn a_product_that_does_not_exist_is_an_error_that_names_it() {
     let shop = Shop::open(1, Fault::None);
-    let error = storm(StormOptions {
-        product: "nope".to_owned(),
-        ..options(&shop)
-    })
-    .unwrap_err();
+    let error = storm(StormOptions { product: "nope".to_owned(), ..options(&shop) }).unwrap_err();
     assert!(
         matches!(error, StormError::NoProduct { .. }) && error.to_string().contains("\"nope\""),
         "{error}"
@@ -286,28 +235,9 @@ fn contradicting_options_are_refused_before_anything_is_sent() {
     let base = || options(&shop);
     let minute = Some(Duration::from_secs(60));
     for (options, word) in [
-        (
-            StormOptions {
-                requests: Some(1),
-                duration: minute,
-                ..base()
-            },
-            "not both",
-        ),
-        (
-            StormOptions {
-                buyers: Some(0),
-                ..base()
-            },
-            "buyers must be at least 1",
-        ),
-        (
-            StormOptions {
-                concurrency: Some(5_000),
-                ..base()
-            },
-            "5000 connections",
-        ),
+        (StormOptions { requests: Some(1), duration: minute, ..base() }, "not both"),
+        (StormOptions { buyers: Some(0), ..base() }, "buyers must be at least 1"),
+        (StormOptions { concurrency: Some(5_000), ..base() }, "5000 connections"),
         (
             StormOptions {
                 concurrency: Some(90_000_000),
@@ -317,13 +247,7 @@ fn contradicting_options_are_refused_before_anything_is_sent() {
             },
             "ulimit -n",
         ),
-        (
-            StormOptions {
-                key: Some("a\nb".to_owned()),
-                ..base()
-            },
-            "API key",
-        ),
+        (StormOptions { key: Some("a\nb".to_owned()), ..base() }, "API key"),
     ] {
         let error = storm(options).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
@@ -336,12 +260,8 @@ fn a_record_of_another_quantity_is_asked_about_with_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("record.jsonl");
     let shop = Shop::open(100, Fault::DropsAfterAccepting);
-    let by_three = StormOptions {
-        buyers: Some(10),
-        quantity: 3,
-        record_path: Some(path.clone()),
-        ..options(&shop)
-    };
+    let by_three =
+        StormOptions { buyers: Some(10), quantity: 3, record_path: Some(path.clone()), ..options(&shop) };
     storm(by_three).unwrap();
     let audit = crate::block_on(yoink_load::audit_record(&options(&shop), &path)).unwrap();
     assert!(audit.is_ok(), "{audit:?}");
