@@ -23,10 +23,7 @@ impl From<&DeliveryOptions> for Policy {
     fn from(options: &DeliveryOptions) -> Self {
         Self {
             attempts_max: options.attempts_max,
-            backoff: Backoff {
-                base: options.backoff_base,
-                max: options.backoff_max,
-            },
+            backoff: Backoff { base: options.backoff_base, max: options.backoff_max },
             on_dead_letter: options.on_dead_letter,
         }
     }
@@ -137,12 +134,7 @@ fn refuse(
     carried: &mut Carried,
 ) -> Result<(), rusqlite::Error> {
     let next_at = after(now, policy.backoff.delay(attempts));
-    let refused = Retry {
-        order,
-        attempts,
-        next_at,
-        error: chain(error),
-    };
+    let refused = Retry { order, attempts, next_at, error: chain(error) };
     let (seq, id) = (refused.order.seq, refused.order.id);
     tracing::warn!(order = %id, seq, attempts, error = refused.error, "the ledger refused an order");
     if attempts < policy.attempts_max {
@@ -168,10 +160,7 @@ fn note_end(ended: Ended, carried: &mut Carried) {
 
 /// `wait` after `now`.
 pub(super) fn after(now: Timestamp, wait: Duration) -> Timestamp {
-    Timestamp(
-        now.0
-            .saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)),
-    )
+    Timestamp(now.0.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)))
 }
 
 /// An error and everything behind it, as one line.

@@ -21,45 +21,16 @@ type Settled = Result<DeadLetter, DeadLetterRefusal>;
 /// Everything that can be asked of the delivery thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    Pause {
-        reply: Reply<DeliveryStatus>,
-    },
-    Resume {
-        reply: Reply<DeliveryStatus>,
-    },
-    DeadLetters {
-        filter: DeadLetterFilter,
-        reply: Reply<Vec<DeadLetter>>,
-    },
-    DeadLetter {
-        id: i64,
-        reply: Reply<Option<DeadLetter>>,
-    },
-    RetryDeadLetter {
-        id: i64,
-        reply: Reply<Settled>,
-    },
-    DiscardDeadLetter {
-        id: i64,
-        reason: Box<str>,
-        reply: Reply<Settled>,
-    },
-    Counts {
-        reply: Reply<LedgerCounts>,
-    },
-    Orders {
-        after: Seq,
-        limit: usize,
-        reply: Reply<Vec<OrderView>>,
-    },
-    Movements {
-        after: Seq,
-        limit: usize,
-        reply: Reply<Vec<Movement>>,
-    },
-    Stop {
-        stop: Stop,
-    },
+    Pause { reply: Reply<DeliveryStatus> },
+    Resume { reply: Reply<DeliveryStatus> },
+    DeadLetters { filter: DeadLetterFilter, reply: Reply<Vec<DeadLetter>> },
+    DeadLetter { id: i64, reply: Reply<Option<DeadLetter>> },
+    RetryDeadLetter { id: i64, reply: Reply<Settled> },
+    DiscardDeadLetter { id: i64, reason: Box<str>, reply: Reply<Settled> },
+    Counts { reply: Reply<LedgerCounts> },
+    Orders { after: Seq, limit: usize, reply: Reply<Vec<OrderView>> },
+    Movements { after: Seq, limit: usize, reply: Reply<Vec<Movement>> },
+    Stop { stop: Stop },
 }
 
 impl Worker {
@@ -72,9 +43,9 @@ impl Worker {
             Command::DeadLetters { filter, reply } => {
                 self.answer(reply, |worker| Ok(worker.ledger()?.dead_letters(&filter)?))
             }
-            Command::DeadLetter { id, reply } => self.answer(reply, |worker| {
-                Ok(worker.ledger()?.dead_letter(id)?.map(|row| row.letter))
-            }),
+            Command::DeadLetter { id, reply } => {
+                self.answer(reply, |worker| Ok(worker.ledger()?.dead_letter(id)?.map(|row| row.letter)))
+            }
             Command::RetryDeadLetter { id, reply } => {
                 self.answer(reply, |worker| worker.retry_dead_letter(id))
             }
@@ -131,12 +102,7 @@ impl Worker {
             DeadLetterState::Discarded => return Ok(Err(DeadLetterRefusal::AlreadyDiscarded)),
         }
         let now = self.source.now();
-        let retry = Retry {
-            order,
-            attempts: 0,
-            next_at: now,
-            error: letter.error,
-        };
+        let retry = Retry { order, attempts: 0, next_at: now, error: letter.error };
         self.write(|rows| {
             rows.put_retry(&retry)?;
             rows.settle_dead_letter(id, DeadLetterState::Retried, (now, None))

@@ -35,11 +35,7 @@ impl Worker {
         failpoint::hit("delivery.compensated");
         self.pass(Step::Compensated)?;
         let now = self.source.now();
-        self.write(|rows| {
-            letters
-                .iter()
-                .try_for_each(|letter| rows.finish_release(letter.letter.id, now))
-        })?;
+        self.write(|rows| letters.iter().try_for_each(|letter| rows.finish_release(letter.letter.id, now)))?;
         self.count_dead_letters()
     }
 
@@ -66,10 +62,7 @@ impl Worker {
 
 /// As much of a reason as the log takes.
 fn shortened(reason: &str) -> Box<str> {
-    reason
-        .get(..reason.floor_char_boundary(REASON_BYTES_MAX))
-        .unwrap_or_default()
-        .into()
+    reason.get(..reason.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default().into()
 }
 
 #[cfg(test)]

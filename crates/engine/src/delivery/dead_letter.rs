@@ -61,13 +61,8 @@ pub enum DeadLetterState {
 
 impl DeadLetterState {
     /// Every state.
-    pub const ALL: [Self; 5] = [
-        Self::Parked,
-        Self::Releasing,
-        Self::Released,
-        Self::Retried,
-        Self::Discarded,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Parked, Self::Releasing, Self::Released, Self::Retried, Self::Discarded];
 
     /// The state's name in answers and in the ledger.
     pub fn name(self) -> &'static str {

@@ -20,6 +20,7 @@ mod carry;
 mod command;
 mod compensation;
 mod dead_letter;
+mod prepared;
 mod retry;
 mod status;
 mod worker;
@@ -41,6 +42,7 @@ pub use self::{
         DEAD_LETTERS_LISTED_MAX, DeadLetter, DeadLetterFilter, DeadLetterRefusal, DeadLetterState,
         OnDeadLetter,
     },
+    prepared::Prepared,
     status::{DeliveryStatus, DurationHistogram},
 };
 use self::{status::Shared, worker::Worker};
@@ -173,50 +175,53 @@ struct Inner {
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("status", &self.status())
-            .finish_non_exhaustive()
+        f.debug_struct("Delivery").field("status", &self.status()).finish_non_exhaustive()
     }
 }
 
 impl Delivery {
-    /// Opens the ledger in the data folder, or makes one, and begins to deliver behind its position. Blocks while the
-    /// ledger is checked.
+    /// Opens the ledger in the data folder, or makes one, and checks all of it: about half a second per million orders,
+    /// which another thread can spend while the log is read back.
     ///
     /// # Errors
-    /// The ledger cannot be opened, is damaged, was written by a newer version, or is ahead of the log, which ends at
-    /// `log_last_seq`.
+    /// The ledger cannot be opened, is damaged, or was written by a newer version.
+    pub fn prepare(folder: &Path, options: DeliveryOptions) -> Result<Prepared, OpenError> {
+        Prepared::open(folder, options)
+    }
+
+    /// [`Self::prepare`] and [`Self::start_prepared`] in one.
+    ///
+    /// # Errors
+    /// Those of both.
     pub fn start(
         folder: &Path,
         options: DeliveryOptions,
         source: Box<dyn Source>,
         log_last_seq: Seq,
     ) -> Result<Self, OpenError> {
+        Self::start_prepared(Self::prepare(folder, options)?, source, log_last_seq)
+    }
+
+    /// Begins to deliver behind the ledger's position.
+    ///
+    /// # Errors
+    /// The ledger is ahead of the log, which ends at `log_last_seq`, or there is no thread to be had.
+    pub fn start_prepared(
+        prepared: Prepared,
+        source: Box<dyn Source>,
+        log_last_seq: Seq,
+    ) -> Result<Self, OpenError> {
+        let (folder, ledger) = (prepared.folder.clone(), prepared.position());
+        if ledger > log_last_seq {
+            return Err(OpenError::LedgerAhead { path: folder.join(FILE_NAME), ledger, log: log_last_seq });
+        }
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::new());
-        let worker = Worker::open(folder, options, source, (inbox, Arc::clone(&shared)))?;
-        let ledger = shared.position();
-        if ledger > log_last_seq {
-            return Err(OpenError::LedgerAhead {
-                path: folder.join(FILE_NAME),
-                ledger,
-                log: log_last_seq,
-            });
-        }
-        let thread = std::thread::Builder::new()
-            .name("yoink-delivery".to_owned())
-            .spawn(move || worker.run());
-        let thread = thread.map_err(|source| OpenError::DataFolder {
-            path: folder.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                commands,
-                shared,
-                thread: Mutex::new(Some(thread)),
-            }),
-        })
+        let worker = Worker::new(prepared, source, (inbox, Arc::clone(&shared)));
+        let thread =
+            std::thread::Builder::new().name("yoink-delivery".to_owned()).spawn(move || worker.run());
+        let thread = thread.map_err(|source| OpenError::DataFolder { path: folder, source })?;
+        Ok(Self { inner: Arc::new(Inner { commands, shared, thread: Mutex::new(Some(thread)) }) })
     }
 
     /// Where delivery is. Costs no trip to its thread.
@@ -298,8 +303,7 @@ impl Delivery {
         id: i64,
         reason: Box<str>,
     ) -> Result<Result<DeadLetter, DeadLetterRefusal>, DeliveryError> {
-        self.ask(|reply| Command::DiscardDeadLetter { id, reason, reply })
-            .await
+        self.ask(|reply| Command::DiscardDeadLetter { id, reason, reply }).await
     }
 
     /// Counts the ledger's rows. Delivery stands still meanwhile, about a second per million orders.
@@ -339,21 +343,15 @@ impl Delivery {
             tracing::error!("the delivery thread panicked");
         }
         let status = self.status();
-        Stopped {
-            position: status.position,
-            retrying: status.retrying,
-        }
+        Stopped { position: status.position, retrying: status.retrying }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DeliveryError> {
         let (reply, answer) = oneshot::channel();
-        self.inner
-            .commands
-            .try_send(command(reply))
-            .map_err(|error| match error {
-                TrySendError::Full(_) => DeliveryError::Busy,
-                TrySendError::Disconnected(_) => DeliveryError::Stopped,
-            })?;
+        self.inner.commands.try_send(command(reply)).map_err(|error| match error {
+            TrySendError::Full(_) => DeliveryError::Busy,
+            TrySendError::Disconnected(_) => DeliveryError::Stopped,
+        })?;
         answer.await.unwrap_or(Err(DeliveryError::OutcomeUnknown))
     }
 }

@@ -45,9 +45,7 @@ impl Schedule {
     /// Puts an order on the schedule, or moves it.
     pub fn put(&mut self, due: Due, (instant, now): (Instant, Timestamp), wait_max: Duration) {
         let wait_us = u64::try_from(due.next_at.0.saturating_sub(now.0)).unwrap_or(0);
-        let at = instant
-            .checked_add(Duration::from_micros(wait_us).min(wait_max))
-            .unwrap_or(instant);
+        let at = instant.checked_add(Duration::from_micros(wait_us).min(wait_max)).unwrap_or(instant);
         self.remove(due.seq);
         self.by_time.insert((at, due.seq));
         self.by_seq.insert(due.seq, (at, due.accepted_at));
@@ -67,12 +65,7 @@ impl Schedule {
 
     /// Up to `limit` orders whose time has come.
     pub fn due(&self, now: Instant, limit: usize) -> Vec<Seq> {
-        self.by_time
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .take(limit)
-            .map(|(_, seq)| *seq)
-            .collect()
+        self.by_time.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, seq)| *seq).collect()
     }
 
     /// When the next one's time comes.
@@ -87,9 +80,7 @@ impl Schedule {
 
     /// When the oldest order among them was accepted.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.by_seq
-            .first_key_value()
-            .map(|(_, (_, accepted_at))| *accepted_at)
+        self.by_seq.first_key_value().map(|(_, (_, accepted_at))| *accepted_at)
     }
 }
 
@@ -99,25 +90,13 @@ mod tests {
 
     #[test]
     fn the_wait_doubles_up_to_its_limit_and_is_never_less_than_half() {
-        let backoff = Backoff {
-            base: Duration::from_millis(100),
-            max: Duration::from_secs(5),
-        };
-        for (failures, whole_ms) in [
-            (1, 100),
-            (2, 200),
-            (3, 400),
-            (6, 3_200),
-            (7, 5_000),
-            (u32::MAX, 5_000),
-        ] {
+        let backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(5) };
+        for (failures, whole_ms) in [(1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (u32::MAX, 5_000)]
+        {
             let whole = Duration::from_millis(whole_ms);
             for _ in 0..100 {
                 let delay = backoff.delay(failures);
-                assert!(
-                    delay >= whole / 2 && delay <= whole,
-                    "{delay:?} after {failures} failures"
-                );
+                assert!(delay >= whole / 2 && delay <= whole, "{delay:?} after {failures} failures");
             }
         }
     }
@@ -125,18 +104,10 @@ mod tests {
     #[test]
     fn nothing_waits_longer_than_the_limit_whatever_the_wall_clock_did() {
         let now = Instant::now();
-        let due = |seq, next_at| Due {
-            seq,
-            accepted_at: Timestamp(0),
-            next_at: Timestamp(next_at),
-        };
+        let due = |seq, next_at| Due { seq, accepted_at: Timestamp(0), next_at: Timestamp(next_at) };
         let hour_us = 3_600_000_000;
         let wait_max = Duration::from_secs(5);
-        let schedule = Schedule::load(
-            &[due(1, hour_us), due(2, -hour_us)],
-            (now, Timestamp(0)),
-            wait_max,
-        );
+        let schedule = Schedule::load(&[due(1, hour_us), due(2, -hour_us)], (now, Timestamp(0)), wait_max);
         assert_eq!(schedule.due(now, 10), [2]);
         assert_eq!(schedule.due(now + wait_max, 10), [2, 1]);
     }
@@ -147,11 +118,7 @@ mod tests {
         let wait_max = Duration::from_secs(5);
         let mut schedule = Schedule::default();
         for next_at in [0, 1_000_000] {
-            let due = Due {
-                seq: 7,
-                accepted_at: Timestamp(3),
-                next_at: Timestamp(next_at),
-            };
+            let due = Due { seq: 7, accepted_at: Timestamp(3), next_at: Timestamp(next_at) };
             schedule.put(due, (now, Timestamp(0)), wait_max);
         }
         assert!(schedule.due(now, 10).is_empty());

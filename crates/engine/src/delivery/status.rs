@@ -52,9 +52,8 @@ pub struct DurationHistogram {
 
 impl DurationHistogram {
     /// The upper bounds, in seconds.
-    pub const BOUNDS_SECONDS: [f64; 14] = [
-        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    ];
+    pub const BOUNDS_SECONDS: [f64; 14] =
+        [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
     pub(crate) fn add(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
@@ -96,10 +95,7 @@ impl Shared {
         Self {
             position: watch::Sender::new(0),
             undelivered: Undelivered::default(),
-            status: Mutex::new(DeliveryStatus {
-                running: true,
-                ..DeliveryStatus::default()
-            }),
+            status: Mutex::new(DeliveryStatus { running: true, ..DeliveryStatus::default() }),
         }
     }
 
@@ -189,10 +185,7 @@ mod tests {
         histogram.add(Duration::from_micros(500));
         histogram.add(Duration::from_millis(1));
         histogram.add(Duration::from_secs(60));
-        assert_eq!(
-            (histogram.counts[0], histogram.counts[1], histogram.counts[14]),
-            (1, 1, 1)
-        );
+        assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[14]), (1, 1, 1));
         assert!((histogram.sum_seconds - 60.0015).abs() < 1e-9);
     }
 }

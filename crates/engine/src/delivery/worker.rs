@@ -1,6 +1,6 @@
 //! The delivery thread: one loop, one connection to the ledger.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use yoink_core::{Event, Fact, Seq, Timestamp};
 
 use super::{
-    DeliveryOptions, Source, SourceClosed, Stop,
+    DeliveryOptions, Prepared, Source, SourceClosed, Stop,
     carry::{Carried, Policy, carry_events, carry_retries, chain},
     command::Command,
     retry::Schedule,
@@ -89,22 +89,15 @@ impl From<SourceClosed> for Halt {
 }
 
 impl Worker {
-    /// Opens and reads the ledger; nothing is written yet.
-    pub fn open(
-        folder: &Path,
-        options: DeliveryOptions,
+    /// A thread's state that believes what was just read from the ledger; nothing is written yet.
+    pub fn new(
+        prepared: Prepared,
         source: Box<dyn Source>,
         (commands, shared): (Receiver<Command>, Arc<Shared>),
-    ) -> Result<Self, OpenError> {
-        let fault = fault_of(&options);
-        let ledger = Ledger::open(folder, fault.clone())?;
-        let loaded = ledger.load().map_err(|source| OpenError::Sqlite {
-            operation: "read",
-            path: folder.join(crate::ledger::FILE_NAME),
-            source,
-        })?;
+    ) -> Self {
+        let Prepared { folder, options, fault, ledger, loaded } = prepared;
         let mut worker = Self {
-            folder: folder.to_owned(),
+            folder,
             policy: Policy::from(&options),
             options,
             fault,
@@ -121,7 +114,7 @@ impl Worker {
             drain_until: None,
         };
         worker.take_over(loaded);
-        Ok(worker)
+        worker
     }
 
     /// Runs until it is told to stop, its source closes, or nobody holds a handle any more.
@@ -168,10 +161,7 @@ impl Worker {
 
     /// Obeys one command if one comes in time; otherwise goes on with `then`.
     fn wait_for_command(&mut self, until: Instant, then: impl FnOnce(&mut Self)) -> Result<(), Halt> {
-        match self
-            .commands
-            .recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
+        match self.commands.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(command) => self.obey(command),
             Err(RecvTimeoutError::Timeout) => {
                 then(self);
@@ -184,9 +174,7 @@ impl Worker {
     fn stay_paused(&mut self) -> Result<(), Halt> {
         let next = self.source.events(self.position, 1, Duration::ZERO)?;
         self.note_oldest(next.first().map(|event| event.at));
-        let until = Instant::now()
-            .checked_add(PAUSED_LOOK_EVERY)
-            .unwrap_or_else(Instant::now);
+        let until = Instant::now().checked_add(PAUSED_LOOK_EVERY).unwrap_or_else(Instant::now);
         self.wait_for_command(until, |_| ())
     }
 
@@ -202,11 +190,8 @@ impl Worker {
 
     /// Carries the next events of the log.
     fn carry_next(&mut self) -> Result<(), Halt> {
-        let events = self.source.events(
-            self.position,
-            self.options.batch_orders_max.max(1),
-            self.patience(),
-        )?;
+        let events =
+            self.source.events(self.position, self.options.batch_orders_max.max(1), self.patience())?;
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             self.note_oldest(None);
             return if self.drain_until.is_some() && !self.may_have_releasing {
@@ -224,17 +209,14 @@ impl Worker {
         let carried = self.write(|rows| carry_events(rows, events, policy, now))?;
         self.pass(Step::AfterCommit)?;
         let refused = carried.refused.iter().map(|due| due.seq);
-        self.shared
-            .advance(last, refused.chain(carried.dead.iter().copied()));
+        self.shared.advance(last, refused.chain(carried.dead.iter().copied()));
         self.position = last;
         self.note_carried(&carried, now)
     }
 
     /// Tries again what was refused and whose time has come.
     fn carry_due(&mut self) -> Result<(), Halt> {
-        let due = self
-            .schedule
-            .due(Instant::now(), self.options.batch_orders_max.max(1));
+        let due = self.schedule.due(Instant::now(), self.options.batch_orders_max.max(1));
         if due.is_empty() {
             return Ok(());
         }
@@ -249,10 +231,7 @@ impl Worker {
         if self.drain_until.is_some() || self.may_have_releasing {
             return Duration::ZERO;
         }
-        let next = self
-            .schedule
-            .next()
-            .map(|next| next.saturating_duration_since(Instant::now()));
+        let next = self.schedule.next().map(|next| next.saturating_duration_since(Instant::now()));
         next.map_or(IDLE_WAIT, |next| next.min(IDLE_WAIT))
     }
 
@@ -263,11 +242,7 @@ impl Worker {
             self.schedule.remove(*seq);
         }
         // An order that ended as a dead letter is nowhere and never will be; one that waits becomes a row yet.
-        let ended = carried
-            .ended
-            .iter()
-            .copied()
-            .filter(|seq| !self.schedule.contains(*seq));
+        let ended = carried.ended.iter().copied().filter(|seq| !self.schedule.contains(*seq));
         let settled: Vec<Seq> = carried.delivered.iter().copied().chain(ended).collect();
         let (retrying, dead) = (self.schedule.len(), carried.dead.len());
         self.shared.update(|status| {
@@ -288,8 +263,7 @@ impl Worker {
 
     pub(super) fn reschedule(&mut self, dues: &[Due], now: Timestamp) {
         for due in dues {
-            self.schedule
-                .put(*due, (Instant::now(), now), self.options.backoff_max);
+            self.schedule.put(*due, (Instant::now(), now), self.options.backoff_max);
         }
         let retrying = self.schedule.len() as u64;
         self.shared.update(|status| status.retrying = retrying);
@@ -333,11 +307,7 @@ impl Worker {
             let ledger = reopened.map_err(|error| Trouble::Open(Box::new(error)))?;
             let loaded = ledger.load()?;
             if loaded.position < self.position {
-                return Err(Trouble::WentBack {
-                    was: self.position,
-                    found: loaded.position,
-                }
-                .into());
+                return Err(Trouble::WentBack { was: self.position, found: loaded.position }.into());
             }
             self.take_over(loaded);
             self.ledger = Some(ledger);
@@ -370,12 +340,7 @@ impl Worker {
         let wait = self.policy.backoff.delay(self.troubles);
         self.wait_until = Instant::now().checked_add(wait);
         let error = chain(trouble);
-        tracing::warn!(
-            error,
-            troubles = self.troubles,
-            ?wait,
-            "the ledger cannot be used; delivery waits"
-        );
+        tracing::warn!(error, troubles = self.troubles, ?wait, "the ledger cannot be used; delivery waits");
         self.shared.update(|status| status.last_error = Some(error));
     }
 
@@ -390,20 +355,4 @@ impl Worker {
 
 fn is_order(event: &Event) -> bool {
     matches!(event.fact, Fact::OrderAccepted(_))
-}
-
-#[cfg(feature = "faults")]
-fn fault_of(options: &DeliveryOptions) -> LedgerFault {
-    if let Ok(setting) = std::env::var("YOINK_FAULT_LEDGER")
-        && let Err(error) = options.fault.set(&setting)
-    {
-        // Only in builds for drills, where a fault that silently does not happen would prove nothing.
-        panic!("YOINK_FAULT_LEDGER: {error}");
-    }
-    options.fault.clone()
-}
-
-#[cfg(not(feature = "faults"))]
-fn fault_of(_options: &DeliveryOptions) -> LedgerFault {
-    LedgerFault
 }

@@ -40,10 +40,7 @@ const LETTER_COLUMNS: &str = "id, attempts, error, created_at, updated_at, state
 /// Places in the log of live orders that are dead letters and nothing else.
 pub(super) fn live(connection: &Connection) -> Result<Vec<Seq>, rusqlite::Error> {
     let sql = "SELECT seq FROM dead_letters WHERE status = 'confirmed' AND state <> 'retried'";
-    connection
-        .prepare(sql)?
-        .query_map([], |row| seq(row, 0))?
-        .collect()
+    connection.prepare(sql)?.query_map([], |row| seq(row, 0))?.collect()
 }
 
 /// Dead letters that are not settled.
@@ -71,18 +68,13 @@ impl Ledger {
         let state = filter.state.map(DeadLetterState::name);
         let mut statement = self.connection.prepare_cached(&sql)?;
         let parameters = params![filter.after, product, filter.error, state, limit];
-        statement
-            .query_map(parameters, |row| Ok(read(row)?.letter))?
-            .collect()
+        statement.query_map(parameters, |row| Ok(read(row)?.letter))?.collect()
     }
 
     /// The dead letter with this id.
     pub fn dead_letter(&self, id: i64) -> Result<Option<DeadLetterRow>, rusqlite::Error> {
         let sql = format!("SELECT {LETTER_COLUMNS}, {ORDER_COLUMNS} FROM dead_letters WHERE id = ?1");
-        self.connection
-            .prepare_cached(&sql)?
-            .query_row([id], read)
-            .optional()
+        self.connection.prepare_cached(&sql)?.query_row([id], read).optional()
     }
 
     /// Up to `limit` dead letters whose units are to be given back, oldest first.
@@ -91,10 +83,7 @@ impl Ledger {
             "SELECT {LETTER_COLUMNS}, {ORDER_COLUMNS} FROM dead_letters WHERE state = 'releasing' ORDER BY id LIMIT ?1"
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.connection
-            .prepare_cached(&sql)?
-            .query_map([limit], read)?
-            .collect()
+        self.connection.prepare_cached(&sql)?.query_map([limit], read)?.collect()
     }
 }
 

@@ -46,18 +46,12 @@ pub struct WriteError {
 impl WriteError {
     /// The transaction was rolled back.
     pub(crate) fn before_commit(source: Error) -> Self {
-        Self {
-            class: ErrorClass::Transient,
-            source,
-        }
+        Self { class: ErrorClass::Transient, source }
     }
 
     /// The transaction may have been committed.
     pub(crate) fn at_commit(source: Error) -> Self {
-        Self {
-            class: ErrorClass::Unknown,
-            source,
-        }
+        Self { class: ErrorClass::Unknown, source }
     }
 }
 
@@ -79,12 +73,8 @@ mod tests {
 
     #[test]
     fn only_what_is_said_of_the_data_is_permanent() {
-        let permanent = [
-            ffi::SQLITE_CONSTRAINT,
-            ffi::SQLITE_CONSTRAINT_CHECK,
-            ffi::SQLITE_TOOBIG,
-            ffi::SQLITE_MISMATCH,
-        ];
+        let permanent =
+            [ffi::SQLITE_CONSTRAINT, ffi::SQLITE_CONSTRAINT_CHECK, ffi::SQLITE_TOOBIG, ffi::SQLITE_MISMATCH];
         for code in permanent {
             assert_eq!(class_of(code), ErrorClass::PermanentForOrder, "code {code}");
         }

@@ -108,13 +108,8 @@ impl Ledger {
         work: impl FnOnce(&Rows<'_>) -> Result<T, rusqlite::Error>,
     ) -> Result<T, WriteError> {
         self.fault.before_write()?;
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&Rows {
-            transaction: &transaction,
-            fault: &self.fault,
-        })?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = work(&Rows { transaction: &transaction, fault: &self.fault })?;
         let fault = self.fault.at_commit();
         // Dropping the transaction rolls it back.
         fault.before()?;
@@ -131,20 +126,13 @@ impl Ledger {
     /// The file cannot be read.
     pub fn load(&self) -> Result<Loaded, rusqlite::Error> {
         let connection = &self.connection;
-        let (position, paused) = connection.query_row("SELECT position, paused FROM meta", [], |row| {
-            Ok((row::seq(row, 0)?, row.get(1)?))
-        })?;
+        let (position, paused) = connection
+            .query_row("SELECT position, paused FROM meta", [], |row| Ok((row::seq(row, 0)?, row.get(1)?)))?;
         let retries = retries::schedule(connection)?;
         let mut undelivered = dead_letters::live(connection)?;
         undelivered.extend(retries.iter().map(|due| due.seq));
         let dead_letters_open = dead_letters::count_open(connection)?;
-        Ok(Loaded {
-            position,
-            paused,
-            undelivered,
-            retries,
-            dead_letters_open,
-        })
+        Ok(Loaded { position, paused, undelivered, retries, dead_letters_open })
     }
 
     fn migrate(&mut self, path: &Path) -> Result<(), OpenError> {
@@ -155,10 +143,14 @@ impl Ledger {
                 found: i64::from(migration.version()),
                 known: FORMAT,
             },
-            _ => damaged(
-                path,
-                &format!("its tables cannot be made or brought up to date ({error})"),
-            ),
+            Kind::Connection(_, source) => match source.downcast_ref() {
+                Some(rusqlite::Error::SqliteFailure(failure, message)) => {
+                    let source = rusqlite::Error::SqliteFailure(*failure, message.clone());
+                    sqlite("make the tables of", path, source)
+                }
+                _ => damaged(path, &format!("its tables cannot be made ({error})")),
+            },
+            _ => damaged(path, &format!("its tables were made by something else ({error})")),
         })?;
         let header = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}");
         let written = self.connection.execute_batch(&header);
@@ -182,8 +174,7 @@ impl Rows<'_> {
 
     /// Remembers whether delivery is paused.
     pub fn set_paused(&self, paused: bool) -> Result<(), rusqlite::Error> {
-        self.transaction
-            .execute("UPDATE meta SET paused = ?1", [paused])?;
+        self.transaction.execute("UPDATE meta SET paused = ?1", [paused])?;
         Ok(())
     }
 }
@@ -207,9 +198,7 @@ fn connect(path: &Path, create: OpenFlags) -> Result<Connection, OpenError> {
         Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
             damaged(path, &format!("SQLite says: {source}"))
         }
-        Some(rusqlite::ErrorCode::DatabaseBusy) => OpenError::InUse {
-            path: path.to_owned(),
-        },
+        Some(rusqlite::ErrorCode::DatabaseBusy) => OpenError::InUse { path: path.to_owned() },
         _ => sqlite("prepare", path, source),
     })?;
     Ok(connection)
@@ -224,11 +213,7 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
         return Err(damaged(path, "it is another program's file"));
     }
     if format > FORMAT {
-        return Err(OpenError::NewerFormat {
-            path: path.to_owned(),
-            found: format,
-            known: FORMAT,
-        });
+        return Err(OpenError::NewerFormat { path: path.to_owned(), found: format, known: FORMAT });
     }
     Ok(())
 }
@@ -254,9 +239,5 @@ fn damaged(path: &Path, what: &str) -> OpenError {
 }
 
 fn sqlite(operation: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
-    OpenError::Sqlite {
-        operation,
-        path: PathBuf::from(path),
-        source,
-    }
+    OpenError::Sqlite { operation, path: PathBuf::from(path), source }
 }

@@ -52,9 +52,7 @@ impl Rows<'_> {
             Ok(_) if self.has_order(order)? => Ok(Inserted::AlreadyThere),
             Ok(_) => {
                 let other = OtherOrder { seq: order.seq };
-                Ok(Inserted::Refused(rusqlite::Error::ToSqlConversionFailure(
-                    Box::new(other),
-                )))
+                Ok(Inserted::Refused(rusqlite::Error::ToSqlConversionFailure(Box::new(other))))
             }
             // Some errors end the whole transaction, whatever their code.
             Err(error) if self.transaction.is_autocommit() => Err(error),
@@ -115,9 +113,7 @@ impl Rows<'_> {
         }
         let in_retries = self.end_retry(parameters)?;
         let in_dead_letters = self.end_dead_letter(parameters)?;
-        Ok(in_retries
-            .or(in_dead_letters)
-            .map_or(Ended::Nowhere, Ended::Undelivered))
+        Ok(in_retries.or(in_dead_letters).map_or(Ended::Nowhere, Ended::Undelivered))
     }
 
     /// Writes down that a product came with its first units.
@@ -142,11 +138,7 @@ impl Rows<'_> {
         event: (Seq, Timestamp),
         adjustment: &StockAdjustment,
     ) -> Result<(), rusqlite::Error> {
-        let kind = if adjustment.delta < 0 {
-            "withdrawn"
-        } else {
-            "restocked"
-        };
+        let kind = if adjustment.delta < 0 { "withdrawn" } else { "restocked" };
         let what = (kind, adjustment.delta.unsigned_abs(), Some(&*adjustment.reason));
         self.insert_adjustment(event, &adjustment.product, what)
     }

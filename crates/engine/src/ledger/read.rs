@@ -85,13 +85,7 @@ pub enum MovementKind {
 
 impl MovementKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
-        Self::Created,
-        Self::Restocked,
-        Self::Withdrawn,
-        Self::Sold,
-        Self::Returned,
-    ];
+    pub const ALL: [Self; 5] = [Self::Created, Self::Restocked, Self::Withdrawn, Self::Sold, Self::Returned];
 
     /// The kind's name in exports and in the ledger.
     pub fn name(self) -> &'static str {
@@ -176,9 +170,7 @@ impl Ledger {
         let sql = format!("SELECT {COLUMNS} FROM orders WHERE seq > ?1 ORDER BY seq LIMIT ?2");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let parameters = params![integer(after)?, rows_max(limit)];
-        statement
-            .query_map(parameters, |row| Ok(OrderRow::read(row, 0)?.into()))?
-            .collect()
+        statement.query_map(parameters, |row| Ok(OrderRow::read(row, 0)?.into()))?.collect()
     }
 
     /// Movements of units after event `after`, in the order of the log, at most `limit` and at most
@@ -187,9 +179,7 @@ impl Ledger {
         let sql = "SELECT seq, at, product, kind, units, reason, order_id FROM movements WHERE seq > ?1
                    ORDER BY seq LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
-        statement
-            .query_map(params![integer(after)?, rows_max(limit)], movement)?
-            .collect()
+        statement.query_map(params![integer(after)?, rows_max(limit)], movement)?.collect()
     }
 }
 
@@ -212,9 +202,7 @@ fn movement(row: &Row<'_>) -> Result<Movement, rusqlite::Error> {
         seq: seq(row, 0)?,
         at: Timestamp(row.get(1)?),
         product: product(row, 2)?,
-        kind: parsed(row, 3, |text| {
-            MovementKind::ALL.into_iter().find(|kind| kind.name() == text)
-        })?,
+        kind: parsed(row, 3, |text| MovementKind::ALL.into_iter().find(|kind| kind.name() == text))?,
         units: row.get(4)?,
         reason: row.get(5)?,
         order: row.get::<_, Option<[u8; 16]>>(6)?.map(OrderId),

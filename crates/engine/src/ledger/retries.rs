@@ -32,11 +32,7 @@ pub(crate) struct Due {
 pub(super) fn schedule(connection: &Connection) -> Result<Vec<Due>, rusqlite::Error> {
     let mut statement = connection.prepare("SELECT seq, accepted_at, next_at FROM retries")?;
     let rows = statement.query_map([], |row| {
-        Ok(Due {
-            seq: seq(row, 0)?,
-            accepted_at: Timestamp(row.get(1)?),
-            next_at: Timestamp(row.get(2)?),
-        })
+        Ok(Due { seq: seq(row, 0)?, accepted_at: Timestamp(row.get(1)?), next_at: Timestamp(row.get(2)?) })
     })?;
     rows.collect()
 }
@@ -44,11 +40,7 @@ pub(super) fn schedule(connection: &Connection) -> Result<Vec<Due>, rusqlite::Er
 impl Retry {
     /// When it will be tried again.
     pub fn due(&self) -> Due {
-        Due {
-            seq: self.order.seq,
-            accepted_at: self.order.accepted_at,
-            next_at: self.next_at,
-        }
+        Due { seq: self.order.seq, accepted_at: self.order.accepted_at, next_at: self.next_at }
     }
 }
 
@@ -105,9 +97,7 @@ impl Rows<'_> {
 
     /// Takes an order off the list.
     pub fn remove_retry(&self, order: Seq) -> Result<(), rusqlite::Error> {
-        self.transaction
-            .prepare_cached("DELETE FROM retries WHERE seq = ?1")?
-            .execute([integer(order)?])?;
+        self.transaction.prepare_cached("DELETE FROM retries WHERE seq = ?1")?.execute([integer(order)?])?;
         Ok(())
     }
 

@@ -39,25 +39,8 @@ pub(super) const COLUMNS: &str = "seq, id, product, customer, key, quantity, amo
 impl OrderRow {
     /// The row of an order that was just accepted.
     pub fn accepted(seq: Seq, at: Timestamp, accepted: OrderAccepted) -> Self {
-        let OrderAccepted {
-            order,
-            customer,
-            product,
-            quantity,
-            unit_price,
-            key,
-        } = accepted;
-        Self {
-            seq,
-            id: order,
-            product,
-            customer,
-            key,
-            quantity,
-            unit_price,
-            accepted_at: at,
-            end: None,
-        }
+        let OrderAccepted { order, customer, product, quantity, unit_price, key } = accepted;
+        Self { seq, id: order, product, customer, key, quantity, unit_price, accepted_at: at, end: None }
     }
 
     /// The status that the row has in the ledger.
@@ -88,10 +71,7 @@ impl OrderRow {
                 _ => Some(parsed(row, at(4), |text| IdempotencyKey::parse(text).ok())?),
             },
             quantity: row.get(at(5))?,
-            unit_price: Money {
-                amount: row.get(at(6))?,
-                currency: parsed(row, at(7), Currency::parse)?,
-            },
+            unit_price: Money { amount: row.get(at(6))?, currency: parsed(row, at(7), Currency::parse)? },
             accepted_at: Timestamp(row.get(at(9))?),
             end,
         })
@@ -119,12 +99,7 @@ impl OrderEndRow {
     /// The end that `event` is to an order.
     pub fn new(status: OrderStatus, event: (Seq, Timestamp), reason: Box<str>) -> Self {
         let (seq, at) = event;
-        Self {
-            status,
-            seq,
-            at,
-            reason,
-        }
+        Self { status, seq, at, reason }
     }
 }
 
@@ -146,9 +121,7 @@ pub(super) fn product(row: &Row<'_>, column: usize) -> Result<ProductId, rusqlit
 
 /// An order's status from a column.
 pub(super) fn status(row: &Row<'_>, column: usize) -> Result<OrderStatus, rusqlite::Error> {
-    parsed(row, column, |text| {
-        OrderStatus::ALL.into_iter().find(|status| status.name() == text)
-    })
+    parsed(row, column, |text| OrderStatus::ALL.into_iter().find(|status| status.name() == text))
 }
 
 /// A text column that must be one of something.
@@ -159,9 +132,7 @@ pub(super) fn parsed<T>(
 ) -> Result<T, rusqlite::Error> {
     let text = row.get_ref(column)?.as_str()?;
     parse(text).ok_or_else(|| {
-        let what = NotAllowed {
-            text: text.to_owned(),
-        };
+        let what = NotAllowed { text: text.to_owned() };
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(what))
     })
 }

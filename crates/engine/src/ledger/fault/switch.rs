@@ -123,10 +123,7 @@ impl LedgerFault {
     /// Nothing fails any more.
     pub fn clear(&self) {
         let mut settings = self.settings.lock();
-        *settings = Settings {
-            stopped: settings.stopped,
-            ..Settings::default()
-        };
+        *settings = Settings { stopped: settings.stopped, ..Settings::default() };
     }
 
     /// Sets what `text` says, in the form of `YOINK_FAULT_LEDGER`.
@@ -135,9 +132,7 @@ impl LedgerFault {
     /// It says nothing that is known.
     pub fn set(&self, text: &str) -> Result<(), FaultSettingError> {
         for setting in text.split_whitespace() {
-            self.set_one(setting).ok_or_else(|| FaultSettingError {
-                setting: setting.to_owned(),
-            })?;
+            self.set_one(setting).ok_or_else(|| FaultSettingError { setting: setting.to_owned() })?;
         }
         Ok(())
     }
@@ -171,30 +166,20 @@ impl LedgerFault {
     /// What this COMMIT does.
     pub(crate) fn at_commit(&self) -> ThisCommit {
         let mut settings = self.settings.lock();
-        let fault = settings
-            .commit
-            .as_mut()
-            .and_then(|(fault, times)| times.take().then_some(*fault));
+        let fault = settings.commit.as_mut().and_then(|(fault, times)| times.take().then_some(*fault));
         ThisCommit { fault }
     }
 
     /// The quantity that goes into the row: one that the table's own CHECK refuses, if the order is to be refused.
     pub(crate) fn quantity(&self, order: &OrderRow) -> u32 {
         let mut settings = self.settings.lock();
-        let is_order = settings
-            .order
-            .as_mut()
-            .is_some_and(|(id, times)| *id == order.id && times.take());
+        let is_order = settings.order.as_mut().is_some_and(|(id, times)| *id == order.id && times.take());
         let customer = order.customer.as_str();
         let is_customer = settings
             .customer
             .as_mut()
             .is_some_and(|(prefix, times)| customer.starts_with(&**prefix) && times.take());
-        if is_order || is_customer {
-            0
-        } else {
-            order.quantity
-        }
+        if is_order || is_customer { 0 } else { order.quantity }
     }
 
     pub(crate) fn stops_at(&self, step: Step) -> bool {

@@ -38,12 +38,18 @@ CREATE TABLE adjustments (
 
 -- Every movement of units, in the order of the log. `units` is what was added to, or taken from, what is available.
 -- An order that the ledger never took is in neither direction: its units came back.
+-- The casts give the columns of all three parts the same types. Only then does SQLite merge the parts by `seq` as it
+-- reads them; otherwise every page of an export reads and sorts all that follows.
 CREATE VIEW movements (seq, at, product, kind, units, reason, order_id) AS
-    SELECT seq, at, product, kind, CASE kind WHEN 'withdrawn' THEN -units ELSE units END, reason, NULL FROM adjustments
+    SELECT seq, at, product, kind, CAST(CASE kind WHEN 'withdrawn' THEN -units ELSE units END AS INTEGER), reason,
+           CAST(NULL AS BLOB)
+    FROM adjustments
     UNION ALL
-    SELECT seq, accepted_at, product, 'sold', -quantity, NULL, id FROM orders
+    SELECT seq, accepted_at, product, CAST('sold' AS TEXT), CAST(-quantity AS INTEGER), CAST(NULL AS TEXT), id
+    FROM orders
     UNION ALL
-    SELECT ended_seq, ended_at, product, 'returned', quantity, reason, id FROM orders WHERE ended_seq IS NOT NULL;
+    SELECT ended_seq, ended_at, product, CAST('returned' AS TEXT), quantity, reason, id
+    FROM orders WHERE ended_seq IS NOT NULL;
 
 -- Orders that the ledger refused and that will be tried again. No checks on what is in them: it must hold what
 -- `orders` would not.
