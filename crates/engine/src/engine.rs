@@ -1,7 +1,7 @@
 //! The engine as the edge sees it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,17 @@ use yoink_core::{
     StockAdjustment, Timestamp,
 };
 
-use crate::delivery::{
-    DeadLetter, DeadLetterFilter, DeadLetterRefusal, Delivery, DeliveryOptions, DeliveryStatus, Stop,
-};
+use crate::delivery::{Delivery, DeliveryOptions, Stop};
 use crate::embedded::clock::{Clock, SystemTime, TimeSource};
 use crate::embedded::folder::Folder;
 use crate::embedded::inbox::Inbox;
 use crate::embedded::log::LogFile;
 use crate::embedded::recovery::{AcceptLoss, Recovered, RecoveryReport, recover};
 use crate::embedded::tail::Tail;
-use crate::embedded::ticket::{Answer, Ask, Books, Reply, Returns, Ticket};
+use crate::embedded::ticket::{Answer, Ask, Books, Ticket};
 use crate::embedded::writer::{EngineState, Shared, Upkeep, Writer};
 use crate::figures::EngineFigures;
+use crate::lane::{Lane, LaneDriver};
 use crate::source::WriterSource;
 use crate::views::{Adjusted, OrderFilter, OrderView, ProductView, PurchaseRequest, Purchased, Replayed};
 use crate::{CallError, Durability, OpenError, Storefront, limits};
@@ -129,18 +128,9 @@ impl Engine {
             Some(_) => PathBuf::from("log.db"),
             None => folder.file("log.db"),
         };
-        let file = LogFile {
-            path,
-            vfs: options.log_vfs.clone(),
-        };
+        let file = LogFile { path, vfs: options.log_vfs.clone() };
         let recovered = recover(folder.path(), &file, options.durability, options.accept_loss)?;
-        let Recovered {
-            inventory,
-            log,
-            beacon,
-            incarnation,
-            report,
-        } = recovered;
+        let Recovered { inventory, log, beacon, incarnation, report } = recovered;
         let clock = Clock::new(time, inventory.last_at());
         let shared = Arc::new(Shared::new(
             Inbox::new(options.inbox_tickets_max),
@@ -174,36 +164,16 @@ impl Engine {
         };
         let writer = start(writer)?;
         let durability = options.durability;
-        let parts = Parts {
-            shared,
-            clock,
-            durability,
-            delivery,
-            report,
-            writer: Mutex::new(Some(writer)),
-        };
-        Ok(Self {
-            parts: Arc::new(parts),
-            lane: None,
-        })
+        let parts = Parts { shared, clock, durability, delivery, report, writer: Mutex::new(Some(writer)) };
+        Ok(Self { parts: Arc::new(parts), lane: None })
     }
 
     /// The same engine with a lane of its own: calls made in one turn of a runtime go to the writer as one message,
     /// and the answers of one commit come back as one. Spawn the driver on that runtime.
     pub fn with_own_lane(&self) -> (Self, LaneDriver) {
         let lane = Arc::new(Lane::default());
-        let driver = LaneDriver {
-            lane: Arc::downgrade(&lane),
-            returns: Arc::clone(&lane.returns),
-            shared: Arc::clone(&self.parts.shared),
-        };
-        (
-            Self {
-                parts: Arc::clone(&self.parts),
-                lane: Some(lane),
-            },
-            driver,
-        )
+        let driver = LaneDriver::new(&lane, Arc::clone(&self.parts.shared));
+        (Self { parts: Arc::clone(&self.parts), lane: Some(lane) }, driver)
     }
 
     /// What everybody may see without asking the writer.
@@ -326,8 +296,7 @@ impl Engine {
         id: ProductId,
         change: ProductChange,
     ) -> Result<ProductView, CallError> {
-        self.product_command(Command::ChangeProduct { product: id, change })
-            .await
+        self.product_command(Command::ChangeProduct { product: id, change }).await
     }
 
     /// Stops selling a product.
@@ -369,69 +338,9 @@ impl Engine {
         }
     }
 
-    /// Where delivery is. Costs no trip to its thread.
-    pub fn delivery(&self) -> DeliveryStatus {
-        self.parts.delivery.status()
-    }
-
     /// Delivery's own handle: exports, and what the ledger counts.
     pub fn ledger(&self) -> &Delivery {
         &self.parts.delivery
-    }
-
-    /// Stops carrying orders to the ledger. Remembered over restarts. Selling goes on.
-    ///
-    /// # Errors
-    /// Delivery is too slow or has stopped.
-    pub async fn pause_delivery(&self) -> Result<DeliveryStatus, CallError> {
-        Ok(self.parts.delivery.pause().await?)
-    }
-
-    /// Carries orders to the ledger again.
-    ///
-    /// # Errors
-    /// Delivery is too slow or has stopped.
-    pub async fn resume_delivery(&self) -> Result<DeliveryStatus, CallError> {
-        Ok(self.parts.delivery.resume().await?)
-    }
-
-    /// The dead letters that `filter` lets through, oldest first.
-    ///
-    /// # Errors
-    /// Delivery is too slow or has stopped.
-    pub async fn dead_letters(&self, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>, CallError> {
-        Ok(self.parts.delivery.dead_letters(filter).await?)
-    }
-
-    /// One dead letter.
-    ///
-    /// # Errors
-    /// Delivery is too slow or has stopped.
-    pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, CallError> {
-        Ok(self.parts.delivery.dead_letter(id).await?)
-    }
-
-    /// Sends a parked dead letter to be delivered again.
-    ///
-    /// # Errors
-    /// Delivery is too slow or has stopped; inside, why the dead letter cannot be sent.
-    pub async fn retry_dead_letter(
-        &self,
-        id: i64,
-    ) -> Result<Result<DeadLetter, DeadLetterRefusal>, CallError> {
-        Ok(self.parts.delivery.retry_dead_letter(id).await?)
-    }
-
-    /// Gives the units of a dead letter back, unless they are back, and archives it.
-    ///
-    /// # Errors
-    /// Delivery is too slow or has stopped; inside, why the dead letter cannot be discarded.
-    pub async fn discard_dead_letter(
-        &self,
-        id: i64,
-        reason: Box<str>,
-    ) -> Result<Result<DeadLetter, DeadLetterRefusal>, CallError> {
-        Ok(self.parts.delivery.discard_dead_letter(id, reason).await?)
     }
 
     /// The inventory's own figures at one event.
@@ -483,12 +392,10 @@ impl Engine {
     pub async fn close(&self) -> Result<(), CallError> {
         let engine = self.clone();
         let (done, closed) = oneshot::channel();
-        let closing = std::thread::Builder::new()
-            .name("yoink-close".to_owned())
-            .spawn(move || {
-                engine.close_blocking(Duration::from_secs(5));
-                let _ = done.send(());
-            });
+        let closing = std::thread::Builder::new().name("yoink-close".to_owned()).spawn(move || {
+            engine.close_blocking(Duration::from_secs(5));
+            let _ = done.send(());
+        });
         closing.map_err(|_| CallError::Closing)?;
         closed.await.map_err(|_| CallError::Closing)
     }
@@ -511,84 +418,19 @@ impl Engine {
             EngineState::Closing | EngineState::Failed => return Err(CallError::Closing),
         }
         if let Err(error) = shared.inbox.admit() {
-            shared
-                .counters
-                .overloaded
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            shared.counters.overloaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return Err(error);
         }
         let (reply, answered) = oneshot::channel();
         let asked_us = self.parts.clock.monotonic_us();
         match &self.lane {
-            None => shared.inbox.push(std::iter::once(Ticket {
-                ask,
-                reply,
-                asked_us,
-                returns: None,
-            })),
-            Some(lane) => lane.push(Ticket {
-                ask,
-                reply,
-                asked_us,
-                returns: Some(Arc::clone(&lane.returns)),
-            }),
+            None => shared.inbox.push(std::iter::once(Ticket { ask, reply, asked_us, returns: None })),
+            Some(lane) => {
+                lane.push(Ticket { ask, reply, asked_us, returns: Some(Arc::clone(&lane.returns)) })
+            }
         }
         // The sender is dropped unsent only where the writer stopped with the ticket in its hands.
         answered.await.unwrap_or(Err(CallError::OutcomeUnknown))
-    }
-}
-
-/// The calls of one runtime on their way to the writer, and the answers on their way back.
-#[derive(Debug, Default)]
-struct Lane {
-    outgoing: Mutex<Vec<Ticket>>,
-    returns: Arc<Returns>,
-}
-
-impl Lane {
-    fn push(&self, ticket: Ticket) {
-        let mut outgoing = self.outgoing.lock();
-        outgoing.push(ticket);
-        // The driver is woken once per turn; it runs behind the connections that were woken before it.
-        if outgoing.len() == 1 {
-            drop(outgoing);
-            self.returns.wake.notify_one();
-        }
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.returns.wake.notify_one();
-    }
-}
-
-/// Moves the calls and answers of one lane. To be spawned on the lane's runtime.
-#[derive(Debug)]
-pub struct LaneDriver {
-    lane: Weak<Lane>,
-    returns: Arc<Returns>,
-    shared: Arc<Shared>,
-}
-
-impl LaneDriver {
-    /// Runs until the last [`Engine`] of this lane is dropped.
-    pub async fn run(self) {
-        let mut outgoing: Vec<Ticket> = Vec::new();
-        let mut answered: Vec<(oneshot::Sender<Reply>, Reply)> = Vec::new();
-        loop {
-            self.returns.wake.notified().await;
-            self.returns.swap(&mut answered);
-            for (sender, reply) in answered.drain(..) {
-                // A caller who is gone asks again, with the same key.
-                let _ = sender.send(reply);
-            }
-            let Some(lane) = self.lane.upgrade() else { return };
-            std::mem::swap(&mut *lane.outgoing.lock(), &mut outgoing);
-            if !outgoing.is_empty() {
-                self.shared.inbox.push(outgoing.drain(..));
-            }
-        }
     }
 }
 

@@ -11,9 +11,8 @@ pub const DURATION_BOUNDS_SECONDS: [f64; 14] = [
 ];
 
 /// Upper bounds of events per commit.
-pub const BATCH_BOUNDS_EVENTS: [f64; 12] = [
-    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0,
-];
+pub const BATCH_BOUNDS_EVENTS: [f64; 12] =
+    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
 
 /// A histogram as exported: how many observations fell into each bucket (not cumulative; the last one is above every
 /// bound), and their sum.
@@ -38,14 +37,9 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(crate) fn new(bounds: &'static [f64]) -> Self {
-        let counts = std::iter::repeat_with(AtomicU64::default)
-            .take(bounds.len().saturating_add(1))
-            .collect();
-        Self {
-            bounds,
-            counts,
-            sum_millionths: AtomicU64::new(0),
-        }
+        let counts =
+            std::iter::repeat_with(AtomicU64::default).take(bounds.len().saturating_add(1)).collect();
+        Self { bounds, counts, sum_millionths: AtomicU64::new(0) }
     }
 
     pub(crate) fn observe(&self, value: f64) {
@@ -53,18 +47,13 @@ impl Histogram {
         if let Some(count) = self.counts.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        self.sum_millionths
-            .fetch_add((value * 1e6) as u64, Ordering::Relaxed);
+        self.sum_millionths.fetch_add((value * 1e6) as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn figures(&self) -> HistogramFigures {
         HistogramFigures {
             bounds: self.bounds.to_vec(),
-            counts: self
-                .counts
-                .iter()
-                .map(|count| count.load(Ordering::Relaxed))
-                .collect(),
+            counts: self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
             sum: self.sum_millionths.load(Ordering::Relaxed) as f64 / 1e6,
         }
     }

@@ -43,7 +43,4 @@ const _: () = assert!(
     INBOX_TICKETS_MAX >= 2 * BATCH_TICKETS_MAX,
     "a full batch must be able to gather behind a commit"
 );
-const _: () = assert!(
-    TAIL_EVENTS_MAX >= 2 * READ_EVENTS_MAX,
-    "delivery must be able to keep up from memory"
-);
+const _: () = assert!(TAIL_EVENTS_MAX >= 2 * READ_EVENTS_MAX, "delivery must be able to keep up from memory");

@@ -86,10 +86,7 @@ impl Engine {
             if events.is_empty() {
                 break; // fewer events than the inventory applied: the report says so
             }
-            events
-                .iter()
-                .filter(|event| event.seq <= books.seq)
-                .for_each(|event| recount.observe(event));
+            events.iter().filter(|event| event.seq <= books.seq).for_each(|event| recount.observe(event));
         }
         let (reconciliation, broken) = recount.judge(&books, &ledger);
         for product in broken {
@@ -107,25 +104,16 @@ impl Engine {
 pub fn audit_data_folder(path: &Path) -> Result<Reconciliation, OpenError> {
     if !path.join("log.db").exists() {
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no log.db in it");
-        return Err(OpenError::DataFolder {
-            path: path.to_path_buf(),
-            source,
-        });
+        return Err(OpenError::DataFolder { path: path.to_path_buf(), source });
     }
     let folder = Folder::open(path)?;
-    let file = LogFile {
-        path: folder.file("log.db"),
-        vfs: None,
-    };
+    let file = LogFile { path: folder.file("log.db"), vfs: None };
     let recovered = recover(folder.path(), &file, Durability::Fsync, AcceptLoss::No)?;
     let ledger = count_ledger(folder.path())?;
     let inventory = &recovered.inventory;
     let books = Books {
         seq: inventory.last_seq(),
-        products: inventory
-            .products()
-            .map(|product| (product.id, product.figures()))
-            .collect(),
+        products: inventory.products().map(|product| (product.id, product.figures())).collect(),
     };
     let mut recount = Recount::new(ledger.position);
     recovered
@@ -144,11 +132,7 @@ fn count_ledger(folder: &Path) -> Result<LedgerCounts, OpenError> {
         return Ok(LedgerCounts::default());
     }
     let ledger = Ledger::open(folder, LedgerFault::default())?;
-    ledger.counts().map_err(|source| OpenError::Sqlite {
-        operation: "count",
-        path,
-        source,
-    })
+    ledger.counts().map_err(|source| OpenError::Sqlite { operation: "count", path, source })
 }
 
 /// A recount under way. Keeps what it had at the ledger's position.
@@ -162,11 +146,7 @@ impl Recount {
     fn new(ledger_position: Seq) -> Self {
         let audit = Audit::new();
         let at_ledger = (ledger_position == 0).then(|| audit.report());
-        Self {
-            audit,
-            ledger_position,
-            at_ledger,
-        }
+        Self { audit, ledger_position, at_ledger }
     }
 
     fn observe(&mut self, event: &Event) {
@@ -181,20 +161,13 @@ impl Recount {
         let report = self.audit.report();
         let (broken, stuck) = differences(books, &report);
         let (lost, surplus, delivery) = compare_ledger(self.at_ledger.as_ref(), ledger);
-        let mut invariants: Vec<Invariant> = InvariantId::ALL
-            .into_iter()
-            .map(|id| from_findings(id, &report))
-            .collect();
+        let mut invariants: Vec<Invariant> =
+            InvariantId::ALL.into_iter().map(|id| from_findings(id, &report)).collect();
         invariants.push(Invariant {
             id: "memory-equals-log",
             ok: broken.is_empty() && report.seq == books.seq,
             detail: match broken.is_empty() {
-                true => format!(
-                    "{} products at event {} of {}",
-                    books.products.len(),
-                    report.seq,
-                    books.seq
-                ),
+                true => format!("{} products at event {} of {}", books.products.len(), report.seq, books.seq),
                 false => format!("the recount differs for {broken:?}"),
             },
         });
@@ -216,10 +189,7 @@ impl Recount {
             products: books
                 .products
                 .iter()
-                .map(|(id, figures)| ProductFigures {
-                    id: *id,
-                    figures: *figures,
-                })
+                .map(|(id, figures)| ProductFigures { id: *id, figures: *figures })
                 .collect(),
             orders: OrderCounts {
                 accepted: live_now.saturating_sub(confirmed).max(unfinished.min(live_now)),
@@ -237,16 +207,9 @@ fn from_findings(id: InvariantId, report: &Report) -> Invariant {
     let count = report.count(id);
     let detail = match report.findings.iter().find(|finding| finding.invariant == id) {
         None => id.promise().to_owned(),
-        Some(first) => format!(
-            "broken {count} times, first at event {}: {}",
-            first.seq, first.detail
-        ),
+        Some(first) => format!("broken {count} times, first at event {}: {}", first.seq, first.detail),
     };
-    Invariant {
-        id: id.name(),
-        ok: count == 0,
-        detail,
-    }
+    Invariant { id: id.name(), ok: count == 0, detail }
 }
 
 /// Products whose figures in memory are not the recounted ones, and units that memory keeps from being sold.
@@ -265,9 +228,8 @@ fn differences(books: &Books, report: &Report) -> (Vec<ProductId>, u64) {
         if !same || figures.conservation_error_units() != 0 {
             broken.push(*id);
         }
-        let missing = recounted.map_or(0, |recounted| {
-            recounted.available.saturating_sub(i128::from(figures.available))
-        });
+        let missing = recounted
+            .map_or(0, |recounted| recounted.available.saturating_sub(i128::from(figures.available)));
         stuck = stuck.saturating_add(u64::try_from(missing).unwrap_or(0));
     }
     (broken, stuck)
@@ -276,17 +238,11 @@ fn differences(books: &Books, report: &Report) -> (Vec<ProductId>, u64) {
 /// Orders that the ledger lacks, orders that it has too many, and a sentence.
 fn compare_ledger(recounted: Option<&Report>, ledger: &LedgerCounts) -> (u64, u64, String) {
     let Some(recounted) = recounted else {
-        let detail = format!(
-            "the ledger is at event {}, which the log does not have",
-            ledger.position
-        );
+        let detail = format!("the ledger is at event {}, which the log does not have", ledger.position);
         return (0, ledger.confirmed.max(1), detail);
     };
-    let mut units: HashMap<ProductId, i128> = recounted
-        .products
-        .iter()
-        .map(|product| (product.id, product.sold))
-        .collect();
+    let mut units: HashMap<ProductId, i128> =
+        recounted.products.iter().map(|product| (product.id, product.sold)).collect();
     for product in &ledger.products {
         let has = i128::from(product.live_units.saturating_add(product.undelivered_units));
         *units.entry(product.product).or_insert(0) -= has;
@@ -296,10 +252,8 @@ fn compare_ledger(recounted: Option<&Report>, ledger: &LedgerCounts) -> (u64, u6
         .iter()
         .map(|product| product.live_orders.saturating_add(product.undelivered_orders))
         .sum();
-    let (mut lost, mut surplus) = (
-        recounted.orders.live.saturating_sub(has),
-        has.saturating_sub(recounted.orders.live),
-    );
+    let (mut lost, mut surplus) =
+        (recounted.orders.live.saturating_sub(has), has.saturating_sub(recounted.orders.live));
     // Orders may balance while their units do not: a row with a wrong quantity, or of a wrong product.
     if units.values().any(|difference| *difference > 0) {
         lost = lost.max(1);

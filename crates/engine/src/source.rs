@@ -30,12 +30,7 @@ impl WriterSource {
         self.shared.inbox.admit_own();
         let (reply, answered) = oneshot::channel();
         let asked_us = self.clock.monotonic_us();
-        self.shared.inbox.push(std::iter::once(Ticket {
-            ask,
-            reply,
-            asked_us,
-            returns: None,
-        }));
+        self.shared.inbox.push(std::iter::once(Ticket { ask, reply, asked_us, returns: None }));
         answered.blocking_recv().unwrap_or(Err(CallError::OutcomeUnknown))
     }
 }
@@ -57,10 +52,7 @@ impl Source for WriterSource {
 
     fn fail(&self, order: OrderId, reason: Box<str>) -> Result<(), SourceClosed> {
         loop {
-            match self.ask(Ask::Command(Box::new(Command::Fail {
-                order,
-                reason: reason.clone(),
-            }))) {
+            match self.ask(Ask::Command(Box::new(Command::Fail { order, reason: reason.clone() }))) {
                 // Refused: there is no such order, so there are no units to give back.
                 Ok(_) | Err(CallError::Refused(_)) => return Ok(()),
                 Err(CallError::Expired | CallError::Overloaded) => {}

@@ -123,10 +123,7 @@ struct Shelves {
 
 impl Storefront {
     pub(crate) fn new(inventory: &Inventory) -> Self {
-        let storefront = Self {
-            shelves: ArcSwap::default(),
-            buyers: Buyers::new(),
-        };
+        let storefront = Self { shelves: ArcSwap::default(), buyers: Buyers::new() };
         for customer in inventory.customers() {
             storefront.buyers.add(customer);
         }
@@ -136,12 +133,7 @@ impl Storefront {
 
     /// Every product, in order of creation.
     pub fn products(&self) -> Vec<ProductView> {
-        self.shelves
-            .load()
-            .listed
-            .iter()
-            .map(|shelf| shelf.view())
-            .collect()
+        self.shelves.load().listed.iter().map(|shelf| shelf.view()).collect()
     }
 
     /// The shelves themselves, in order of creation.
@@ -173,9 +165,7 @@ impl Storefront {
         }
         let details = shelf.details.load();
         if request.quantity > details.max_per_order {
-            return Some(Rejection::QuantityAboveMax {
-                max_per_order: details.max_per_order,
-            });
+            return Some(Rejection::QuantityAboveMax { max_per_order: details.max_per_order });
         }
         if let Some(starts_at) = details.window.starts_at.filter(|starts_at| now < *starts_at) {
             return Some(Rejection::SaleNotStarted { starts_at });
@@ -187,11 +177,9 @@ impl Storefront {
             return Some(Rejection::SalePaused);
         }
         match details.limit_per_customer {
-            Some(limit) if request.quantity > limit => Some(Rejection::LimitReached {
-                limit,
-                used: 0,
-                existing: Vec::new(),
-            }),
+            Some(limit) if request.quantity > limit => {
+                Some(Rejection::LimitReached { limit, used: 0, existing: Vec::new() })
+            }
             _ => (available == 0).then_some(Rejection::SoldOut { available }),
         }
     }
@@ -244,11 +232,7 @@ impl Buyers {
     const WORDS: usize = 1 << 20;
 
     fn new() -> Self {
-        Self {
-            words: std::iter::repeat_with(AtomicU64::default)
-                .take(Self::WORDS)
-                .collect(),
-        }
+        Self { words: std::iter::repeat_with(AtomicU64::default).take(Self::WORDS).collect() }
     }
 
     /// The two bits of a customer, as (word, mask).
@@ -270,9 +254,7 @@ impl Buyers {
 
     fn may_have(&self, customer: &str) -> bool {
         Self::probes(customer).into_iter().all(|(word, mask)| {
-            self.words
-                .get(word)
-                .is_some_and(|word| word.load(Ordering::Acquire) & mask != 0)
+            self.words.get(word).is_some_and(|word| word.load(Ordering::Acquire) & mask != 0)
         })
     }
 }

@@ -44,19 +44,11 @@ impl Beacon {
     /// The file cannot be read or written. A file with no sound slot is not an error: it promises nothing, as a
     /// crash during the very first write leaves it.
     pub(crate) fn open(path: &Path) -> io::Result<(Self, Promise)> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(path)?;
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
         let mut slots = Vec::new();
         io::Read::read_to_end(&mut &file, &mut slots)?;
-        let newest = slots
-            .chunks(SLOT_BYTES)
-            .filter_map(decode)
-            .max_by_key(|(writes, _)| *writes);
+        let newest = slots.chunks(SLOT_BYTES).filter_map(decode).max_by_key(|(writes, _)| *writes);
         let (writes, promise) = newest.unwrap_or_default();
         Ok((Self { file, writes }, promise))
     }
@@ -102,14 +94,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Promise)> {
         let seq = u64::from_le_bytes(from.array()?);
         let chain = u64::from_le_bytes(from.array()?);
         let hash = u64::from_le_bytes(from.array()?);
-        Ok((hash == xxh3_64(body)).then_some((
-            writes,
-            Promise {
-                incarnation,
-                seq,
-                chain,
-            },
-        )))
+        Ok((hash == xxh3_64(body)).then_some((writes, Promise { incarnation, seq, chain })))
     }
     fields(slot).ok().flatten()
 }
@@ -125,33 +110,13 @@ mod tests {
         let (mut beacon, nothing) = Beacon::open(&path).unwrap();
         assert_eq!(nothing, Promise::default());
         for seq in 1..=5 {
-            beacon
-                .write(Promise {
-                    incarnation: 1,
-                    seq,
-                    chain: seq * 7,
-                })
-                .unwrap();
+            beacon.write(Promise { incarnation: 1, seq, chain: seq * 7 }).unwrap();
         }
-        assert_eq!(
-            Beacon::open(&path).unwrap().1,
-            Promise {
-                incarnation: 1,
-                seq: 5,
-                chain: 35
-            }
-        );
+        assert_eq!(Beacon::open(&path).unwrap().1, Promise { incarnation: 1, seq: 5, chain: 35 });
         // The fifth write went to slot 1; tear it.
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&[0xff; 20], 512 + 16).unwrap();
-        assert_eq!(
-            Beacon::open(&path).unwrap().1,
-            Promise {
-                incarnation: 1,
-                seq: 4,
-                chain: 28
-            }
-        );
+        assert_eq!(Beacon::open(&path).unwrap().1, Promise { incarnation: 1, seq: 4, chain: 28 });
         file.write_all_at(&[0xff; 20], 16).unwrap();
         assert_eq!(Beacon::open(&path).unwrap().1, Promise::default());
     }

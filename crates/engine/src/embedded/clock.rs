@@ -1,12 +1,13 @@
 //! The engine's time: follows the machine's clock, but never runs back and never jumps.
 //!
-//! Between looks it runs on the monotonic clock. Where the wall clock turns out to be within [`STEP_MAX_US`] it is
-//! followed at once; where it jumped (NTP step, an operator's `date -s`), the engine's time runs at twice or half its
-//! pace until they meet, so a sale neither opens an hour early nor stands still for an hour, and the step is counted.
+//! Between looks it runs on the monotonic clock. Where the wall clock turns out to be ahead by at most [`STEP_MAX_US`]
+//! it is followed at once; where it jumped (NTP step, an operator's `date -s`), the engine's time runs at twice or half
+//! its pace until they meet, so a sale neither opens an hour early nor stands still for an hour, and the step is
+//! counted.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
 };
 use std::time::Instant;
 
@@ -31,21 +32,14 @@ pub struct SystemTime {
 
 impl Default for SystemTime {
     fn default() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 }
 
 impl TimeSource for SystemTime {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that asks the machine what time it is"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine what time it is")]
     fn wall_us(&self) -> i64 {
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
 
@@ -69,6 +63,7 @@ struct Shared {
     /// The latest time that was given out by a tick.
     last_us: AtomicI64,
     steps: AtomicU64,
+    is_catching_up: AtomicBool,
 }
 
 impl Clock {
@@ -83,6 +78,7 @@ impl Clock {
                 ticked_us: AtomicI64::new(monotonic),
                 last_us: AtomicI64::new(begin),
                 steps: AtomicU64::new(0),
+                is_catching_up: AtomicBool::new(false),
             }),
         }
     }
@@ -90,10 +86,7 @@ impl Clock {
     /// The time now.
     pub fn now(&self) -> Timestamp {
         let shared = &self.shared;
-        let running = shared
-            .source
-            .monotonic_us()
-            .saturating_add(shared.offset_us.load(Ordering::Acquire));
+        let running = shared.source.monotonic_us().saturating_add(shared.offset_us.load(Ordering::Acquire));
         Timestamp(running.max(shared.last_us.load(Ordering::Acquire)))
     }
 
@@ -112,23 +105,20 @@ impl Clock {
         let shared = &self.shared;
         let monotonic = shared.source.monotonic_us();
         let offset = shared.offset_us.load(Ordering::Acquire);
-        let elapsed = monotonic
-            .saturating_sub(shared.ticked_us.swap(monotonic, Ordering::AcqRel))
-            .max(0);
+        let elapsed = monotonic.saturating_sub(shared.ticked_us.swap(monotonic, Ordering::AcqRel)).max(0);
         let running = monotonic.saturating_add(offset);
         let drift = shared.source.wall_us().saturating_sub(running);
-        let correction = if drift.abs() <= STEP_MAX_US {
-            drift
-        } else {
-            if drift.abs() > STEP_MAX_US.saturating_add(elapsed) {
-                shared.steps.fetch_add(1, Ordering::Relaxed);
-            }
-            // Twice or half the pace, until they meet.
-            drift.clamp(-(elapsed / 2), elapsed)
+        if drift.abs() <= STEP_MAX_US {
+            shared.is_catching_up.store(false, Ordering::Release);
+        } else if !shared.is_catching_up.swap(true, Ordering::AcqRel) {
+            shared.steps.fetch_add(1, Ordering::Relaxed);
+        }
+        // A little ahead: there at once. Otherwise twice or half the pace, until they meet.
+        let correction = match drift {
+            0..=STEP_MAX_US => drift,
+            _ => drift.clamp(-(elapsed / 2), elapsed),
         };
-        shared
-            .offset_us
-            .store(offset.saturating_add(correction), Ordering::Release);
+        shared.offset_us.store(offset.saturating_add(correction), Ordering::Release);
         let last = shared.last_us.load(Ordering::Acquire);
         let now = running.saturating_add(correction).max(last);
         shared.last_us.store(now, Ordering::Release);

@@ -69,27 +69,19 @@ pub(super) fn decode_fact(from: &mut Decoder<'_>) -> Result<Fact, DecodeError> {
     Ok(match from.byte()? {
         PRODUCT_CREATED => {
             let id = decode_product_id(from)?;
-            Fact::ProductCreated {
-                id,
-                product: decode_details(from, id)?,
-            }
+            Fact::ProductCreated { id, product: decode_details(from, id)? }
         }
-        PRODUCT_CHANGED => Fact::ProductChanged {
-            product: decode_product_id(from)?,
-            change: decode_change(from)?,
-        },
+        PRODUCT_CHANGED => {
+            Fact::ProductChanged { product: decode_product_id(from)?, change: decode_change(from)? }
+        }
         STOCK_ADJUSTED => Fact::StockAdjusted(StockAdjustment {
             product: decode_product_id(from)?,
             delta: from.signed()?,
             reason: from.text()?.into(),
             key: decode_key(from)?,
         }),
-        SALE_PAUSED => Fact::SalePaused {
-            product: decode_product_id(from)?,
-        },
-        SALE_RESUMED => Fact::SaleResumed {
-            product: decode_product_id(from)?,
-        },
+        SALE_PAUSED => Fact::SalePaused { product: decode_product_id(from)? },
+        SALE_RESUMED => Fact::SaleResumed { product: decode_product_id(from)? },
         ORDER_ACCEPTED => Fact::OrderAccepted(OrderAccepted {
             order: OrderId(from.array()?),
             customer: CustomerId::parse(from.text()?).map_err(|_| DecodeError::BadText)?,
@@ -98,14 +90,10 @@ pub(super) fn decode_fact(from: &mut Decoder<'_>) -> Result<Fact, DecodeError> {
             unit_price: decode_money(from)?,
             key: from.option(decode_key)?,
         }),
-        ORDER_CANCELLED => Fact::OrderCancelled {
-            order: OrderId(from.array()?),
-            reason: from.text()?.into(),
-        },
-        ORDER_FAILED => Fact::OrderFailed {
-            order: OrderId(from.array()?),
-            reason: from.text()?.into(),
-        },
+        ORDER_CANCELLED => {
+            Fact::OrderCancelled { order: OrderId(from.array()?), reason: from.text()?.into() }
+        }
+        ORDER_FAILED => Fact::OrderFailed { order: OrderId(from.array()?), reason: from.text()?.into() },
         other => return Err(DecodeError::UnknownKind(other)),
     })
 }
@@ -120,11 +108,7 @@ pub fn decode_facts(bytes: &[u8], count: u64) -> Result<Vec<Fact>, DecodeError> 
     for _ in 0..count {
         facts.push(decode_fact(&mut from)?);
     }
-    if from.is_empty() {
-        Ok(facts)
-    } else {
-        Err(DecodeError::Long)
-    }
+    if from.is_empty() { Ok(facts) } else { Err(DecodeError::Long) }
 }
 
 pub(super) fn encode_details(to: &mut Encoder<'_>, product: &NewProduct) {
@@ -133,9 +117,7 @@ pub(super) fn encode_details(to: &mut Encoder<'_>, product: &NewProduct) {
     to.unsigned(product.stock);
     to.option(product.window.starts_at, |to, at| to.signed(at.0));
     to.option(product.window.ends_at, |to, at| to.signed(at.0));
-    to.option(product.limit_per_customer, |to, limit| {
-        to.unsigned(u64::from(limit))
-    });
+    to.option(product.limit_per_customer, |to, limit| to.unsigned(u64::from(limit)));
     to.unsigned(u64::from(product.max_per_order));
 }
 
@@ -145,10 +127,7 @@ pub(super) fn decode_details(from: &mut Decoder<'_>, id: ProductId) -> Result<Ne
         name: from.text()?.into(),
         price: decode_money(from)?,
         stock: from.unsigned()?,
-        window: Window {
-            starts_at: from.option(decode_timestamp)?,
-            ends_at: from.option(decode_timestamp)?,
-        },
+        window: Window { starts_at: from.option(decode_timestamp)?, ends_at: from.option(decode_timestamp)? },
         limit_per_customer: from.option(Decoder::unsigned_32)?,
         max_per_order: from.unsigned_32()?,
     })
@@ -190,10 +169,7 @@ pub(super) fn encode_money(to: &mut Encoder<'_>, money: Money) {
 pub(super) fn decode_money(from: &mut Decoder<'_>) -> Result<Money, DecodeError> {
     let amount = from.signed()?;
     let code = core::str::from_utf8(from.raw(3)?).map_err(|_| DecodeError::BadText)?;
-    Ok(Money {
-        amount,
-        currency: Currency::parse(code).ok_or(DecodeError::BadText)?,
-    })
+    Ok(Money { amount, currency: Currency::parse(code).ok_or(DecodeError::BadText)? })
 }
 
 pub(super) fn decode_timestamp(from: &mut Decoder<'_>) -> Result<Timestamp, DecodeError> {

@@ -21,15 +21,8 @@ impl Folder {
     /// # Errors
     /// It cannot be made or read, or another process has it.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::DataFolder {
-            path: path.to_path_buf(),
-            source,
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed)?;
+        let failed = |source| OpenError::DataFolder { path: path.to_path_buf(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -38,13 +31,8 @@ impl Folder {
             .open(path.join("lock"))
             .map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
-                path: path.to_path_buf(),
-                _lock: lock,
-            }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse {
-                path: path.to_path_buf(),
-            }),
+            Ok(()) => Ok(Self { path: path.to_path_buf(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse { path: path.to_path_buf() }),
             Err(error) => Err(failed(error.into())),
         }
     }

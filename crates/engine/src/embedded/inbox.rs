@@ -45,16 +45,8 @@ pub(crate) enum Taken {
 
 impl Inbox {
     pub(crate) fn new(tickets_max: usize) -> Self {
-        let state = State {
-            tickets: VecDeque::new(),
-            stage: Stage::Open,
-        };
-        Self {
-            state: Mutex::new(state),
-            arrived: Condvar::new(),
-            waiting: AtomicUsize::new(0),
-            tickets_max,
-        }
+        let state = State { tickets: VecDeque::new(), stage: Stage::Open };
+        Self { state: Mutex::new(state), arrived: Condvar::new(), waiting: AtomicUsize::new(0), tickets_max }
     }
 
     /// Takes a place for one ticket.
@@ -102,11 +94,7 @@ impl Inbox {
             self.arrived.wait_for(&mut state, wait);
         }
         if state.tickets.is_empty() {
-            return if state.stage == Stage::Open {
-                Taken::Nothing
-            } else {
-                Taken::Closed
-            };
+            return if state.stage == Stage::Open { Taken::Nothing } else { Taken::Closed };
         }
         let count = state.tickets.len().min(tickets_max);
         into.extend(state.tickets.drain(..count));

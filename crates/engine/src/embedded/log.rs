@@ -88,13 +88,8 @@ impl Log {
     /// # Errors
     /// The file is not a log, is of a newer format, or SQLite refuses it.
     pub fn open(file: &LogFile, durability: Durability) -> Result<Self, OpenError> {
-        let failed = |operation| {
-            move |source| OpenError::Sqlite {
-                operation,
-                path: file.path.clone(),
-                source,
-            }
-        };
+        let failed =
+            |operation| move |source| OpenError::Sqlite { operation, path: file.path.clone(), source };
         assert!(
             rusqlite::version_number() >= SQLITE_VERSION_MIN,
             "SQLite {} is too old",
@@ -110,13 +105,7 @@ impl Log {
         .map_err(failed("open the log"))?;
         configure(&connection, durability).map_err(failed("configure the log"))?;
         check_format(&connection, &file.path)?;
-        Ok(Self {
-            connection,
-            path: file.path.clone(),
-            last_seq: 0,
-            chain: 0,
-            staged: Staged::default(),
-        })
+        Ok(Self { connection, path: file.path.clone(), last_seq: 0, chain: 0, staged: Staged::default() })
     }
 
     /// The file.
@@ -156,19 +145,10 @@ impl Log {
             return Ok(());
         }
         let last_seq = self.last_seq.saturating_add(self.staged.count);
-        let chain = chain(
-            self.chain,
-            last_seq,
-            self.staged.count,
-            self.staged.at,
-            &self.staged.facts,
-        );
+        let chain = chain(self.chain, last_seq, self.staged.count, self.staged.at, &self.staged.facts);
         failpoint::hit("log.before-commit");
         {
-            let failed = |source| LogError::Sqlite {
-                operation: "append to",
-                source,
-            };
+            let failed = |source| LogError::Sqlite { operation: "append to", source };
             let insert = "INSERT INTO log (last_seq, count, at, chain, facts) VALUES (?1, ?2, ?3, ?4, ?5)";
             let mut insert = self.connection.prepare_cached(insert).map_err(failed)?;
             let row = params![
@@ -193,10 +173,7 @@ impl Log {
     /// # Errors
     /// SQLite refuses, or a row is damaged.
     pub fn read(&self, after: Seq, mut visit: impl FnMut(Row) -> bool) -> Result<(), LogError> {
-        let failed = |source| LogError::Sqlite {
-            operation: "read",
-            source,
-        };
+        let failed = |source| LogError::Sqlite { operation: "read", source };
         let mut before = self.row_end_at_or_before(after)?;
         let select =
             "SELECT last_seq, count, at, chain, facts FROM log WHERE last_seq > ?1 ORDER BY last_seq";
@@ -237,11 +214,9 @@ impl Log {
             return Ok(Some(0));
         }
         self.connection
-            .query_row(
-                "SELECT chain FROM log WHERE last_seq = ?1",
-                [seq.cast_signed()],
-                |row| row.get::<_, i64>(0),
-            )
+            .query_row("SELECT chain FROM log WHERE last_seq = ?1", [seq.cast_signed()], |row| {
+                row.get::<_, i64>(0)
+            })
             .optional()
             .map(|chain| chain.map(i64::cast_unsigned))
             .map_err(|source| damaged_or(source, seq))
@@ -255,10 +230,7 @@ impl Log {
         failpoint::hit("checkpoint.before");
         self.connection
             .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
-            .map_err(|source| LogError::Sqlite {
-                operation: "checkpoint",
-                source,
-            })?;
+            .map_err(|source| LogError::Sqlite { operation: "checkpoint", source })?;
         failpoint::hit("checkpoint.after");
         Ok(())
     }
@@ -270,16 +242,10 @@ impl Log {
             )
             .and_then(|mut select| {
                 select
-                    .query_row([seq.cast_signed()], |row| {
-                        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-                    })
+                    .query_row([seq.cast_signed()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
                     .optional()
             })
-            .map(|end| {
-                end.map_or((0, 0), |(seq, chain)| {
-                    (seq.cast_unsigned(), chain.cast_unsigned())
-                })
-            })
+            .map(|end| end.map_or((0, 0), |(seq, chain)| (seq.cast_unsigned(), chain.cast_unsigned())))
             .map_err(|source| damaged_or(source, seq))
     }
 }
@@ -291,44 +257,35 @@ fn configure(connection: &Connection, durability: Durability) -> rusqlite::Resul
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", durability.synchronous())?;
     // The writer decides when, between two batches.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS log (
-           last_seq INTEGER PRIMARY KEY,
-           count    INTEGER NOT NULL,
-           at       INTEGER NOT NULL,
-           chain    INTEGER NOT NULL,
-           facts    BLOB    NOT NULL
-         ) STRICT",
-    )
+    connection.pragma_update(None, "wal_autocheckpoint", 0)
 }
 
+/// Makes the table in a new file, and refuses a file that is not ours or is of a newer format.
 fn check_format(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Sqlite {
-        operation: "read the format of",
-        path: path.to_path_buf(),
-        source,
-    };
-    let pragma = |name| {
-        connection
-            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(failed)
-    };
+    let failed =
+        |source| OpenError::Sqlite { operation: "read the format of", path: path.to_path_buf(), source };
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     match (pragma("application_id")?, pragma("user_version")?) {
-        (0, 0) => {
-            connection
-                .pragma_update(None, "application_id", APPLICATION_ID)
-                .map_err(failed)?;
-            connection
-                .pragma_update(None, "user_version", FORMAT)
-                .map_err(failed)
-        }
+        // One transaction: a file whose making was cut short is empty again.
+        (0, 0) => connection
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE;
+                 CREATE TABLE log (
+                   last_seq INTEGER PRIMARY KEY,
+                   count    INTEGER NOT NULL,
+                   at       INTEGER NOT NULL,
+                   chain    INTEGER NOT NULL,
+                   facts    BLOB    NOT NULL
+                 ) STRICT;
+                 PRAGMA application_id = {APPLICATION_ID};
+                 PRAGMA user_version = {FORMAT};
+                 COMMIT"
+            ))
+            .map_err(failed),
         (APPLICATION_ID, FORMAT) => Ok(()),
-        (APPLICATION_ID, found) if found > FORMAT => Err(OpenError::NewerFormat {
-            path: path.to_path_buf(),
-            found,
-            known: FORMAT,
-        }),
+        (APPLICATION_ID, found) if found > FORMAT => {
+            Err(OpenError::NewerFormat { path: path.to_path_buf(), found, known: FORMAT })
+        }
         (application, format) => Err(OpenError::Damaged {
             path: path.to_path_buf(),
             seq: 0,
@@ -345,11 +302,7 @@ fn verify(row: &rusqlite::Row<'_>, before: (Seq, u64)) -> Result<Row, LogError> 
     let count = row.get::<_, i64>(1).map_err(unreadable)?.cast_unsigned();
     let at = row.get::<_, i64>(2).map_err(unreadable)?;
     let hash = row.get::<_, i64>(3).map_err(unreadable)?.cast_unsigned();
-    let facts = row
-        .get_ref(4)
-        .map_err(unreadable)?
-        .as_blob()
-        .map_err(|error| damaged(error.to_string()))?;
+    let facts = row.get_ref(4).map_err(unreadable)?.as_blob().map_err(|error| damaged(error.to_string()))?;
     if count == 0 || before.0.checked_add(count) != Some(last_seq) {
         return Err(damaged(format!("a commit of {count} events ends at {last_seq}")));
     }
@@ -360,40 +313,25 @@ fn verify(row: &rusqlite::Row<'_>, before: (Seq, u64)) -> Result<Row, LogError> 
     let events = facts
         .into_iter()
         .zip(first_seq..)
-        .map(|(fact, seq)| Event {
-            seq,
-            at: Timestamp(at),
-            fact,
-        })
+        .map(|(fact, seq)| Event { seq, at: Timestamp(at), fact })
         .collect();
-    Ok(Row {
-        last_seq,
-        chain: hash,
-        events,
-    })
+    Ok(Row { last_seq, chain: hash, events })
 }
 
 /// SQLite's own word for damage is damage to us too.
 fn damaged_or(source: rusqlite::Error, seq: Seq) -> LogError {
     match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => LogError::Damaged {
-            seq: seq.saturating_add(1),
-            what: source.to_string(),
-        },
-        _ => LogError::Sqlite {
-            operation: "read",
-            source,
-        },
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+            LogError::Damaged { seq: seq.saturating_add(1), what: source.to_string() }
+        }
+        _ => LogError::Sqlite { operation: "read", source },
     }
 }
 
 /// The chain hash after a commit: xxh3-64 of its fields, seeded with the hash before. It finds damage, not forgery.
 fn chain(before: u64, last_seq: Seq, count: u64, at: i64, facts: &[u8]) -> u64 {
     let mut header = [0_u8; 24];
-    for (to, from) in header
-        .chunks_exact_mut(8)
-        .zip([last_seq, count, at.cast_unsigned()])
-    {
+    for (to, from) in header.chunks_exact_mut(8).zip([last_seq, count, at.cast_unsigned()]) {
         to.copy_from_slice(&from.to_le_bytes());
     }
     xxh3_64_with_seed(facts, xxh3_64_with_seed(&header, before))

@@ -60,10 +60,8 @@ pub(crate) fn recover(
     let started = Instant::now();
     let mut log = Log::open(file, durability)?;
     let beacon_path = folder.join("beacon");
-    let (beacon, promise) = Beacon::open(&beacon_path).map_err(|source| OpenError::DataFolder {
-        path: beacon_path,
-        source,
-    })?;
+    let (beacon, promise) =
+        Beacon::open(&beacon_path).map_err(|source| OpenError::DataFolder { path: beacon_path, source })?;
     let (mut inventory, start) = start_state(folder, &log)?;
     let snapshot_seq = start.seq;
     let end = replay(&log, &mut inventory, start)?;
@@ -81,13 +79,7 @@ pub(crate) fn recover(
         seconds = report.seconds,
         "the log was read back"
     );
-    Ok(Recovered {
-        inventory,
-        log,
-        beacon,
-        incarnation,
-        report,
-    })
+    Ok(Recovered { inventory, log, beacon, incarnation, report })
 }
 
 /// The newest usable snapshot, or nothing.
@@ -102,11 +94,7 @@ fn start_state(folder: &Path, log: &Log) -> Result<(Inventory, snapshot::Positio
             return Ok(nothing);
         }
     };
-    if log
-        .chain_at(position.seq)
-        .map_err(|error| open_error(log.path(), error))?
-        == Some(position.chain)
-    {
+    if log.chain_at(position.seq).map_err(|error| open_error(log.path(), error))? == Some(position.chain) {
         return Ok((inventory, position));
     }
     warn!(path = %path.display(), seq = position.seq, "a snapshot is not of this log; the whole log is replayed");
@@ -128,29 +116,22 @@ fn replay(
             }
             inventory.apply(event);
         }
-        end = snapshot::Position {
-            seq: row.last_seq,
-            chain: row.chain,
-        };
+        end = snapshot::Position { seq: row.last_seq, chain: row.chain };
         true
     });
     read.map_err(|error| open_error(log.path(), error))?;
     match inconsistency {
         None => Ok(end),
-        Some((seq, what)) => Err(OpenError::Damaged {
-            path: log.path().to_path_buf(),
-            seq,
-            what: what.to_string(),
-        }),
+        Some((seq, what)) => {
+            Err(OpenError::Damaged { path: log.path().to_path_buf(), seq, what: what.to_string() })
+        }
     }
 }
 
 /// Holds the log against the beacon; returns the incarnation to go on with.
 fn keep_promise(log: &Log, promise: Promise, accept_loss: AcceptLoss) -> Result<u64, OpenError> {
-    let is_kept = log
-        .chain_at(promise.seq)
-        .map_err(|error| open_error(log.path(), error))?
-        == Some(promise.chain);
+    let is_kept =
+        log.chain_at(promise.seq).map_err(|error| open_error(log.path(), error))? == Some(promise.chain);
     if is_kept {
         return Ok(promise.incarnation);
     }
@@ -181,15 +162,9 @@ fn keep_promise(log: &Log, promise: Promise, accept_loss: AcceptLoss) -> Result<
 
 pub(crate) fn open_error(path: &Path, error: LogError) -> OpenError {
     match error {
-        LogError::Sqlite { operation, source } => OpenError::Sqlite {
-            operation,
-            path: path.to_path_buf(),
-            source,
-        },
-        LogError::Damaged { seq, what } => OpenError::Damaged {
-            path: path.to_path_buf(),
-            seq,
-            what,
-        },
+        LogError::Sqlite { operation, source } => {
+            OpenError::Sqlite { operation, path: path.to_path_buf(), source }
+        }
+        LogError::Damaged { seq, what } => OpenError::Damaged { path: path.to_path_buf(), seq, what },
     }
 }

@@ -55,17 +55,8 @@ pub(crate) enum SnapshotError {
 /// The first failing operation; what was there is then still there.
 pub(crate) fn write(path: &Path, inventory: &Inventory, chain: u64) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    let mut chunks = ChunkWriter {
-        to: BufWriter::new(file),
-        chunk: Vec::new(),
-        written: 0,
-    };
+    let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    let mut chunks = ChunkWriter { to: BufWriter::new(file), chunk: Vec::new(), written: 0 };
     {
         let mut to = Encoder(&mut chunks.chunk);
         to.raw(MAGIC);
@@ -101,11 +92,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<(Inventory, Position)>, Snapsho
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let mut chunks = ChunkReader {
-        from: BufReader::new(file),
-        chunk: Vec::new(),
-        read: 0,
-    };
+    let mut chunks = ChunkReader { from: BufReader::new(file), chunk: Vec::new(), read: 0 };
     chunks.next()?;
     let mut from = Decoder(&chunks.chunk);
     if from.raw(MAGIC.len())? != MAGIC {
@@ -130,9 +117,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<(Inventory, Position)>, Snapsho
 
 fn insert_parts(from: &mut Decoder<'_>, inventory: &mut Inventory) -> Result<(), SnapshotError> {
     while !from.is_empty() {
-        decode_part(from, |part| {
-            inventory.insert_part(part).map_err(SnapshotError::Parts)
-        })?;
+        decode_part(from, |part| inventory.insert_part(part).map_err(SnapshotError::Parts))?;
     }
     Ok(())
 }
@@ -147,8 +132,7 @@ impl ChunkWriter {
     fn close(&mut self) -> io::Result<()> {
         let length = u32::try_from(self.chunk.len()).map_err(io::Error::other)?;
         self.to.write_all(&length.to_le_bytes())?;
-        self.to
-            .write_all(&xxh3_64_with_seed(&self.chunk, self.written).to_le_bytes())?;
+        self.to.write_all(&xxh3_64_with_seed(&self.chunk, self.written).to_le_bytes())?;
         self.to.write_all(&self.chunk)?;
         self.written = self.written.saturating_add(1);
         self.chunk.clear();
@@ -186,23 +170,12 @@ impl ChunkReader {
 fn encode_part(part: &Part<'_>, chunk: &mut Vec<u8>) {
     let mut to = Encoder(chunk);
     match part {
-        Part::Product {
-            id,
-            details,
-            paused,
-            figures,
-        } => {
+        Part::Product { id, details, paused, figures } => {
             to.byte(PRODUCT);
             to.text(id.as_str());
             codec::encode_details(&mut to, details);
             to.byte(u8::from(*paused));
-            for units in [
-                figures.stocked,
-                figures.available,
-                figures.held,
-                figures.sold,
-                figures.withheld,
-            ] {
+            for units in [figures.stocked, figures.available, figures.held, figures.sold, figures.withheld] {
                 to.unsigned(units);
             }
         }
@@ -254,20 +227,12 @@ fn decode_part(
                 sold: from.unsigned()?,
                 withheld: from.unsigned()?,
             };
-            insert(Part::Product {
-                id,
-                details,
-                paused,
-                figures,
-            })
+            insert(Part::Product { id, details, paused, figures })
         }
         ADJUSTMENT => {
             let product = codec::decode_product_id(from)?;
             let key = codec::decode_key(from)?;
-            let record = AdjustmentRecord {
-                seq: from.unsigned()?,
-                delta: from.signed()?,
-            };
+            let record = AdjustmentRecord { seq: from.unsigned()?, delta: from.signed()? };
             insert(Part::Adjustment { product, key, record })
         }
         ORDER => {

@@ -36,15 +36,8 @@ pub(crate) enum Found {
 
 impl Tail {
     pub(crate) fn new(last_seq: Seq, events_max: usize) -> Self {
-        let state = State {
-            last_seq,
-            ..State::default()
-        };
-        Self {
-            state: Mutex::new(state),
-            grown: Condvar::new(),
-            events_max,
-        }
+        let state = State { last_seq, ..State::default() };
+        Self { state: Mutex::new(state), grown: Condvar::new(), events_max }
     }
 
     /// The last committed event.
@@ -101,13 +94,7 @@ impl Tail {
             None => Found::Dropped,
             Some(commits) => {
                 let events = commits.iter().flat_map(|commit| commit.iter());
-                Found::Events(
-                    events
-                        .filter(|event| event.seq > after)
-                        .take(limit)
-                        .cloned()
-                        .collect(),
-                )
+                Found::Events(events.filter(|event| event.seq > after).take(limit).cloned().collect())
             }
         }
     }

@@ -51,13 +51,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(inbox: Inbox, tail: Tail, storefront: Storefront) -> Self {
-        Self {
-            inbox,
-            tail,
-            storefront,
-            counters: Counters::new(),
-            state: AtomicU8::new(0),
-        }
+        Self { inbox, tail, storefront, counters: Counters::new(), state: AtomicU8::new(0) }
     }
 
     pub(crate) fn state(&self) -> EngineState {
@@ -122,9 +116,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         // Whatever ends this thread, a panic included, nobody may go on waiting for it.
-        let _stop = StopOnDrop {
-            shared: Arc::clone(&shared),
-        };
+        let _stop = StopOnDrop { shared: Arc::clone(&shared) };
         match self.serve() {
             Ok(()) => self.close(),
             Err(error) => {
@@ -140,11 +132,7 @@ impl Writer {
     fn serve(&mut self) -> Result<(), Poisoned> {
         let mut tickets = Vec::with_capacity(limits::BATCH_TICKETS_MAX);
         loop {
-            match self
-                .shared
-                .inbox
-                .take(&mut tickets, limits::BATCH_TICKETS_MAX, limits::BEACON_EVERY)
-            {
+            match self.shared.inbox.take(&mut tickets, limits::BATCH_TICKETS_MAX, limits::BEACON_EVERY) {
                 Taken::Tickets => self.run_batch(&mut tickets)?,
                 Taken::Nothing => self.idle(),
                 Taken::Closed => return Ok(()),
@@ -157,10 +145,8 @@ impl Writer {
     fn run_batch(&mut self, tickets: &mut Vec<Ticket>) -> Result<(), Poisoned> {
         failpoint::hit("writer.batch-taken");
         let now = self.clock.tick();
-        let asked_after_us = self
-            .clock
-            .monotonic_us()
-            .saturating_sub(limits::TICKET_WAIT_MAX.as_micros() as i64);
+        let asked_after_us =
+            self.clock.monotonic_us().saturating_sub(limits::TICKET_WAIT_MAX.as_micros() as i64);
         let mut answers = Vec::with_capacity(tickets.len());
         let mut committed = Vec::new();
         for ticket in tickets.drain(..) {
@@ -181,10 +167,7 @@ impl Writer {
         let begun = Instant::now();
         self.log.commit()?;
         if !committed.is_empty() {
-            self.shared
-                .counters
-                .commit_seconds
-                .observe(begun.elapsed().as_secs_f64());
+            self.shared.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
             self.shared.counters.batch_events.observe(committed.len() as f64);
         }
         // From here on every acceptance, and every replay of one, is a promise.
@@ -261,10 +244,8 @@ impl Writer {
         for product in touched.iter().filter_map(|id| self.inventory.product(id)) {
             self.shared.storefront.publish_figures(product);
         }
-        self.upkeep.wal_bytes = self
-            .upkeep
-            .wal_bytes
-            .saturating_add((committed.len() as u64).saturating_mul(128));
+        self.upkeep.wal_bytes =
+            self.upkeep.wal_bytes.saturating_add((committed.len() as u64).saturating_mul(128));
         self.shared.tail.push(committed);
     }
 
@@ -298,13 +279,7 @@ impl Writer {
 
     fn write_beacon(&mut self) -> Result<(), Poisoned> {
         let (seq, chain) = (self.log.last_seq(), self.log.chain());
-        self.beacon
-            .write(Promise {
-                incarnation: self.incarnation,
-                seq,
-                chain,
-            })
-            .map_err(Poisoned::Beacon)?;
+        self.beacon.write(Promise { incarnation: self.incarnation, seq, chain }).map_err(Poisoned::Beacon)?;
         self.upkeep.beacon_seq = seq;
         self.upkeep.beacon_at = Instant::now();
         Ok(())
@@ -331,10 +306,9 @@ impl Writer {
             Ok(()) => {
                 self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "the write-ahead file stays long for now"
-            ),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "the write-ahead file stays long for now")
+            }
         }
         self.upkeep.wal_bytes = 0;
         self.upkeep.checkpoint_seq = self.log.last_seq();
@@ -353,10 +327,7 @@ impl Writer {
         if self.upkeep.beacon_seq < self.log.last_seq()
             && let Err(error) = self.write_beacon()
         {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "the beacon stays behind the log"
-            );
+            warn!(error = &error as &dyn std::error::Error, "the beacon stays behind the log");
         }
         if self.log.last_seq().saturating_sub(self.upkeep.snapshot_seq) >= limits::SNAPSHOT_EVENTS_MIN {
             self.write_snapshot();

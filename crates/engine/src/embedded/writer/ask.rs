@@ -20,13 +20,10 @@ impl Writer {
             Ask::Events { after, limit } => {
                 // Staged events of this batch are not in the log yet, so only committed ones are read.
                 let limit = limit.min(limits::READ_EVENTS_MAX);
-                self.log
-                    .events_after(after, limit)
-                    .map(Answer::Events)
-                    .map_err(|error| {
-                        error!(error = &error as &dyn std::error::Error, "the log cannot be read");
-                        CallError::OutcomeUnknown
-                    })
+                self.log.events_after(after, limit).map(Answer::Events).map_err(|error| {
+                    error!(error = &error as &dyn std::error::Error, "the log cannot be read");
+                    CallError::OutcomeUnknown
+                })
             }
             Ask::Books => Ok(Answer::Books(Box::new(self.books()))),
         }
@@ -38,20 +35,9 @@ impl Writer {
         request: PurchaseRequest,
         committed: &mut Vec<Event>,
     ) -> Result<Purchased, CallError> {
-        let PurchaseRequest {
-            customer,
-            product,
-            quantity,
-            key,
-        } = request;
+        let PurchaseRequest { customer, product, quantity, key } = request;
         let order = self.next_order_id(now);
-        let command = Command::Purchase(Purchase {
-            order,
-            customer,
-            product,
-            quantity,
-            key,
-        });
+        let command = Command::Purchase(Purchase { order, customer, product, quantity, key });
         let done = self.decide(now, &command, committed);
         let counters = &self.shared.counters;
         match &done {
@@ -99,22 +85,15 @@ impl Writer {
             | Command::Pause { product }
             | Command::Resume { product } => self.product_answer(product),
             Command::AdjustStock(adjustment) => {
-                let product = self
-                    .inventory
-                    .product(&adjustment.product)
-                    .ok_or(Rejection::ProductNotFound)?;
+                let product =
+                    self.inventory.product(&adjustment.product).ok_or(Rejection::ProductNotFound)?;
                 let seq = match &done {
                     Done::Now(seq) => *seq,
                     Done::Before(Replay::Adjustment(made)) => made.seq,
                     Done::Before(other) => unreachable!("an adjustment is never answered by {other:?}"),
                 };
                 let (figures, replayed) = (product.figures(), done.replayed());
-                Ok(Answer::Adjusted(Adjusted {
-                    seq,
-                    delta: adjustment.delta,
-                    figures,
-                    replayed,
-                }))
+                Ok(Answer::Adjusted(Adjusted { seq, delta: adjustment.delta, figures, replayed }))
             }
             Command::Purchase(_) => unreachable!("purchases have their own way in"),
         }
@@ -131,9 +110,7 @@ impl Writer {
     }
 
     fn order_view(&self, id: OrderId) -> Option<OrderView> {
-        self.inventory
-            .order(id)
-            .and_then(|order| OrderView::new(&order, &self.is_confirmed))
+        self.inventory.order(id).and_then(|order| OrderView::new(&order, &self.is_confirmed))
     }
 
     /// A customer's orders come newest first from the inventory; a page is oldest first, as everywhere.
@@ -153,10 +130,8 @@ impl Writer {
                 .take(limit)
                 .collect(),
             Some(customer) => {
-                let newer = self
-                    .inventory
-                    .orders_of(customer.as_str())
-                    .take_while(|order| order.seq > filter.after);
+                let newer =
+                    self.inventory.orders_of(customer.as_str()).take_while(|order| order.seq > filter.after);
                 let mut views: Vec<_> = newer.filter_map(view).filter(is_wanted).collect();
                 views.reverse();
                 views.truncate(limit);
@@ -168,11 +143,7 @@ impl Writer {
     fn books(&self) -> Books {
         Books {
             seq: self.inventory.last_seq(),
-            products: self
-                .inventory
-                .products()
-                .map(|product| (product.id, product.figures()))
-                .collect(),
+            products: self.inventory.products().map(|product| (product.id, product.figures())).collect(),
         }
     }
 }
