@@ -221,3 +221,79 @@ fn earliest(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> 
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::options::StormOptions;
+    use crate::report::Percentiles;
+    use crate::target::Target;
+
+    fn plan() -> Plan {
+        let target = Target {
+            url: "http://127.0.0.1:1".to_owned(),
+            host: HeaderValue::from_static("127.0.0.1:1"),
+            base: String::new(),
+            address: "127.0.0.1:1".parse().unwrap(),
+        };
+        Plan::new(&StormOptions { concurrency: Some(1), ..StormOptions::default() }, target).unwrap()
+    }
+
+    fn sample(outcome: Outcome) -> Sample {
+        let ms = Duration::from_millis;
+        Sample { n: 0, intended: ms(1_000), sent: ms(1_100), received: ms(1_150), outcome }
+    }
+
+    fn refusal(reason: &str) -> Outcome {
+        Outcome::Refused { status: 409, reason: reason.into(), sold_out: reason == "sold-out" }
+    }
+
+    #[test]
+    fn latency_counts_from_the_intended_start_and_our_own_delay_is_kept_apart() {
+        let plan = plan();
+        let mut tally = Tally::new(&plan);
+        tally.record(&plan, sample(refusal("sold-out")), Keep::Yes);
+        let latency = Percentiles::of(&tally.timeline.total());
+        assert!((149_000..151_000).contains(&latency.p50_us), "{latency:?}");
+        let lateness = Percentiles::of(&tally.lateness_us);
+        assert!((99_000..101_000).contains(&lateness.p50_us), "{lateness:?}");
+    }
+
+    #[test]
+    fn a_time_out_counts_as_latency_and_a_refused_connection_does_not() {
+        let plan = plan();
+        let mut tally = Tally::new(&plan);
+        tally.record(&plan, sample(Outcome::Failed(Failure::Connect)), Keep::Yes);
+        assert_eq!((tally.timeline.total().len(), tally.unknown.len()), (0, 0));
+        tally.record(&plan, sample(Outcome::Failed(Failure::Timeout)), Keep::Yes);
+        assert_eq!((tally.timeline.total().len(), tally.unknown.len()), (1, 1));
+    }
+
+    #[test]
+    fn two_tallies_merge_into_what_one_would_have_counted() {
+        let plan = plan();
+        let (mut one, mut other) = (Tally::new(&plan), Tally::new(&plan));
+        for tally in [&mut one, &mut other] {
+            tally.record(&plan, sample(refusal("sold-out")), Keep::Yes);
+            let accepted = Outcome::Accepted { order_id: Some("7".into()), replayed: false };
+            tally.record(&plan, sample(accepted), Keep::Yes);
+        }
+        one.merge(other);
+        assert_eq!((one.requests, one.accepted, one.kept.len()), (4, 2, 2));
+        assert_eq!((one.rejected.len(), one.sold_out_customers.len()), (1, 2));
+        assert_eq!(one.timeline.total().len(), 4);
+    }
+
+    #[test]
+    fn a_flood_of_invented_reasons_is_counted_in_bounded_memory() {
+        let plan = plan();
+        let mut tally = Tally::new(&plan);
+        for number in 0..1_000 {
+            tally.record(&plan, sample(refusal(&format!("reason-{number}"))), Keep::No);
+        }
+        assert!(tally.rejected.len() <= REASONS_MAX + 1);
+        assert_eq!(tally.rejected.iter().map(|(_, count)| count).sum::<u64>(), 1_000);
+    }
+}
