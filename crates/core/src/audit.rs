@@ -4,7 +4,7 @@
 
 mod report;
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use crate::{
     CustomerId, Event, Fact, IdempotencyKey, Money, NewProduct, OrderAccepted, OrderId, ProductChange,
@@ -125,9 +125,8 @@ impl Audit {
             });
         }
         if let Some(last_at) = self.last_at.filter(|last_at| event.at < *last_at) {
-            self.findings.add(InvariantId::TimeForward, || {
-                format!("{} µs comes after {} µs", event.at.0, last_at.0)
-            });
+            self.findings
+                .add(InvariantId::TimeForward, || format!("{} µs comes after {} µs", event.at.0, last_at.0));
         }
         self.last_at = Some(event.at);
     }
@@ -136,9 +135,7 @@ impl Audit {
     fn named(&mut self, id: &ProductId) -> Option<(&mut ProductBook, u32)> {
         let number = self.product_numbers.get(id).copied();
         if number.is_none() {
-            self.findings.add(InvariantId::KnownNames, || {
-                format!("product {id} was never created")
-            });
+            self.findings.add(InvariantId::KnownNames, || format!("product {id} was never created"));
         }
         let number = number?;
         Some((self.products.get_mut(number as usize)?, number))
@@ -146,9 +143,7 @@ impl Audit {
 
     fn create(&mut self, id: ProductId, product: &NewProduct) {
         if self.product_numbers.contains_key(&id) {
-            self.findings.add(InvariantId::OneProductPerId, || {
-                format!("product {id} is created again")
-            });
+            self.findings.add(InvariantId::OneProductPerId, || format!("product {id} is created again"));
             return;
         }
         self.product_numbers.insert(id, number(self.products.len()));
@@ -167,9 +162,7 @@ impl Audit {
     }
 
     fn adjust(&mut self, adjustment: &StockAdjustment) {
-        let StockAdjustment {
-            product, delta, key, ..
-        } = adjustment;
+        let StockAdjustment { product, delta, key, .. } = adjustment;
         let Some((book, number)) = self.named(product) else {
             return;
         };
@@ -205,9 +198,7 @@ impl Audit {
         }
         if !has_own_key {
             self.findings.add(InvariantId::OneOrderPerKey, || {
-                let OrderAccepted {
-                    customer, order, key, ..
-                } = accepted;
+                let OrderAccepted { customer, order, key, .. } = accepted;
                 format!("order {order} is not the first of customer {customer:?} under key {key:?}")
             });
         }
@@ -224,36 +215,22 @@ impl Audit {
             }
         }
         if !has_own_id {
-            self.findings.add(InvariantId::OneOrderPerId, || {
-                format!("order {} is accepted again", accepted.order)
-            });
+            self.findings
+                .add(InvariantId::OneOrderPerId, || format!("order {} is accepted again", accepted.order));
             return;
         }
-        self.orders.insert(
-            accepted.order,
-            OrderBook {
-                customer,
-                product,
-                quantity,
-                is_live: true,
-            },
-        );
+        self.orders.insert(accepted.order, OrderBook { customer, product, quantity, is_live: true });
     }
 
     /// The units come back. Whether they did: not if the order is unknown, or ended before.
     fn end(&mut self, id: OrderId) -> bool {
         let Some(order) = self.orders.get_mut(&id) else {
-            self.findings.add(InvariantId::KnownNames, || {
-                format!("order {id} was never accepted")
-            });
+            self.findings.add(InvariantId::KnownNames, || format!("order {id} was never accepted"));
             return false;
         };
         if !order.is_live {
             self.findings.add(InvariantId::UnitsBackOnce, || {
-                format!(
-                    "order {id} ends again: its {} units would come back twice",
-                    order.quantity
-                )
+                format!("order {id} ends again: its {} units would come back twice", order.quantity)
             });
             return false;
         }
@@ -281,10 +258,7 @@ impl Audit {
 
 impl ProductBook {
     fn available(&self) -> i128 {
-        self.stocked
-            .saturating_sub(self.held)
-            .saturating_sub(self.sold)
-            .saturating_sub(self.withheld)
+        self.stocked.saturating_sub(self.held).saturating_sub(self.sold).saturating_sub(self.withheld)
     }
 
     fn change(&mut self, change: &ProductChange) {
@@ -304,20 +278,12 @@ impl ProductBook {
         customer_units: u64,
         findings: &mut Findings,
     ) {
-        let OrderAccepted {
-            order,
-            product,
-            quantity,
-            unit_price,
-            ..
-        } = accepted;
+        let OrderAccepted { order, product, quantity, unit_price, .. } = accepted;
         let oversold = self.sold.saturating_sub(self.stocked);
         if oversold > 0 {
-            findings.oversold_units = findings.oversold_units.saturating_add(
-                u64::try_from(oversold)
-                    .unwrap_or(u64::MAX)
-                    .min((*quantity).into()),
-            );
+            findings.oversold_units = findings
+                .oversold_units
+                .saturating_add(u64::try_from(oversold).unwrap_or(u64::MAX).min((*quantity).into()));
             findings.add(InvariantId::NoOversell, || {
                 let Self { sold, stocked, .. } = self;
                 format!("order {order}: product {product} has {sold} units sold of {stocked} stocked")
@@ -364,10 +330,7 @@ impl ProductBook {
         let is_late = self.window.ends_at.is_some_and(|ends_at| at >= ends_at);
         if is_early || is_late {
             findings.add(InvariantId::InsideWindow, || {
-                format!(
-                    "order {order} at {} µs is outside the sale window of product {product}",
-                    at.0
-                )
+                format!("order {order} at {} µs is outside the sale window of product {product}", at.0)
             });
         }
         if self.is_paused {

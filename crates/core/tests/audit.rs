@@ -42,10 +42,7 @@ fn created(stock: u64) -> Fact {
             name: "Lamp".into(),
             price: money(500),
             stock,
-            window: Window {
-                starts_at: Some(Timestamp(100)),
-                ends_at: Some(Timestamp(200)),
-            },
+            window: Window { starts_at: Some(Timestamp(100)), ends_at: Some(Timestamp(200)) },
             limit_per_customer: Some(2),
             max_per_order: 2,
         },
@@ -72,17 +69,11 @@ fn accepted_with(order: OrderAccepted) -> Fact {
 }
 
 fn cancelled(number: u8) -> Fact {
-    Fact::OrderCancelled {
-        order: order_id(number),
-        reason: "asked for".into(),
-    }
+    Fact::OrderCancelled { order: order_id(number), reason: "asked for".into() }
 }
 
 fn failed(number: u8) -> Fact {
-    Fact::OrderFailed {
-        order: order_id(number),
-        reason: "the ledger cannot take it".into(),
-    }
+    Fact::OrderFailed { order: order_id(number), reason: "the ledger cannot take it".into() }
 }
 
 fn adjusted(delta: i64, key_text: &str) -> Fact {
@@ -95,34 +86,20 @@ fn adjusted(delta: i64, key_text: &str) -> Fact {
 }
 
 fn changed(change: ProductChange) -> Fact {
-    Fact::ProductChanged {
-        product: product_id("1"),
-        change,
-    }
+    Fact::ProductChanged { product: product_id("1"), change }
 }
 
 fn paused() -> Fact {
-    Fact::SalePaused {
-        product: product_id("1"),
-    }
+    Fact::SalePaused { product: product_id("1") }
 }
 
 fn resumed() -> Fact {
-    Fact::SaleResumed {
-        product: product_id("1"),
-    }
+    Fact::SaleResumed { product: product_id("1") }
 }
 
 /// Numbered from 1, all at second 150.
 fn log(facts: impl IntoIterator<Item = Fact>) -> Vec<Event> {
-    (1..)
-        .zip(facts)
-        .map(|(seq, fact)| Event {
-            seq,
-            at: Timestamp(150),
-            fact,
-        })
-        .collect()
+    (1..).zip(facts).map(|(seq, fact)| Event { seq, at: Timestamp(150), fact }).collect()
 }
 
 fn audit(log: &[Event]) -> Report {
@@ -135,76 +112,28 @@ fn audit(log: &[Event]) -> Report {
 }
 
 fn broken_facts(invariant: InvariantId, facts: Vec<Fact>) -> Broken {
-    Broken {
-        invariant,
-        seq: facts.len() as u64,
-        log: log(facts),
-    }
+    Broken { invariant, seq: facts.len() as u64, log: log(facts) }
 }
 
 /// Logs in which the last event is the only wrong one, for errors that are in facts.
 fn broken_by_the_last_fact() -> Vec<Broken> {
     use InvariantId as I;
-    let unkeyed = |number, customer| OrderAccepted {
-        key: None,
-        ..order(number, customer)
-    };
-    let quantity = |quantity| {
-        accepted_with(OrderAccepted {
-            quantity,
-            ..order(1, "ann")
-        })
-    };
-    let elsewhere = accepted_with(OrderAccepted {
-        product: product_id("2"),
-        ..order(1, "ann")
-    });
-    let cheaper = ProductChange {
-        price: Some(money(400)),
-        ..ProductChange::default()
-    };
-    let limit_1 = ProductChange {
-        limit_per_customer: Some(Some(1)),
-        ..ProductChange::default()
-    };
-    let max_1 = ProductChange {
-        max_per_order: Some(1),
-        ..ProductChange::default()
-    };
-    let ends_early = ProductChange {
-        ends_at: Some(Some(Timestamp(150))),
-        ..ProductChange::default()
-    };
-    let starts_late = ProductChange {
-        starts_at: Some(Some(Timestamp(151))),
-        ..ProductChange::default()
-    };
+    let unkeyed = |number, customer| OrderAccepted { key: None, ..order(number, customer) };
+    let quantity = |quantity| accepted_with(OrderAccepted { quantity, ..order(1, "ann") });
+    let elsewhere = accepted_with(OrderAccepted { product: product_id("2"), ..order(1, "ann") });
+    let cheaper = ProductChange { price: Some(money(400)), ..ProductChange::default() };
+    let limit_1 = ProductChange { limit_per_customer: Some(Some(1)), ..ProductChange::default() };
+    let max_1 = ProductChange { max_per_order: Some(1), ..ProductChange::default() };
+    let ends_early = ProductChange { ends_at: Some(Some(Timestamp(150))), ..ProductChange::default() };
+    let starts_late = ProductChange { starts_at: Some(Some(Timestamp(151))), ..ProductChange::default() };
     let pairs = vec![
-        (
-            I::NoOversell,
-            vec![created(1), accepted(1, "ann"), accepted(2, "bob")],
-        ),
+        (I::NoOversell, vec![created(1), accepted(1, "ann"), accepted(2, "bob")]),
         (I::NoOversell, vec![created(0), accepted(1, "ann")]),
-        (
-            I::Conservation,
-            vec![created(2), accepted(1, "ann"), adjusted(-2, "w")],
-        ),
-        (
-            I::Conservation,
-            vec![created(2), adjusted(-2, "w"), accepted(1, "ann")],
-        ),
-        (
-            I::OneOrderPerId,
-            vec![created(9), accepted(1, "ann"), accepted(1, "bob")],
-        ),
-        (
-            I::OneOrderPerKey,
-            vec![created(9), accepted(1, "ann"), accepted(2, "ann")],
-        ),
-        (
-            I::OneOrderPerKey,
-            vec![created(9), accepted(1, "ann"), cancelled(1), accepted(2, "ann")],
-        ),
+        (I::Conservation, vec![created(2), accepted(1, "ann"), adjusted(-2, "w")]),
+        (I::Conservation, vec![created(2), adjusted(-2, "w"), accepted(1, "ann")]),
+        (I::OneOrderPerId, vec![created(9), accepted(1, "ann"), accepted(1, "bob")]),
+        (I::OneOrderPerKey, vec![created(9), accepted(1, "ann"), accepted(2, "ann")]),
+        (I::OneOrderPerKey, vec![created(9), accepted(1, "ann"), cancelled(1), accepted(2, "ann")]),
         (
             I::LimitPerCustomer,
             vec![
@@ -216,45 +145,19 @@ fn broken_by_the_last_fact() -> Vec<Broken> {
         ),
         (
             I::LimitPerCustomer,
-            vec![
-                created(9),
-                accepted(1, "ann"),
-                changed(limit_1),
-                accepted_with(unkeyed(2, "ann")),
-            ],
+            vec![created(9), accepted(1, "ann"), changed(limit_1), accepted_with(unkeyed(2, "ann"))],
         ),
-        (
-            I::UnitsBackOnce,
-            vec![created(9), accepted(1, "ann"), cancelled(1), cancelled(1)],
-        ),
-        (
-            I::UnitsBackOnce,
-            vec![created(9), accepted(1, "ann"), cancelled(1), failed(1)],
-        ),
-        (
-            I::UnitsBackOnce,
-            vec![created(9), accepted(1, "ann"), failed(1), cancelled(1)],
-        ),
+        (I::UnitsBackOnce, vec![created(9), accepted(1, "ann"), cancelled(1), cancelled(1)]),
+        (I::UnitsBackOnce, vec![created(9), accepted(1, "ann"), cancelled(1), failed(1)]),
+        (I::UnitsBackOnce, vec![created(9), accepted(1, "ann"), failed(1), cancelled(1)]),
         (I::QuantityInRange, vec![created(9), quantity(0)]),
         (I::QuantityInRange, vec![created(9), changed(max_1), quantity(2)]),
-        (
-            I::InsideWindow,
-            vec![created(9), changed(ends_early), accepted(1, "ann")],
-        ),
-        (
-            I::InsideWindow,
-            vec![created(9), changed(starts_late), accepted(1, "ann")],
-        ),
+        (I::InsideWindow, vec![created(9), changed(ends_early), accepted(1, "ann")]),
+        (I::InsideWindow, vec![created(9), changed(starts_late), accepted(1, "ann")]),
         (I::NotWhilePaused, vec![created(9), paused(), accepted(1, "ann")]),
-        (
-            I::PriceAsListed,
-            vec![created(9), changed(cheaper), accepted(1, "ann")],
-        ),
+        (I::PriceAsListed, vec![created(9), changed(cheaper), accepted(1, "ann")]),
         (I::OneProductPerId, vec![created(9), created(9)]),
-        (
-            I::OneAdjustmentPerKey,
-            vec![created(9), adjusted(1, "r"), adjusted(1, "r")],
-        ),
+        (I::OneAdjustmentPerKey, vec![created(9), adjusted(1, "r"), adjusted(1, "r")]),
         (I::KnownNames, vec![elsewhere]),
         (I::KnownNames, vec![paused()]),
         (I::KnownNames, vec![resumed()]),
@@ -263,10 +166,7 @@ fn broken_by_the_last_fact() -> Vec<Broken> {
         (I::KnownNames, vec![created(9), cancelled(1)]),
         (I::KnownNames, vec![created(9), failed(1)]),
     ];
-    pairs
-        .into_iter()
-        .map(|(invariant, facts)| broken_facts(invariant, facts))
-        .collect()
+    pairs.into_iter().map(|(invariant, facts)| broken_facts(invariant, facts)).collect()
 }
 
 /// Logs whose facts are right and whose places or times are not.
@@ -308,20 +208,13 @@ fn every_broken_log_is_found_by_precisely_its_invariant() {
         assert!(!report.findings[0].detail.is_empty());
     }
     for invariant in InvariantId::ALL {
-        assert!(
-            broken_logs.iter().any(|broken| broken.invariant == invariant),
-            "no log breaks {invariant}"
-        );
+        assert!(broken_logs.iter().any(|broken| broken.invariant == invariant), "no log breaks {invariant}");
     }
 }
 
 /// Every kind of fact, at the edges of what is allowed.
 fn clean_log() -> Vec<Event> {
-    let two = OrderAccepted {
-        quantity: 2,
-        key: None,
-        ..order(3, "cid")
-    };
+    let two = OrderAccepted { quantity: 2, key: None, ..order(3, "cid") };
     let change = ProductChange {
         price: Some(money(700)),
         limit_per_customer: Some(None),
@@ -329,12 +222,8 @@ fn clean_log() -> Vec<Event> {
         max_per_order: Some(4),
         ..ProductChange::default()
     };
-    let later = OrderAccepted {
-        quantity: 4,
-        unit_price: money(700),
-        key: Some(key("k2")),
-        ..order(4, "cid")
-    };
+    let later =
+        OrderAccepted { quantity: 4, unit_price: money(700), key: Some(key("k2")), ..order(4, "cid") };
     let mut log = log([
         created(3),
         accepted(1, "ann"),
@@ -365,20 +254,11 @@ fn a_log_in_order_is_counted_and_names_nothing() {
     assert_eq!(report.seq, 12);
     let product = report.product(&product_id("1")).expect("product 1");
     assert_eq!(
-        [
-            product.stocked,
-            product.available,
-            product.held,
-            product.sold,
-            product.withheld
-        ],
+        [product.stocked, product.available, product.held, product.sold, product.withheld],
         [7, 0, 0, 6, 1]
     );
     let orders = report.orders;
-    assert_eq!(
-        [orders.accepted, orders.live, orders.cancelled, orders.failed],
-        [4, 2, 1, 1]
-    );
+    assert_eq!([orders.accepted, orders.live, orders.cancelled, orders.failed], [4, 2, 1, 1]);
     assert_eq!((report.oversold_units, report.duplicated_orders), (0, 0));
 }
 
@@ -403,10 +283,7 @@ fn oversold_units_are_counted_as_they_are_sold() {
 
 #[test]
 fn only_the_units_above_the_stock_are_oversold() {
-    let two = OrderAccepted {
-        quantity: 2,
-        ..order(1, "ann")
-    };
+    let two = OrderAccepted { quantity: 2, ..order(1, "ann") };
     assert_eq!(audit(&log([created(1), accepted_with(two)])).oversold_units, 1);
 }
 
@@ -427,20 +304,14 @@ fn a_flood_of_findings_is_counted_but_not_kept_and_hides_no_other() {
     assert_eq!(report.count(InvariantId::UnitsBackOnce), 4_999);
     assert_eq!(report.count(InvariantId::KnownNames), 1);
     assert_eq!(report.findings_total(), 5_000);
-    assert_eq!(
-        report.findings.len() as u64,
-        Report::FINDINGS_PER_INVARIANT_MAX + 1
-    );
+    assert_eq!(report.findings.len() as u64, Report::FINDINGS_PER_INVARIANT_MAX + 1);
     let last = report.findings.last().expect("findings");
     assert_eq!(last.invariant, InvariantId::KnownNames);
 }
 
 #[test]
 fn every_invariant_has_a_name_of_its_own() {
-    let mut names: Vec<_> = InvariantId::ALL
-        .iter()
-        .map(|invariant| invariant.name())
-        .collect();
+    let mut names: Vec<_> = InvariantId::ALL.iter().map(|invariant| invariant.name()).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), InvariantId::ALL.len());

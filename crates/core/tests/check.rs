@@ -18,10 +18,7 @@ fn key(text: &str) -> IdempotencyKey {
 }
 
 fn price() -> Money {
-    Money {
-        amount: 500,
-        currency: Currency::parse("EUR").expect("a currency"),
-    }
+    Money { amount: 500, currency: Currency::parse("EUR").expect("a currency") }
 }
 
 fn created(id: &str) -> Fact {
@@ -34,10 +31,7 @@ fn created(id: &str) -> Fact {
         limit_per_customer: None,
         max_per_order: 10,
     };
-    Fact::ProductCreated {
-        id: product_id(id),
-        product,
-    }
+    Fact::ProductCreated { id: product_id(id), product }
 }
 
 /// An order of ann's for product 1, one unit, under the key `k` and its number.
@@ -53,17 +47,11 @@ fn order(number: u8) -> OrderAccepted {
 }
 
 fn cancelled(number: u8) -> Fact {
-    Fact::OrderCancelled {
-        order: OrderId([number; 16]),
-        reason: "asked for".into(),
-    }
+    Fact::OrderCancelled { order: OrderId([number; 16]), reason: "asked for".into() }
 }
 
 fn failed(number: u8) -> Fact {
-    Fact::OrderFailed {
-        order: OrderId([number; 16]),
-        reason: "the ledger cannot take it".into(),
-    }
+    Fact::OrderFailed { order: OrderId([number; 16]), reason: "the ledger cannot take it".into() }
 }
 
 fn adjusted(product: &str, delta: i64) -> Fact {
@@ -95,11 +83,7 @@ fn inventory() -> Inventory {
 }
 
 fn next(fact: Fact) -> Event {
-    Event {
-        seq: 7,
-        at: NOW,
-        fact,
-    }
+    Event { seq: 7, at: NOW, fact }
 }
 
 fn assert_found(fact: Fact, expected: &Inconsistency) {
@@ -132,10 +116,7 @@ fn an_event_in_its_place_passes() {
 #[test]
 fn a_missing_or_doubled_event_is_found() {
     for found in [0, 6, 8, u64::MAX] {
-        let event = Event {
-            seq: found,
-            ..next(Fact::OrderAccepted(order(4)))
-        };
+        let event = Event { seq: found, ..next(Fact::OrderAccepted(order(4))) };
         let expected = Inconsistency::SeqGap { expected: 7, found };
         assert!(!expected.to_string().is_empty());
         assert_eq!(inventory().check(&event), Err(expected));
@@ -144,10 +125,7 @@ fn a_missing_or_doubled_event_is_found() {
 
 #[test]
 fn an_event_older_than_the_one_before_it_is_found() {
-    let event = Event {
-        at: Timestamp(NOW.0 - 1),
-        ..next(Fact::OrderAccepted(order(4)))
-    };
+    let event = Event { at: Timestamp(NOW.0 - 1), ..next(Fact::OrderAccepted(order(4))) };
     assert_eq!(inventory().check(&event), Err(Inconsistency::TimeRunsBack));
 }
 
@@ -160,10 +138,7 @@ fn a_product_that_was_never_created_is_found() {
         adjusted("2", 1),
         Fact::SalePaused { product },
         Fact::SaleResumed { product },
-        Fact::ProductChanged {
-            product,
-            change: ProductChange::default(),
-        },
+        Fact::ProductChanged { product, change: ProductChange::default() },
     ];
     for fact in facts {
         assert_found(fact, &Inconsistency::UnknownProduct(product));
@@ -183,22 +158,10 @@ fn the_end_of_an_order_that_was_never_accepted_is_found() {
 
 #[test]
 fn an_order_accepted_again_is_found() {
-    let same_id = OrderAccepted {
-        key: None,
-        ..order(1)
-    };
-    assert_found(
-        Fact::OrderAccepted(same_id),
-        &Inconsistency::OrderTwice(OrderId([1; 16])),
-    );
-    let same_key = OrderAccepted {
-        key: Some(key("k2")),
-        ..order(4)
-    };
-    assert_found(
-        Fact::OrderAccepted(same_key),
-        &Inconsistency::OrderTwice(OrderId([4; 16])),
-    );
+    let same_id = OrderAccepted { key: None, ..order(1) };
+    assert_found(Fact::OrderAccepted(same_id), &Inconsistency::OrderTwice(OrderId([1; 16])));
+    let same_key = OrderAccepted { key: Some(key("k2")), ..order(4) };
+    assert_found(Fact::OrderAccepted(same_key), &Inconsistency::OrderTwice(OrderId([4; 16])));
 }
 
 #[test]
@@ -212,10 +175,7 @@ fn units_that_would_come_back_twice_are_found() {
 
 #[test]
 fn more_units_than_there_are_are_found() {
-    let too_many = OrderAccepted {
-        quantity: 5,
-        ..order(4)
-    };
+    let too_many = OrderAccepted { quantity: 5, ..order(4) };
     let broken = Inconsistency::LawBroken(product_id("1"));
     assert_found(Fact::OrderAccepted(too_many), &broken);
     assert_found(adjusted("1", -5), &broken);
@@ -225,10 +185,7 @@ fn more_units_than_there_are_are_found() {
 #[test]
 #[should_panic(expected = "out of its place")]
 fn applying_an_event_out_of_its_place_stops_the_program() {
-    inventory().apply(&Event {
-        seq: 8,
-        ..next(cancelled(1))
-    });
+    inventory().apply(&Event { seq: 8, ..next(cancelled(1)) });
 }
 
 #[test]
@@ -240,9 +197,6 @@ fn applying_the_end_of_an_ended_order_stops_the_program() {
 #[test]
 #[should_panic(expected = "below zero")]
 fn applying_an_order_of_units_that_are_not_there_stops_the_program() {
-    let too_many = OrderAccepted {
-        quantity: 5,
-        ..order(4)
-    };
+    let too_many = OrderAccepted { quantity: 5, ..order(4) };
     inventory().apply(&next(Fact::OrderAccepted(too_many)));
 }

@@ -33,10 +33,7 @@ fn inventory_with_orders(orders: u32) -> Inventory {
     let product = NewProduct {
         id: None,
         name: "Lamp".into(),
-        price: Money {
-            amount: 500,
-            currency: Currency::parse("EUR").expect("a currency"),
-        },
+        price: Money { amount: 500, currency: Currency::parse("EUR").expect("a currency") },
         stock: 1_000_000,
         window: Window::default(),
         limit_per_customer: None,
@@ -55,14 +52,9 @@ fn making_room_forgets_no_order_and_no_key_that_is_there_already() {
     inventory.reserve_orders(10_000);
     for number in 0..100 {
         let command = purchase(number);
-        let Command::Purchase(Purchase { order, .. }) = &command else {
-            unreachable!("a purchase")
-        };
+        let Command::Purchase(Purchase { order, .. }) = &command else { unreachable!("a purchase") };
         assert_eq!(inventory.order(*order).map(|found| found.id), Some(*order));
-        assert_eq!(
-            inventory.decide(NOW, &command),
-            Decision::Replay(Replay::Order(*order))
-        );
+        assert_eq!(inventory.decide(NOW, &command), Decision::Replay(Replay::Order(*order)));
     }
 }
 
@@ -70,10 +62,7 @@ fn making_room_forgets_no_order_and_no_key_that_is_there_already() {
 fn with_parts(check: impl FnOnce(Vec<Part<'_>>)) {
     let inventory = inventory_with_orders(2);
     let parts: Vec<_> = inventory.parts().collect();
-    assert!(matches!(
-        parts.as_slice(),
-        [Part::Product { .. }, Part::Order(_), Part::Order(_)]
-    ));
+    assert!(matches!(parts.as_slice(), [Part::Product { .. }, Part::Order(_), Part::Order(_)]));
     check(parts);
 }
 
@@ -160,4 +149,29 @@ fn units_that_do_not_add_up_are_refused() {
         }
         assert_eq!(assemble(parts).map(|_| ()), broken);
     });
+}
+
+#[test]
+fn orders_after_an_event_begin_with_the_next_one() {
+    let inventory = inventory_with_orders(3);
+    let seqs = |after| inventory.orders_after(after).map(|order| order.seq).collect::<Vec<_>>();
+    assert_eq!(seqs(0), [2, 3, 4]);
+    assert_eq!(seqs(2), [3, 4]);
+    assert_eq!(seqs(4), []);
+    assert_eq!(seqs(u64::MAX), []);
+}
+
+#[test]
+fn an_order_is_found_by_its_customer_and_key_only() {
+    let inventory = inventory_with_orders(2);
+    let customer = |text| CustomerId::parse(text).expect("a customer id");
+    let key = |text| IdempotencyKey::parse(text).expect("a key");
+    let found = |name, key_text| {
+        let order = inventory.order_by_key(&customer(name), &key(key_text));
+        order.map(|order| (order.seq, order.customer.to_owned()))
+    };
+    assert_eq!(found("customer-0", "k"), Some((2, "customer-0".to_owned())));
+    assert_eq!(found("customer-1", "k"), Some((3, "customer-1".to_owned())));
+    assert_eq!(found("customer-1", "other"), None);
+    assert_eq!(found("customer-2", "k"), None);
 }

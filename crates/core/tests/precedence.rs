@@ -21,10 +21,7 @@ fn new_product(id: &str) -> NewProduct {
     NewProduct {
         id: Some(product_id(id)),
         name: "Lamp".into(),
-        price: Money {
-            amount: 500,
-            currency: Currency::parse("EUR").expect("a currency"),
-        },
+        price: Money { amount: 500, currency: Currency::parse("EUR").expect("a currency") },
         stock: 10,
         window: Window::default(),
         limit_per_customer: None,
@@ -52,10 +49,7 @@ fn adjustment(product: &str, delta: i64, key_text: &str) -> Command {
 }
 
 fn change(product: &str, change: ProductChange) -> Command {
-    Command::ChangeProduct {
-        product: product_id(product),
-        change,
-    }
+    Command::ChangeProduct { product: product_id(product), change }
 }
 
 fn accept(inventory: &mut Inventory, command: &Command) {
@@ -91,10 +85,7 @@ fn assert_first(inventory: &Inventory, command: &Command, reasons: &[&str]) {
 /// Every subset of `reasons`.
 fn subsets<'a>(reasons: &'a [&'a str]) -> impl Iterator<Item = Vec<&'a str>> {
     (0..1_usize << reasons.len()).map(move |bits| {
-        let chosen = reasons
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| bits & (1 << index) != 0);
+        let chosen = reasons.iter().enumerate().filter(|(index, _)| bits & (1 << index) != 0);
         chosen.map(|(_, reason)| *reason).collect()
     })
 }
@@ -135,11 +126,7 @@ fn a_purchase_is_refused_for_the_first_reason_of_every_combination() {
             accept(&mut inventory, &adjustment("1", -8, "w"));
         }
         let product = if has("product-not-found") { "2" } else { "1" };
-        let key_text = if has("idempotency-key-reused") {
-            "used"
-        } else {
-            "new"
-        };
+        let key_text = if has("idempotency-key-reused") { "used" } else { "new" };
         assert_first(&inventory, &purchase(product, 2, key_text), &reasons);
         tried += 1;
     }
@@ -153,11 +140,7 @@ fn a_stock_adjustment_is_refused_for_the_first_reason_of_every_combination() {
         for reasons in subsets(&["product-not-found", "idempotency-key-reused", last_reason]) {
             let mut inventory = inventory();
             accept(&mut inventory, &adjustment("1", 1, "used"));
-            let product = if reasons.contains(&"product-not-found") {
-                "2"
-            } else {
-                "1"
-            };
+            let product = if reasons.contains(&"product-not-found") { "2" } else { "1" };
             let is_reused = reasons.contains(&"idempotency-key-reused");
             let key_text = if is_reused { "used" } else { "new" };
             let delta = if reasons.contains(&last_reason) { delta } else { 2 };
@@ -168,10 +151,7 @@ fn a_stock_adjustment_is_refused_for_the_first_reason_of_every_combination() {
 
 #[test]
 fn a_new_or_changed_product_is_refused_for_the_first_reason_of_every_combination() {
-    let empty = Window {
-        starts_at: Some(NOW),
-        ends_at: Some(NOW),
-    };
+    let empty = Window { starts_at: Some(NOW), ends_at: Some(NOW) };
     for reasons in subsets(&["product-exists", "stock-too-large", "window-empty"]) {
         let has = |reason| reasons.contains(&reason);
         let mut product = new_product(if has("product-exists") { "1" } else { "2" });
@@ -208,11 +188,7 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::SaleNotStarted { starts_at: NOW },
         Rejection::SaleEnded { ends_at: NOW },
         Rejection::SalePaused,
-        Rejection::LimitReached {
-            limit: 1,
-            used: 1,
-            existing: Vec::new(),
-        },
+        Rejection::LimitReached { limit: 1, used: 1, existing: Vec::new() },
         Rejection::SoldOut { available: 0 },
         Rejection::OrderFailed,
         Rejection::BelowCommitted { available: 0 },
@@ -234,10 +210,7 @@ fn rejections_are_declared_ranked_and_named_in_the_order_of_their_checks() {
         .collect();
     let all = every_rejection();
     let variants: Vec<String> = all.iter().map(|rejection| format!("{rejection:?}")).collect();
-    let variants: Vec<&str> = variants
-        .iter()
-        .filter_map(|text| text.split(' ').next())
-        .collect();
+    let variants: Vec<&str> = variants.iter().filter_map(|text| text.split(' ').next()).collect();
     assert_eq!(variants, declared);
     for (index, rejection) in all.iter().enumerate() {
         assert_eq!(rejection.rank(), index, "{rejection:?}");

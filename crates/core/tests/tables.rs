@@ -38,8 +38,7 @@ fn check(case: &Case) -> Result<(), String> {
         purchases: 0,
     };
     for Line { place, step } in &case.lines {
-        shop.play(step)
-            .map_err(|what| format!("{place}: {what} (case: {})", case.title))?;
+        shop.play(step).map_err(|what| format!("{place}: {what} (case: {})", case.title))?;
     }
     let findings = shop.audit.report().findings;
     assert_eq!(findings, [], "{}", case.title);
@@ -58,11 +57,7 @@ impl Shop {
             }
             Step::StockIs { product, figures } => return self.stock_is(product, figures),
             Step::OrderIs { order, state, price } => return self.order_is(*order, state, price.as_ref()),
-            Step::CustomerHas {
-                customer,
-                units,
-                product,
-            } => {
+            Step::CustomerHas { customer, units, product } => {
                 let actual = self.inventory.live_units(customer, &product_id(product));
                 if actual != *units {
                     return Err(format!("expected {units} units, but {customer} has {actual}"));
@@ -110,9 +105,7 @@ impl Shop {
             OrderState::Failed => "failed",
         };
         if actual != state {
-            return Err(format!(
-                "expected order {number} to be {state}, but it is {actual}"
-            ));
+            return Err(format!("expected order {number} to be {state}, but it is {actual}"));
         }
         match price.map(money) {
             Some(price) if price != order.unit_price => {
@@ -135,9 +128,7 @@ impl Shop {
     }
 
     fn accept(&mut self, ask: &Ask, event: &Event) -> Outcome {
-        self.follower
-            .check(event)
-            .expect("an accepted event is consistent");
+        self.follower.check(event).expect("an accepted event is consistent");
         self.follower.apply(event);
         self.inventory.apply(event);
         self.audit.observe(event);
@@ -163,11 +154,7 @@ impl Shop {
             }
             Rejection::SaleNotStarted { starts_at } => vec![("starts", Detail::TimeUs(starts_at.0))],
             Rejection::SaleEnded { ends_at } => vec![("ends", Detail::TimeUs(ends_at.0))],
-            Rejection::LimitReached {
-                limit,
-                used,
-                existing,
-            } => vec![
+            Rejection::LimitReached { limit, used, existing } => vec![
                 ("limit", Detail::Number((*limit).into())),
                 ("used", Detail::Number((*used).into())),
                 ("existing", orders(existing)),
@@ -177,20 +164,12 @@ impl Shop {
             }
             _ => Vec::new(),
         };
-        Outcome::Refused {
-            name: rejection.name(),
-            details,
-        }
+        Outcome::Refused { name: rejection.name(), details }
     }
 
     fn command(&mut self, ask: &Ask) -> Command {
         match ask {
-            Ask::Buy {
-                customer,
-                product,
-                quantity,
-                key,
-            } => {
+            Ask::Buy { customer, product, quantity, key } => {
                 self.purchases += 1;
                 Command::Purchase(Purchase {
                     order: OrderId(u128::from(self.purchases).to_be_bytes()),
@@ -200,42 +179,33 @@ impl Shop {
                     key: key.as_deref().map(key_of),
                 })
             }
-            Ask::Cancel { order } => Command::Cancel {
-                order: self.order_id(*order),
-                reason: "asked for".into(),
-            },
-            Ask::Fail { order } => Command::Fail {
-                order: self.order_id(*order),
-                reason: "the ledger cannot take it".into(),
-            },
+            Ask::Cancel { order } => {
+                Command::Cancel { order: self.order_id(*order), reason: "asked for".into() }
+            }
+            Ask::Fail { order } => {
+                Command::Fail { order: self.order_id(*order), reason: "the ledger cannot take it".into() }
+            }
             Ask::Product { id, stock, terms } => {
                 Command::CreateProduct(new_product(id.as_deref(), *stock, terms))
             }
-            Ask::Change { product, terms } => Command::ChangeProduct {
-                product: product_id(product),
-                change: change(terms),
-            },
+            Ask::Change { product, terms } => {
+                Command::ChangeProduct { product: product_id(product), change: change(terms) }
+            }
             Ask::Adjust { product, delta, key } => Command::AdjustStock(StockAdjustment {
                 product: product_id(product),
                 delta: *delta,
                 reason: "count".into(),
                 key: key_of(key),
             }),
-            Ask::Pause { product } => Command::Pause {
-                product: product_id(product),
-            },
-            Ask::Resume { product } => Command::Resume {
-                product: product_id(product),
-            },
+            Ask::Pause { product } => Command::Pause { product: product_id(product) },
+            Ask::Resume { product } => Command::Resume { product: product_id(product) },
         }
     }
 
     /// The id of the n-th order; an id that nobody has for a number that was not given yet.
     fn order_id(&self, number: u32) -> OrderId {
         let index = (number as usize).checked_sub(1);
-        index
-            .and_then(|index| self.orders.get(index).copied())
-            .unwrap_or(OrderId([0xff; 16]))
+        index.and_then(|index| self.orders.get(index).copied()).unwrap_or(OrderId([0xff; 16]))
     }
 
     fn number_of(&self, order: OrderId) -> u32 {
@@ -253,17 +223,11 @@ fn key_of(text: &str) -> IdempotencyKey {
 }
 
 fn money(price: &Price) -> Money {
-    Money {
-        amount: price.amount,
-        currency: Currency::parse(&price.currency).expect("a currency"),
-    }
+    Money { amount: price.amount, currency: Currency::parse(&price.currency).expect("a currency") }
 }
 
 fn new_product(id: Option<&str>, stock: u64, terms: &Terms) -> NewProduct {
-    let usual = Price {
-        amount: 1_000,
-        currency: "EUR".to_owned(),
-    };
+    let usual = Price { amount: 1_000, currency: "EUR".to_owned() };
     NewProduct {
         id: id.map(product_id),
         name: "Lamp".into(),
@@ -321,11 +285,7 @@ fn the_language_knows_every_rejection_in_the_order_of_its_checks() {
 fn the_tables_show_every_rejection_with_every_detail() {
     let mut shown = BTreeSet::new();
     for line in all_cases().iter().flat_map(|case| &case.lines) {
-        if let Step::Ask {
-            expected: Outcome::Refused { name, details },
-            ..
-        } = &line.step
-        {
+        if let Step::Ask { expected: Outcome::Refused { name, details }, .. } = &line.step {
             shown.insert((*name, ""));
             shown.extend(details.iter().map(|(label, _)| (*name, *label)));
         }
@@ -357,10 +317,7 @@ fn another(outcome: &Outcome) -> Outcome {
                 *detail = Detail::Orders(vec![77]);
                 Outcome::Refused { name, details }
             }
-            None => Outcome::Refused {
-                name: "conservation-broken",
-                details,
-            },
+            None => Outcome::Refused { name: "conservation-broken", details },
         },
     }
 }
@@ -392,45 +349,21 @@ fn a_line_that_makes_no_sense_is_named_with_its_file_and_number() {
         ("sell ann 1", "'sell' is not a word that a line can begin with"),
         ("buy ann 1", "a purchase needs '->' and what is answered"),
         ("buy ann", "a product is missing at the end of the line"),
-        (
-            "buy ann 1 colour red -> order 1",
-            "'colour' is not part of a purchase",
-        ),
-        (
-            "buy ann 1 quantity two -> order 1",
-            "'two' is not a number that fits here",
-        ),
-        (
-            "buy ann 1 quantity -1 -> order 1",
-            "'-1' is not a number that fits here",
-        ),
+        ("buy ann 1 colour red -> order 1", "'colour' is not part of a purchase"),
+        ("buy ann 1 quantity two -> order 1", "'two' is not a number that fits here"),
+        ("buy ann 1 quantity -1 -> order 1", "'-1' is not a number that fits here"),
         ("buy ann 1 -> sold-uot", "'sold-uot' is not an answer"),
-        (
-            "buy ann 1 -> sold-out left 1",
-            "'sold-out' says nothing about 'left'",
-        ),
+        ("buy ann 1 -> sold-out left 1", "'sold-out' says nothing about 'left'"),
         ("buy ann 1 -> order 1 twice", "'twice' is not expected here"),
         ("buy ann 1 -> replay it", "'it' is nothing that can be replayed"),
         ("buy ann 1 ->", "an answer is missing at the end of the line"),
         ("cancel 1", "'order' was due, but '1' came"),
-        (
-            "product 1 stock 5 colour red",
-            "'colour' is nothing that a product has",
-        ),
-        (
-            "product 1 stock 5 from noon",
-            "'noon' is not a time like 10:00:00",
-        ),
-        (
-            "product 1 stock 5 from 24:00:00",
-            "'24:00:00' is not a time like 10:00:00",
-        ),
+        ("product 1 stock 5 colour red", "'colour' is nothing that a product has"),
+        ("product 1 stock 5 from noon", "'noon' is not a time like 10:00:00"),
+        ("product 1 stock 5 from 24:00:00", "'24:00:00' is not a time like 10:00:00"),
         ("stock 1", "which figures has the stock?"),
         ("stock 1 lost 0", "'lost' is not a figure of a stock"),
-        (
-            "stock 1 sold 0 -> ok",
-            "'stock' asks for nothing, so nothing can follow '->'",
-        ),
+        ("stock 1 sold 0 -> ok", "'stock' asks for nothing, so nothing can follow '->'"),
         ("order 1 is gone", "'gone' is not a state of an order"),
         ("at 09:59:59", "'09:59:59' is before the time of the line above"),
         ("at +5h", "'+5h' is not a step like +5s"),

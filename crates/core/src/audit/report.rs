@@ -179,9 +179,7 @@ impl Report {
 
     /// How often anything was found wrong.
     pub fn findings_total(&self) -> u64 {
-        self.counts
-            .iter()
-            .fold(0, |total, count| total.saturating_add(*count))
+        self.counts.iter().fold(0, |total, count| total.saturating_add(*count))
     }
 
     /// How often this invariant did not hold.
@@ -213,11 +211,7 @@ impl Findings {
         };
         *count = count.saturating_add(1);
         if *count <= Report::FINDINGS_PER_INVARIANT_MAX {
-            self.list.push(Finding {
-                invariant,
-                seq: self.seq,
-                detail: detail(),
-            });
+            self.list.push(Finding { invariant, seq: self.seq, detail: detail() });
         }
     }
 

@@ -85,25 +85,16 @@ impl Generator {
         }
         match kind {
             0..60 => self.purchase(&mut numbers),
-            60..70 => Command::Cancel {
-                order: self.order(&mut numbers),
-                reason: "asked for".into(),
-            },
-            70..77 => Command::Fail {
-                order: self.order(&mut numbers),
-                reason: "the ledger cannot take it".into(),
-            },
+            60..70 => Command::Cancel { order: self.order(&mut numbers), reason: "asked for".into() },
+            70..77 => {
+                Command::Fail { order: self.order(&mut numbers), reason: "the ledger cannot take it".into() }
+            }
             77..85 => Command::AdjustStock(adjustment(&mut numbers)),
-            85..91 => Command::ChangeProduct {
-                product: product(&mut numbers),
-                change: self.change(&mut numbers),
-            },
-            91..93 => Command::Pause {
-                product: product(&mut numbers),
-            },
-            93..98 => Command::Resume {
-                product: product(&mut numbers),
-            },
+            85..91 => {
+                Command::ChangeProduct { product: product(&mut numbers), change: self.change(&mut numbers) }
+            }
+            91..93 => Command::Pause { product: product(&mut numbers) },
+            93..98 => Command::Resume { product: product(&mut numbers) },
             _ => self.create(&mut numbers),
         }
     }
@@ -129,9 +120,7 @@ impl Generator {
         }
         let back = usize::from(numbers.below(40)) + 1;
         let index = self.orders.len().checked_sub(back);
-        index
-            .and_then(|index| self.orders.get(index).copied())
-            .unwrap_or(nobodys)
+        index.and_then(|index| self.orders.get(index).copied()).unwrap_or(nobodys)
     }
 
     fn create(&mut self, numbers: &mut Numbers<'_>) -> Command {
@@ -142,11 +131,7 @@ impl Generator {
             id: (!is_numbered).then(|| product(numbers)),
             name: "Lamp".into(),
             price: price(stock),
-            stock: if numbers.once_in(6) {
-                STOCK_UNITS_MAX + 1
-            } else {
-                stock
-            },
+            stock: if numbers.once_in(6) { STOCK_UNITS_MAX + 1 } else { stock },
             window: self.window(numbers),
             limit_per_customer: (stock % 2 == 1).then_some(4),
             max_per_order: 3,
@@ -194,12 +179,7 @@ fn adjustment(numbers: &mut Numbers<'_>) -> StockAdjustment {
         17 => -100 * units,
         _ => too_many,
     };
-    StockAdjustment {
-        product,
-        delta,
-        reason: "count".into(),
-        key,
-    }
+    StockAdjustment { product, delta, reason: "count".into(), key }
 }
 
 /// Products 1 to 5; the last are seldom named and late on sale.

@@ -68,16 +68,10 @@ proptest! {
 #[test]
 fn an_id_that_does_not_fit_says_why() {
     assert_eq!(ProductId::parse(""), Err(IdError::Empty));
-    assert_eq!(
-        ProductId::parse(&"x".repeat(40)),
-        Err(IdError::TooLong { bytes_max: 39 })
-    );
+    assert_eq!(ProductId::parse(&"x".repeat(40)), Err(IdError::TooLong { bytes_max: 39 }));
     let slash = ProductId::parse("a/b").expect_err("a slash");
     assert!(matches!(slash, IdError::BadCharacter { character: '/', .. }));
-    assert_eq!(
-        slash.to_string(),
-        "must not contain '/'; allowed are letters, digits, '.', '_' and '-'"
-    );
+    assert_eq!(slash.to_string(), "must not contain '/'; allowed are letters, digits, '.', '_' and '-'");
     // Bytes count, not characters: 64 of two bytes fit a customer id, 65 do not.
     assert!(CustomerId::parse(&"é".repeat(64)).is_ok());
     let too_long = CustomerId::parse(&"é".repeat(65));

@@ -59,10 +59,7 @@ fn a_million_random_commands_keep_every_promise() {
     assert_eq!(coverage.values().sum::<u64>(), STREAMS * COMMANDS_PER_STREAM);
     for name in expected_coverage() {
         let count = coverage.get(name).copied().unwrap_or(0);
-        assert!(
-            count >= 100,
-            "{name} was hit only {count} times: the test shows too little"
-        );
+        assert!(count >= 100, "{name} was hit only {count} times: the test shows too little");
     }
 }
 
@@ -83,5 +80,18 @@ proptest! {
                 shop.rebuild_follower();
             }
         }
+    }
+
+    /// Nothing sticks: whatever happened before, the units that are available can all be bought.
+    #[test]
+    fn if_enough_buyers_ask_everything_is_sold(
+        rolls in prop::collection::vec(any::<generator::Roll>(), 1..120),
+    ) {
+        let mut shop = Shop::default();
+        for roll in &rolls {
+            shop.play(roll);
+        }
+        shop.sell_out();
+        shop.assert_agreement();
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use yoink_core::audit::Audit;
 use yoink_core::{
-    Command, Decision, Event, Fact, Inventory, OrderId, OrderState, ProductId, Purchase, Rejection, Replay,
-    STOCK_UNITS_MAX, Timestamp, Window,
+    Command, CustomerId, Decision, Event, Fact, Inventory, OrderId, OrderState, ProductChange, ProductId,
+    Purchase, Rejection, Replay, STOCK_UNITS_MAX, Timestamp, Window,
 };
 
 use crate::generator::{Generator, Roll};
@@ -40,11 +40,7 @@ impl Shop {
         let now = self.generator.now;
         let decision = self.inventory.decide(now, &command);
         assert_eq!(decision, self.inventory.decide(now, &command), "decided twice");
-        assert_eq!(
-            decision,
-            self.follower.decide(now, &command),
-            "the follower differs"
-        );
+        assert_eq!(decision, self.follower.decide(now, &command), "the follower differs");
         let seq = self.inventory.last_seq();
         match decision {
             Decision::Accept(event) => self.accept(&command, event),
@@ -70,20 +66,13 @@ impl Shop {
         *self.coverage.entry(fact_name(&event.fact)).or_default() += 1;
         if let (Fact::OrderAccepted(accepted), Command::Purchase(asked)) = (&event.fact, command) {
             assert_eq!((accepted.order, accepted.product), (asked.order, asked.product));
-            assert_eq!(
-                (&accepted.customer, accepted.quantity),
-                (&asked.customer, asked.quantity)
-            );
+            assert_eq!((&accepted.customer, accepted.quantity), (&asked.customer, asked.quantity));
             assert_eq!(accepted.key, asked.key);
             self.generator.orders.push(accepted.order);
             if let Some(of_key) = of_key(asked) {
                 let before = self.accepted_by_key.insert(
                     of_key,
-                    Accepted {
-                        order: asked.order,
-                        product: asked.product,
-                        quantity: asked.quantity,
-                    },
+                    Accepted { order: asked.order, product: asked.product, quantity: asked.quantity },
                 );
                 assert_eq!(before, None, "a key was accepted twice");
             }
@@ -95,19 +84,12 @@ impl Shop {
         match (command, replay) {
             (Command::Purchase(asked), Replay::Order(order)) => {
                 let original = of_key(asked).and_then(|of_key| self.accepted_by_key.get(&of_key));
-                let expected = Accepted {
-                    order: *order,
-                    product: asked.product,
-                    quantity: asked.quantity,
-                };
+                let expected = Accepted { order: *order, product: asked.product, quantity: asked.quantity };
                 assert_eq!(original, Some(&expected), "{command:?}");
             }
             (Command::Cancel { order, .. } | Command::Fail { order, .. }, Replay::Order(replayed)) => {
                 assert_eq!(order, replayed);
-                assert_ne!(
-                    self.inventory.order(*order).map(|o| o.state),
-                    Some(OrderState::Live)
-                );
+                assert_ne!(self.inventory.order(*order).map(|o| o.state), Some(OrderState::Live));
             }
             (Command::AdjustStock(asked), Replay::Adjustment(record)) => {
                 let original = &self.log[usize::try_from(record.seq).expect("a short log") - 1].fact;
@@ -178,12 +160,12 @@ impl Shop {
         };
         let details = &product.details;
         match rejection {
-            Rejection::KeyReused { original } => of_key(asked)
-                .and_then(|of_key| self.accepted_by_key.get(&of_key))
-                .is_some_and(|before| {
+            Rejection::KeyReused { original } => {
+                of_key(asked).and_then(|of_key| self.accepted_by_key.get(&of_key)).is_some_and(|before| {
                     Some(before.order) == *original
                         && (before.product != asked.product || before.quantity != asked.quantity)
-                }),
+                })
+            }
             Rejection::QuantityAboveMax { max_per_order } => {
                 *max_per_order == details.max_per_order && asked.quantity > *max_per_order
             }
@@ -192,11 +174,7 @@ impl Shop {
             }
             Rejection::SaleEnded { ends_at } => details.window.ends_at == Some(*ends_at) && now >= *ends_at,
             Rejection::SalePaused => product.paused,
-            Rejection::LimitReached {
-                limit,
-                used,
-                existing,
-            } => {
+            Rejection::LimitReached { limit, used, existing } => {
                 let live: Vec<_> = self
                     .inventory
                     .orders_of(asked.customer.as_str())
@@ -247,6 +225,44 @@ impl Shop {
         assert_equal(&self.inventory, &self.follower);
     }
 
+    /// Opens every sale, and sends new buyers until each is told that there is nothing left.
+    pub fn sell_out(&mut self) {
+        let now = self.generator.now;
+        let products: Vec<_> = self.inventory.products().map(|p| (p.id, p.figures().available)).collect();
+        let few = products.into_iter().filter(|(_, available)| *available < 10_000);
+        for (product, available) in few {
+            let open = ProductChange {
+                starts_at: Some(None),
+                ends_at: Some(None),
+                limit_per_customer: Some(Some(1)),
+                ..ProductChange::default()
+            };
+            for command in [Command::ChangeProduct { product, change: open }, Command::Resume { product }] {
+                if let Decision::Accept(event) = self.inventory.decide(now, &command) {
+                    self.accept(&command, event);
+                }
+            }
+            for buyer in 0..=available {
+                let command = Command::Purchase(Purchase {
+                    order: OrderId(((1_u128 + self.log.len() as u128) << 64).to_be_bytes()),
+                    customer: CustomerId::parse(&format!("late-{buyer}")).expect("a customer id"),
+                    product,
+                    quantity: 1,
+                    key: None,
+                });
+                match self.inventory.decide(now, &command) {
+                    Decision::Accept(event) => self.accept(&command, event),
+                    other => {
+                        assert_eq!(buyer, available, "{other:?}");
+                        assert_eq!(other, Decision::Refuse(Rejection::SoldOut { available: 0 }));
+                    }
+                }
+            }
+            let figures = self.inventory.product(&product).expect("the product").figures();
+            assert_eq!((figures.available, figures.sold + figures.withheld), (0, figures.stocked));
+        }
+    }
+
     /// Takes the follower apart and puts it together again; it must go on as before.
     pub fn rebuild_follower(&mut self) {
         self.follower = rebuilt(&self.follower);
@@ -261,18 +277,13 @@ pub fn rebuilt(inventory: &Inventory) -> Inventory {
     for part in inventory.parts() {
         rebuilt.insert_part(part).expect("a part of a sound inventory");
     }
-    rebuilt
-        .finish_parts(inventory.last_seq(), inventory.last_at())
-        .expect("the parts add up");
+    rebuilt.finish_parts(inventory.last_seq(), inventory.last_at()).expect("the parts add up");
     rebuilt
 }
 
 /// Whatever can be read of both is the same.
 pub fn assert_equal(left: &Inventory, right: &Inventory) {
-    assert_eq!(
-        (left.last_seq(), left.last_at()),
-        (right.last_seq(), right.last_at())
-    );
+    assert_eq!((left.last_seq(), left.last_at()), (right.last_seq(), right.last_at()));
     assert!(left.products().eq(right.products()));
     assert!(left.orders_after(0).eq(right.orders_after(0)));
     assert!(left.customers().eq(right.customers()));
@@ -331,8 +342,6 @@ pub fn expected_coverage() -> impl Iterator<Item = &'static str> {
         "Replay::Product",
     ];
     // No command can break the law of conservation.
-    let rejections = Rejection::NAMES
-        .into_iter()
-        .filter(|name| *name != "conservation-broken");
+    let rejections = Rejection::NAMES.into_iter().filter(|name| *name != "conservation-broken");
     rejections.chain(others)
 }

@@ -85,14 +85,10 @@ fn command(play: &Move, number: usize, purchases: usize) -> Command {
             quantity: *quantity,
             key: None,
         }),
-        Move::Cancel(order) => Command::Cancel {
-            order: order_id(order % purchases.max(1)),
-            reason: reason(),
-        },
-        Move::Fail(order) => Command::Fail {
-            order: order_id(order % purchases.max(1)),
-            reason: reason(),
-        },
+        Move::Cancel(order) => {
+            Command::Cancel { order: order_id(order % purchases.max(1)), reason: reason() }
+        }
+        Move::Fail(order) => Command::Fail { order: order_id(order % purchases.max(1)), reason: reason() },
         Move::Adjust(delta) => Command::AdjustStock(StockAdjustment {
             product: product_id(),
             delta: *delta,
@@ -106,10 +102,7 @@ fn product(stock: u64) -> Command {
     Command::CreateProduct(NewProduct {
         id: Some(product_id()),
         name: "Lamp".into(),
-        price: Money {
-            amount: 500,
-            currency: Currency::parse("EUR").expect("a currency"),
-        },
+        price: Money { amount: 500, currency: Currency::parse("EUR").expect("a currency") },
         stock,
         window: Window::default(),
         limit_per_customer: None,

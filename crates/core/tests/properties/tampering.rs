@@ -29,10 +29,7 @@ fn audited(log: &[Event]) -> Report {
 
 /// Puts `fact` behind the event at `index` and numbers the rest anew, as somebody would who knows the format.
 fn insert(log: &mut Vec<Event>, index: usize, fact: Fact) {
-    let event = Event {
-        fact,
-        ..log[index].clone()
-    };
+    let event = Event { fact, ..log[index].clone() };
     log.insert(index + 1, event);
     for (seq, event) in (1..).zip(log) {
         event.seq = seq;
@@ -72,16 +69,10 @@ fn assert_audited(tamper: impl Fn(&mut Vec<Event>, &mut Random) -> Option<()>) {
         assert!(audited(&shop.log).is_clean());
         if tamper(&mut shop.log, &mut random).is_some() {
             tampered += 1;
-            assert!(
-                !audited(&shop.log).is_clean(),
-                "the audit let a tampered log pass"
-            );
+            assert!(!audited(&shop.log).is_clean(), "the audit let a tampered log pass");
         }
     }
-    assert!(
-        tampered >= LOGS / 2,
-        "only {tampered} logs could be tampered with"
-    );
+    assert!(tampered >= LOGS / 2, "only {tampered} logs could be tampered with");
 }
 
 fn accepted(fact: &Fact) -> Option<&OrderAccepted> {
@@ -147,13 +138,8 @@ fn an_order_that_is_there_twice_under_new_numbers_is_noticed() {
 #[test]
 fn a_second_order_under_a_key_is_noticed() {
     assert_noticed(|log, random| {
-        let index = pick(log, random, |fact| {
-            accepted(fact).is_some_and(|order| order.key.is_some())
-        })?;
-        let another = OrderAccepted {
-            order: OrderId([0xee; 16]),
-            ..accepted(&log[index].fact)?.clone()
-        };
+        let index = pick(log, random, |fact| accepted(fact).is_some_and(|order| order.key.is_some()))?;
+        let another = OrderAccepted { order: OrderId([0xee; 16]), ..accepted(&log[index].fact)?.clone() };
         insert(log, index, Fact::OrderAccepted(another));
         Some(())
     });
@@ -177,10 +163,7 @@ fn units_that_come_back_twice_are_noticed() {
 #[test]
 fn units_that_come_back_for_nobodys_order_are_noticed() {
     assert_noticed(|log, random| {
-        let fact = Fact::OrderCancelled {
-            order: OrderId([0xee; 16]),
-            reason: "made up".into(),
-        };
+        let fact = Fact::OrderCancelled { order: OrderId([0xee; 16]), reason: "made up".into() };
         insert(log, random.below(log.len()), fact);
         Some(())
     });
@@ -213,10 +196,7 @@ fn more_units_withdrawn_than_there_are_is_noticed() {
         let Fact::StockAdjusted(made) = &log[index].fact else {
             return None;
         };
-        let more = StockAdjustment {
-            delta: -2_000_000_000,
-            ..made.clone()
-        };
+        let more = StockAdjustment { delta: -2_000_000_000, ..made.clone() };
         log[index].fact = Fact::StockAdjusted(more);
         Some(())
     });
@@ -234,11 +214,7 @@ fn an_event_older_than_the_one_before_it_is_noticed() {
 #[test]
 fn a_stock_adjustment_that_is_there_twice_under_new_numbers_is_noticed_by_the_audit() {
     assert_audited(|log, random| {
-        let index = pick(
-            log,
-            random,
-            |fact| matches!(fact, Fact::StockAdjusted(made) if made.delta > 0),
-        )?;
+        let index = pick(log, random, |fact| matches!(fact, Fact::StockAdjusted(made) if made.delta > 0))?;
         let again = log[index].fact.clone();
         insert(log, index, again);
         Some(())
@@ -254,10 +230,7 @@ fn an_order_of_no_units_is_noticed_by_the_audit() {
 fn a_price_that_was_changed_afterwards_is_noticed_by_the_audit() {
     assert_audited(|log, random| {
         change_order(log, random, |order| {
-            order.unit_price = Money {
-                amount: order.unit_price.amount - 1,
-                ..order.unit_price
-            };
+            order.unit_price = Money { amount: order.unit_price.amount - 1, ..order.unit_price };
         })
     });
 }

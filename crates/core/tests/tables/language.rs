@@ -36,22 +36,11 @@ pub enum Step {
     /// Somebody asks for something and is told something.
     Ask { ask: Ask, expected: Outcome },
     /// The units of a product; figures that are left out may be anything.
-    StockIs {
-        product: String,
-        figures: Vec<(String, u64)>,
-    },
+    StockIs { product: String, figures: Vec<(String, u64)> },
     /// The state of an order (`live`, `cancelled`, `failed`) and, if given, its price.
-    OrderIs {
-        order: u32,
-        state: String,
-        price: Option<Price>,
-    },
+    OrderIs { order: u32, state: String, price: Option<Price> },
     /// Units of live orders.
-    CustomerHas {
-        customer: String,
-        units: u32,
-        product: String,
-    },
+    CustomerHas { customer: String, units: u32, product: String },
 }
 
 #[derive(Clone, Debug)]
@@ -122,10 +111,7 @@ pub enum Outcome {
     /// A product got this id.
     Product(String),
     /// No, with what is said beside it.
-    Refused {
-        name: &'static str,
-        details: Vec<(&'static str, Detail)>,
-    },
+    Refused { name: &'static str, details: Vec<(&'static str, Detail)> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,14 +140,7 @@ pub const REFUSALS: [(&str, &[(&str, Kind)]); 15] = [
     ("sale-not-started", &[("starts", Kind::Time)]),
     ("sale-ended", &[("ends", Kind::Time)]),
     ("sale-paused", &[]),
-    (
-        "limit-reached",
-        &[
-            ("limit", Kind::Number),
-            ("used", Kind::Number),
-            ("existing", Kind::Orders),
-        ],
-    ),
+    ("limit-reached", &[("limit", Kind::Number), ("used", Kind::Number), ("existing", Kind::Orders)]),
     ("sold-out", &[("available", Kind::Number)]),
     ("order-failed", &[]),
     ("below-committed", &[("available", Kind::Number)]),
@@ -178,10 +157,7 @@ impl Outcome {
         match (self, actual) {
             (
                 Self::Refused { name, details },
-                Self::Refused {
-                    name: actual_name,
-                    details: actual_details,
-                },
+                Self::Refused { name: actual_name, details: actual_details },
             ) => name == actual_name && details.iter().all(|detail| actual_details.contains(detail)),
             _ => self == actual,
         }
@@ -197,26 +173,17 @@ pub struct Mistake {
 
 /// Reads a table: cases, each on a fresh shop. Lines before the first `case` are a case named like the file.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Case>, Mistake> {
-    let mut cases = vec![Case {
-        title: file.to_owned(),
-        lines: Vec::new(),
-    }];
+    let mut cases = vec![Case { title: file.to_owned(), lines: Vec::new() }];
     let mut now_us = CASE_START_US;
     for (index, line) in text.lines().enumerate() {
-        let place = Place {
-            file: file.to_owned(),
-            line: index + 1,
-        };
+        let place = Place { file: file.to_owned(), line: index + 1 };
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;
         }
         if let Some(title) = line.strip_prefix("case ") {
             now_us = CASE_START_US;
-            cases.push(Case {
-                title: title.to_owned(),
-                lines: Vec::new(),
-            });
+            cases.push(Case { title: title.to_owned(), lines: Vec::new() });
             continue;
         }
         let step = match parse_step(line, now_us) {
@@ -232,14 +199,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Case>, Mistake> {
     }
     cases.retain(|case| !case.lines.is_empty());
     if cases.is_empty() {
-        let place = Place {
-            file: file.to_owned(),
-            line: 1,
-        };
-        return Err(Mistake {
-            place,
-            message: "the table has no steps".to_owned(),
-        });
+        let place = Place { file: file.to_owned(), line: 1 };
+        return Err(Mistake { place, message: "the table has no steps".to_owned() });
     }
     Ok(cases)
 }
@@ -249,14 +210,10 @@ fn parse_step(line: &str, now_us: i64) -> Result<Step, String> {
         Some((left, right)) => (left, Some(right)),
         None => (line, None),
     };
-    let mut words = Words {
-        rest: left.split_whitespace().collect::<Vec<_>>().into_iter(),
-    };
+    let mut words = Words { rest: left.split_whitespace().collect::<Vec<_>>().into_iter() };
     let verb = words.word("a verb")?;
     let statement = match verb {
-        "at" => Some(Step::At {
-            now_us: later(words.word("a time")?, now_us)?,
-        }),
+        "at" => Some(Step::At { now_us: later(words.word("a time")?, now_us)? }),
         "stock" => Some(parse_stock(&mut words)?),
         "order" => Some(parse_order(&mut words)?),
         "customer" => Some(parse_customer(&mut words)?),
@@ -282,42 +239,23 @@ fn parse_step(line: &str, now_us: i64) -> Result<Step, String> {
 fn parse_ask(verb: &str, words: &mut Words<'_>) -> Result<Ask, String> {
     match verb {
         "buy" => parse_buy(words),
-        "cancel" => Ok(Ask::Cancel {
-            order: words.labelled("order")?,
-        }),
-        "fail" => Ok(Ask::Fail {
-            order: words.labelled("order")?,
-        }),
+        "cancel" => Ok(Ask::Cancel { order: words.labelled("order")? }),
+        "fail" => Ok(Ask::Fail { order: words.labelled("order")? }),
         "product" => {
             let id = Some(words.text("a product")?).filter(|id| id != "new");
             let stock = words.labelled("stock")?;
-            Ok(Ask::Product {
-                id,
-                stock,
-                terms: parse_terms(words)?,
-            })
+            Ok(Ask::Product { id, stock, terms: parse_terms(words)? })
         }
-        "change" => Ok(Ask::Change {
-            product: words.text("a product")?,
-            terms: parse_terms(words)?,
-        }),
+        "change" => Ok(Ask::Change { product: words.text("a product")?, terms: parse_terms(words)? }),
         "restock" | "withdraw" => {
             let product = words.text("a product")?;
             let units: i64 = words.labelled("units")?;
             words.keyword("key")?;
             let delta = if verb == "restock" { units } else { -units };
-            Ok(Ask::Adjust {
-                product,
-                delta,
-                key: words.text("a key")?,
-            })
+            Ok(Ask::Adjust { product, delta, key: words.text("a key")? })
         }
-        "pause" => Ok(Ask::Pause {
-            product: words.text("a product")?,
-        }),
-        "resume" => Ok(Ask::Resume {
-            product: words.text("a product")?,
-        }),
+        "pause" => Ok(Ask::Pause { product: words.text("a product")? }),
+        "resume" => Ok(Ask::Resume { product: words.text("a product")? }),
         _ => Err(format!("'{verb}' is not a word that a line can begin with")),
     }
 }
@@ -332,12 +270,7 @@ fn parse_buy(words: &mut Words<'_>) -> Result<Ask, String> {
             _ => return Err(format!("'{word}' is not part of a purchase")),
         }
     }
-    Ok(Ask::Buy {
-        customer,
-        product,
-        quantity,
-        key,
-    })
+    Ok(Ask::Buy { customer, product, quantity, key })
 }
 
 fn parse_terms(words: &mut Words<'_>) -> Result<Terms, String> {
@@ -389,17 +322,11 @@ fn parse_customer(words: &mut Words<'_>) -> Result<Step, String> {
     let customer = words.text("a customer")?;
     let units = words.labelled("has")?;
     words.keyword("of")?;
-    Ok(Step::CustomerHas {
-        customer,
-        units,
-        product: words.text("a product")?,
-    })
+    Ok(Step::CustomerHas { customer, units, product: words.text("a product")? })
 }
 
 fn parse_outcome(text: &str) -> Result<Outcome, String> {
-    let mut words = Words {
-        rest: text.split_whitespace().collect::<Vec<_>>().into_iter(),
-    };
+    let mut words = Words { rest: text.split_whitespace().collect::<Vec<_>>().into_iter() };
     let outcome = match words.word("an answer")? {
         "ok" => Outcome::Done,
         "order" => Outcome::Order(words.number("an order")?),
@@ -443,9 +370,7 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn word(&mut self, what: &str) -> Result<&'a str, String> {
-        self.rest
-            .next()
-            .ok_or_else(|| format!("{what} is missing at the end of the line"))
+        self.rest.next().ok_or_else(|| format!("{what} is missing at the end of the line"))
     }
 
     fn text(&mut self, what: &str) -> Result<String, String> {
@@ -476,10 +401,7 @@ impl<'a> Words<'a> {
     }
 
     fn price(&mut self) -> Result<Price, String> {
-        Ok(Price {
-            amount: self.number("a price")?,
-            currency: self.text("a currency")?,
-        })
+        Ok(Price { amount: self.number("a price")?, currency: self.text("a currency")? })
     }
 
     fn end(&mut self) -> Result<(), String> {
@@ -491,8 +413,7 @@ impl<'a> Words<'a> {
 }
 
 fn whole_number<N: std::str::FromStr>(word: &str) -> Result<N, String> {
-    word.parse()
-        .map_err(|_| format!("'{word}' is not a number that fits here"))
+    word.parse().map_err(|_| format!("'{word}' is not a number that fits here"))
 }
 
 /// `10:00:00`, or `10:00:00.000001`.
@@ -504,11 +425,8 @@ fn clock_time(word: &str) -> Result<i64, String> {
         return Err(not_a_time());
     };
     let is_fraction = fraction.len() <= 6 && fraction.bytes().all(|byte| byte.is_ascii_digit());
-    let micros: i64 = format!("{fraction:0<6}")
-        .parse()
-        .ok()
-        .filter(|_| is_fraction)
-        .ok_or_else(not_a_time)?;
+    let micros: i64 =
+        format!("{fraction:0<6}").parse().ok().filter(|_| is_fraction).ok_or_else(not_a_time)?;
     Ok(DAY_START_US + ((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
 }
 
@@ -554,9 +472,7 @@ impl fmt::Display for Outcome {
             Self::Product(id) => write!(f, "product {id}"),
             Self::Refused { name, details } => {
                 f.write_str(name)?;
-                details
-                    .iter()
-                    .try_for_each(|(label, detail)| write!(f, " {label} {detail}"))
+                details.iter().try_for_each(|(label, detail)| write!(f, " {label} {detail}"))
             }
         }
     }
