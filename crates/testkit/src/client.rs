@@ -43,12 +43,7 @@ impl Client {
     /// A client of the server at `address`, without a key, with a time limit of 30 s per read or write.
     #[must_use]
     pub fn new(address: SocketAddr) -> Client {
-        Client {
-            address,
-            key: None,
-            timeout: Duration::from_secs(30),
-            connection: None,
-        }
+        Client { address, key: None, timeout: Duration::from_secs(30), connection: None }
     }
 
     /// Sends `Authorization: Bearer key` with every request.
@@ -118,10 +113,7 @@ impl Client {
                 }
                 Ok(response)
             }
-            Err(source) => Err(ClientError::Unknown {
-                request: line,
-                source,
-            }),
+            Err(source) => Err(ClientError::Unknown { request: line, source }),
         }
     }
 

@@ -23,10 +23,7 @@ impl Response {
     /// The first header of that name, written in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as text; what is not UTF-8 shows as replacement characters.
@@ -43,8 +40,7 @@ impl Response {
 
     /// Whether the server will close the connection after this answer.
     pub(crate) fn closes(&self) -> bool {
-        self.header("connection")
-            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+        self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 
@@ -77,23 +73,14 @@ pub(crate) fn read_response(stream: &mut impl BufRead, method: &str) -> io::Resu
         status = read_status(stream)?;
         headers = read_headers(stream)?;
     }
-    let mut response = Response {
-        status,
-        headers,
-        body: Vec::new(),
-    };
+    let mut response = Response { status, headers, body: Vec::new() };
     if method == "HEAD" || status == 204 || status == 304 {
         return Ok(response);
     }
-    response.body = if response
-        .header("transfer-encoding")
-        .is_some_and(|value| value.contains("chunked"))
-    {
+    response.body = if response.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
         read_chunks(stream)?
     } else if let Some(length) = response.header("content-length") {
-        let length = length
-            .parse()
-            .map_err(|_| damaged("content-length is not a number"))?;
+        let length = length.parse().map_err(|_| damaged("content-length is not a number"))?;
         read_exactly(stream, length)?
     } else {
         let mut body = Vec::new();
@@ -105,12 +92,8 @@ pub(crate) fn read_response(stream: &mut impl BufRead, method: &str) -> io::Resu
 
 fn read_status(stream: &mut impl BufRead) -> io::Result<u16> {
     let line = read_line(stream)?;
-    let status = line
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.split(' ').nth(1));
-    status
-        .and_then(|status| status.parse().ok())
-        .ok_or_else(|| damaged("no HTTP/1 status line"))
+    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
+    status.and_then(|status| status.parse().ok()).ok_or_else(|| damaged("no HTTP/1 status line"))
 }
 
 fn read_headers(stream: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
@@ -120,9 +103,7 @@ fn read_headers(stream: &mut impl BufRead) -> io::Result<Vec<(String, String)>> 
         if line.is_empty() {
             return Ok(headers);
         }
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| damaged("a header has no colon"))?;
+        let (name, value) = line.split_once(':').ok_or_else(|| damaged("a header has no colon"))?;
         headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
 }
@@ -130,16 +111,10 @@ fn read_headers(stream: &mut impl BufRead) -> io::Result<Vec<(String, String)>> 
 fn read_line(stream: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     if stream.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)? == 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the connection ended before the answer",
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the answer"));
     }
     if !line.ends_with('\n') {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the connection ended inside the answer",
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended inside the answer"));
     }
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -187,10 +162,7 @@ mod tests {
     fn an_answer_with_a_length_is_read_to_its_end_and_no_further() {
         let mut bytes = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\nX: a\r\n\r\n{}HTTP".as_slice();
         let response = read_response(&mut bytes, "POST").unwrap();
-        assert_eq!(
-            (response.status, response.text().as_str(), response.header("x")),
-            (202, "{}", Some("a"))
-        );
+        assert_eq!((response.status, response.text().as_str(), response.header("x")), (202, "{}", Some("a")));
         assert_eq!(bytes, b"HTTP");
     }
 

@@ -127,26 +127,8 @@ impl Yoink {
     /// [`StartError`] with everything that the process wrote.
     pub fn start(self) -> Result<YoinkProcess, StartError> {
         let mut process = self.spawn()?;
-        let (limit, begun) = (self.ready_within, Instant::now());
-        let until = begun + limit;
-        while Instant::now() < until {
-            if let Some(status) = process.exit_status() {
-                process.join_readers();
-                return Err(StartError::Ended {
-                    status,
-                    output: process.output(),
-                });
-            }
-            if process.is_ready() {
-                process.ready_after = begun.elapsed();
-                return Ok(process);
-            }
-        }
-        process.kill9();
-        Err(StartError::NotReady {
-            waited_ms: limit.as_millis(),
-            output: process.output(),
-        })
+        process.wait_ready(self.ready_within)?;
+        Ok(process)
     }
 
     /// Starts the process and does not wait for anything.
@@ -154,10 +136,7 @@ impl Yoink {
     /// # Errors
     /// [`StartError::Spawn`] only.
     pub fn spawn(&self) -> Result<YoinkProcess, StartError> {
-        let spawn_error = |source| StartError::Spawn {
-            binary: self.binary.clone(),
-            source,
-        };
+        let spawn_error = |source| StartError::Spawn { binary: self.binary.clone(), source };
         let own_folder = match self.data {
             None => Some(TempDir::new().map_err(spawn_error)?),
             Some(_) => None,
@@ -210,11 +189,7 @@ impl Yoink {
             command.env("YOINK_ADMIN_KEY", key);
         }
         command.envs(self.envs.iter().map(|(name, value)| (name, value)));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         command
     }
 }
@@ -245,8 +220,7 @@ impl YoinkProcess {
     /// Where it listens. Port 0 before it has said so.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -259,9 +233,7 @@ impl YoinkProcess {
     #[must_use]
     pub fn admin_key(&self) -> String {
         let from_file = || std::fs::read_to_string(self.data.join("admin.key")).unwrap_or_default();
-        self.admin_key
-            .clone()
-            .unwrap_or_else(|| from_file().trim().to_owned())
+        self.admin_key.clone().unwrap_or_else(|| from_file().trim().to_owned())
     }
 
     /// The data folder.
@@ -291,9 +263,7 @@ impl YoinkProcess {
     /// What it has written so far, both outputs in the order in which they arrived.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output
-            .lock()
-            .map_or_else(|poisoned| poisoned.into_inner().clone(), |output| output.clone())
+        self.output.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |output| output.clone())
     }
 
     /// Kills the process and all that it started with SIGKILL, and waits until it is gone.
@@ -322,6 +292,27 @@ impl YoinkProcess {
         if let (None, Some(pid)) = (self.status, pid_of(&self.child)) {
             kill_process(pid, signal).ok();
         }
+    }
+
+    /// Waits until the process says where it listens and `/readyz` answers 200. Kills it if that takes longer than
+    /// `limit`.
+    ///
+    /// # Errors
+    /// [`StartError`] with everything that the process wrote.
+    pub fn wait_ready(&mut self, limit: Duration) -> Result<(), StartError> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if let Some(status) = self.exit_status() {
+                self.join_readers();
+                return Err(StartError::Ended { status, output: self.output() });
+            }
+            if self.is_ready() {
+                self.ready_after = begun.elapsed();
+                return Ok(());
+            }
+        }
+        self.kill9();
+        Err(StartError::NotReady { waited_ms: limit.as_millis(), output: self.output() })
     }
 
     /// How the process ended, if it has.
@@ -360,9 +351,7 @@ impl YoinkProcess {
             }
             return false;
         };
-        let answer = Client::new(address)
-            .with_timeout(Duration::from_secs(2))
-            .get("/readyz");
+        let answer = Client::new(address).with_timeout(Duration::from_secs(2)).get("/readyz");
         let is_ready = answer.is_ok_and(|answer| answer.status == 200);
         if !is_ready {
             thread::sleep(POLL_EVERY);
@@ -436,41 +425,28 @@ mod tests {
     fn the_address_is_found_in_a_line_for_people() {
         let address = address_in("  listening on  http://127.0.0.1:3000  (local only)\n");
         assert_eq!(address, Some(SocketAddr::from(([127, 0, 0, 1], 3000))));
-        assert_eq!(
-            address_in("  curl http://127.0.0.1:81/v1"),
-            Some(SocketAddr::from(([127, 0, 0, 1], 81)))
-        );
+        assert_eq!(address_in("  curl http://127.0.0.1:81/v1"), Some(SocketAddr::from(([127, 0, 0, 1], 81))));
         assert_eq!(address_in("see https://example.org"), None);
     }
 
     #[test]
     fn a_process_that_ends_at_once_is_reported_with_its_words() {
-        let error = Yoink::new("/bin/sh")
-            .args(["-c", "echo no such luck >&2; exit 3"])
-            .start()
-            .unwrap_err();
+        let error = Yoink::new("/bin/sh").args(["-c", "echo no such luck >&2; exit 3"]).start().unwrap_err();
         let text = error.to_string();
-        assert!(
-            matches!(error, StartError::Ended { status, .. } if status.code() == Some(3)),
-            "{text}"
-        );
+        assert!(matches!(error, StartError::Ended { status, .. } if status.code() == Some(3)), "{text}");
         assert!(text.contains("no such luck"), "{text}");
     }
 
     #[test]
     fn a_process_that_never_becomes_ready_is_killed() {
-        let yoink = Yoink::new("/bin/sh")
-            .args(["-c", "exec sleep 60"])
-            .ready_within(Duration::from_millis(50));
+        let yoink =
+            Yoink::new("/bin/sh").args(["-c", "exec sleep 60"]).ready_within(Duration::from_millis(50));
         assert!(matches!(yoink.start().unwrap_err(), StartError::NotReady { .. }));
     }
 
     #[test]
     fn dropping_the_handle_ends_the_process_and_its_children() {
-        let process = Yoink::new("/bin/sh")
-            .args(["-c", "sleep 60 & wait"])
-            .spawn()
-            .unwrap();
+        let process = Yoink::new("/bin/sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
         let group = i32::try_from(process.pid()).ok().and_then(Pid::from_raw).unwrap();
         drop(process);
         // Children of the killed shell are reaped by somebody else a moment later, so ask until the group is empty.
@@ -483,10 +459,7 @@ mod tests {
 
     #[test]
     fn a_process_that_was_asked_to_end_says_how() {
-        let mut process = Yoink::new("/bin/sh")
-            .args(["-c", "exec sleep 60"])
-            .spawn()
-            .unwrap();
+        let mut process = Yoink::new("/bin/sh").args(["-c", "exec sleep 60"]).spawn().unwrap();
         process.terminate();
         let status = process.wait_exit(Duration::from_secs(10)).unwrap();
         assert_eq!(ended_by(status), "signal 15");

@@ -18,11 +18,7 @@ impl Watchdog {
     /// Watches over the process group `group`.
     pub(crate) fn over(group: u32) -> io::Result<Watchdog> {
         let mut shell = Command::new("/bin/sh")
-            .args([
-                "-c",
-                r#"read -r word || kill -KILL -- "-$1" 2>/dev/null"#,
-                "yoink-watchdog",
-            ])
+            .args(["-c", r#"read -r word || kill -KILL -- "-$1" 2>/dev/null"#, "yoink-watchdog"])
             .arg(group.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

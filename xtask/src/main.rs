@@ -1,0 +1,91 @@
+//! Project chores. `cargo xtask test` is everything that proves Yoink; `cargo xtask --help` lists the rest.
+
+mod bench;
+mod drill;
+mod say;
+mod schemathesis;
+mod setup;
+mod steps;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use say::say;
+
+#[derive(Debug, Parser)]
+#[command(about = "Chores of the Yoink project", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Install what the tests need on Debian, where it is missing
+    Setup,
+    /// Everything that proves it: style, lints, house rules, tests, drills, schemathesis
+    Test(test::TestArgs),
+    /// Setup, then test
+    Ci(test::TestArgs),
+    /// Check the house rules
+    Tidy,
+    /// Kill the server under load, again and again, and judge what is left
+    Drill(drill::DrillArgs),
+    /// Try the server against its OpenAPI document
+    Schemathesis,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().chore) {
+        Ok(code) => code,
+        Err(error) => {
+            say(format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<ExitCode> {
+    match chore {
+        Chore::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Chore::Test(args) => test::run(&args),
+        Chore::Ci(args) => {
+            setup::run()?;
+            test::run(&args)
+        }
+        Chore::Tidy => tidy::run().map(|counted| {
+            say(format!("tidy: {counted}"));
+            ExitCode::SUCCESS
+        }),
+        Chore::Drill(args) => drill::run(&args).map(|report| {
+            say(format!(
+                "drill: ok: {} kills, {} purchases compared, 0 findings",
+                report.kills, report.purchases
+            ));
+            ExitCode::SUCCESS
+        }),
+        Chore::Schemathesis => schemathesis::run().map(|counted| {
+            say(format!("schemathesis: ok: {counted}"));
+            ExitCode::SUCCESS
+        }),
+    }
+}
+
+/// The root of the workspace.
+fn root() -> Result<PathBuf> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map(PathBuf::from).context("xtask is not in a workspace")
+}
+
+/// Where cargo puts what it builds.
+fn target_folder() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => Ok(std::path::absolute(folder)?),
+        None => Ok(root()?.join("target")),
+    }
+}

@@ -1,0 +1,70 @@
+//! `cargo xtask schemathesis`: hundreds of requests made up from the OpenAPI document, none of which may be answered
+//! with 5xx or with something that the document does not say.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
+use yoink_testkit::Yoink;
+
+use crate::say::say;
+use crate::setup;
+use crate::steps::Counted;
+
+/// Requests made up for each operation.
+const EXAMPLES_MAX: &str = "60";
+
+/// Tries the release binary against its document.
+///
+/// # Errors
+/// A finding, or schemathesis is not installed.
+pub(crate) fn run() -> Result<String> {
+    let counted = run_counted()?;
+    Ok(format!("{} {}", counted.count, counted.words))
+}
+
+/// As [`run`], with the number of operations.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_counted() -> Result<Counted> {
+    let program = setup::schemathesis()?;
+    ensure!(program.exists(), "schemathesis is not installed; run `cargo xtask setup` first");
+    let binary = build()?;
+    let server = Yoink::new(binary).args(["serve", "--dev", "--log-level", "warn"]).start()?;
+    let mut client = server.client();
+    let price = json!({"amount": 100, "currency": "EUR"});
+    let product = json!({"id": "1", "name": "Tried", "price": price, "stock": 100_000});
+    let answer = client.post("/v1/admin/products", &product)?;
+    ensure!(answer.status == 201, "cannot open a product: {} {}", answer.status, answer.text());
+    let document = client.get("/openapi.json")?.json();
+    let operations = document.get("paths").and_then(|paths| paths.as_object()).map_or(0, |paths| {
+        paths.values().filter_map(|path| path.as_object()).map(serde_json::Map::len).sum()
+    });
+    say(format!("schemathesis: {operations} operations at {}", server.url()));
+    let status = Command::new(program)
+        .arg("run")
+        .arg(format!("{}/openapi.json", server.url()))
+        .args(["--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES_MAX])
+        .args(["--request-timeout", "10", "--seed", "1", "--suppress-health-check", "all"])
+        // A stream of events does not end by itself, and pausing delivery or selling would only make the rest say 503.
+        .args(["--exclude-path-regex", "(/stream|/pause)$"])
+        .args(["--header", &format!("Authorization: Bearer {}", server.admin_key())])
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run schemathesis")?;
+    if !status.success() {
+        bail!("schemathesis has findings, listed above; the server wrote:\n{}", server.output());
+    }
+    Ok(Counted { count: operations as u64, words: "operations tried".to_owned() })
+}
+
+fn build() -> Result<std::path::PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--package", "yoink-server"])
+        .current_dir(crate::root()?)
+        .status()?;
+    ensure!(status.success(), "cargo could not build yoink");
+    Ok(crate::target_folder()?.join("release/yoink"))
+}

@@ -1,0 +1,135 @@
+//! What the tests need beyond a Rust toolchain and a C compiler, installed where it is missing.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::say::say;
+
+/// The version that the schema tests were written with.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
+/// Programs, the Debian package of each, and what it is for.
+const PROGRAMS: [(&str, &str, &str); 4] = [
+    ("cc", "gcc libc6-dev", "building SQLite and the crypto library"),
+    ("strace", "strace", "failing system calls on purpose"),
+    ("wrk", "wrk", "a load generator that is not ours"),
+    ("python3", "python3", "schemathesis"),
+];
+
+/// Installs what is missing. Doing it again does nothing.
+///
+/// # Errors
+/// Something that is missing cannot be installed; the message says what to do by hand.
+pub(crate) fn run() -> Result<()> {
+    let mut missing = Vec::new();
+    for (program, packages, purpose) in PROGRAMS {
+        if is_there(program) {
+            say(format!("setup: {program} is there ({purpose})"));
+        } else {
+            say(format!("setup: {program} is missing ({purpose})"));
+            missing.extend(packages.split(' '));
+        }
+    }
+    if !can_make_environments() {
+        say("setup: python3-venv is missing (schemathesis)");
+        missing.extend(["python3-venv", "python3-pip"]);
+    }
+    if missing.is_empty() {
+        say("setup: nothing to install from Debian");
+    } else {
+        install(&missing)?;
+    }
+    install_schemathesis()
+}
+
+/// Where schemathesis is, once it is installed.
+pub(crate) fn schemathesis() -> Result<PathBuf> {
+    Ok(environment()?.join("bin/schemathesis"))
+}
+
+fn environment() -> Result<PathBuf> {
+    Ok(crate::target_folder()?.join("schemathesis"))
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn can_make_environments() -> bool {
+    succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"]))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    if !is_there("apt-get") {
+        bail!("this is not Debian: install what corresponds to `{by_hand}` by hand, then try again");
+    }
+    let prefix: &[&str] = match (is_root(), is_there("sudo")) {
+        (true, _) => &[],
+        (false, true) => &["sudo", "--non-interactive"],
+        (false, false) => bail!("run `{by_hand}` as root, then try again"),
+    };
+    let apt = |arguments: &[&str]| {
+        let words: Vec<_> =
+            prefix.iter().copied().chain(["apt-get"]).chain(arguments.iter().copied()).collect();
+        say(format!("setup: {}", words.join(" ")));
+        let (program, rest) = words.split_first().context("nothing to run")?;
+        let status = Command::new(program)
+            .args(rest)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .with_context(|| format!("cannot run {program}"))?;
+        anyhow::Ok(status.success())
+    };
+    let install: Vec<_> =
+        ["install", "--yes", "--no-install-recommends"].into_iter().chain(packages.iter().copied()).collect();
+    // A machine whose lists are fresh needs no update; one whose lists are old or gone does.
+    let is_installed = apt(&install)? || (apt(&["update"])? && apt(&install)?);
+    if !is_installed {
+        bail!("apt-get could not install {}; run `{by_hand}` and see why", packages.join(" "));
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}
+
+fn install_schemathesis() -> Result<()> {
+    let environment = environment()?;
+    let mark = environment.join("installed");
+    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == SCHEMATHESIS)
+        && schemathesis()?.exists()
+    {
+        say(format!("setup: {SCHEMATHESIS} is there"));
+        return Ok(());
+    }
+    say(format!("setup: installing {SCHEMATHESIS} into {}", environment.display()));
+    let made = Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&environment)
+        .stdin(Stdio::null())
+        .status();
+    if !made.context("cannot run python3")?.success() {
+        bail!("python3 cannot make an environment in {}", environment.display());
+    }
+    let installed = Command::new(environment.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS])
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run pip")?;
+    if !installed.success() {
+        bail!("pip could not install {SCHEMATHESIS}; is the Python package index reachable?");
+    }
+    std::fs::write(&mark, SCHEMATHESIS).with_context(|| format!("cannot write {}", mark.display()))
+}
