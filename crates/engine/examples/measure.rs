@@ -21,17 +21,12 @@ const IN_FLIGHT: usize = 1_000;
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().expect("usage: measure FOLDER ORDERS");
-    let orders: usize = arguments
-        .next()
-        .and_then(|orders| orders.parse().ok())
-        .expect("usage: measure FOLDER ORDERS");
+    let orders: usize =
+        arguments.next().and_then(|orders| orders.parse().ok()).expect("usage: measure FOLDER ORDERS");
     let folder = Path::new(&folder);
     let rss_before = rss_mib();
     let engine = Engine::open(Options::new(folder)).expect("the folder opens");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 
     let begun = Instant::now();
     let mut waits_us = runtime.block_on(buy_all(&engine, orders));
@@ -81,10 +76,7 @@ async fn buy_all(engine: &Engine, orders: usize) -> Vec<u32> {
         .create_product(NewProduct {
             id: Some(product),
             name: "Measured".into(),
-            price: Money {
-                amount: 19_999,
-                currency: Currency::parse("EUR").unwrap(),
-            },
+            price: Money { amount: 19_999, currency: Currency::parse("EUR").unwrap() },
             stock: STOCK_UNITS_MAX,
             window: Window::default(),
             limit_per_customer: Some(2),
@@ -113,10 +105,7 @@ async fn buy_all(engine: &Engine, orders: usize) -> Vec<u32> {
                                 ),
                             };
                             let asked = Instant::now();
-                            engine
-                                .purchase(request)
-                                .await
-                                .expect("there is enough for everybody");
+                            engine.purchase(request).await.expect("there is enough for everybody");
                             waits_us.push(u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX));
                         }
                         waits_us
@@ -152,10 +141,6 @@ fn bucket_quantile(histogram: &yoink_engine::HistogramFigures, quantile: f64) ->
 
 fn rss_mib() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: f64 = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse().ok())
-        .unwrap_or(0.0);
+    let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
     pages * 4096.0 / (1024.0 * 1024.0)
 }

@@ -78,6 +78,15 @@ pub struct Engine {
     lane: Option<Arc<Lane>>,
 }
 
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("state", &self.state())
+            .field("last_seq", &self.last_seq())
+            .finish_non_exhaustive()
+    }
+}
+
 struct Parts {
     shared: Arc<Shared>,
     clock: Clock,
@@ -338,8 +347,8 @@ impl Engine {
         }
     }
 
-    /// Delivery's own handle: exports, and what the ledger counts.
-    pub fn ledger(&self) -> &Delivery {
+    /// Delivery: where it is, its switch, its dead letters, the ledger behind it.
+    pub fn delivery(&self) -> &Delivery {
         &self.parts.delivery
     }
 

@@ -13,15 +13,14 @@ mod figures;
 mod lane;
 pub mod ledger;
 pub mod limits;
-mod operator;
 mod reconciliation;
 mod source;
 mod storefront;
 mod views;
 
 pub use delivery::{
-    DeadLetter, DeadLetterFilter, DeadLetterRefusal, DeadLetterState, Delivery, DeliveryOptions,
-    DeliveryStatus, OnDeadLetter,
+    DeadLetter, DeadLetterFilter, DeadLetterRefusal, DeadLetterState, Delivery, DeliveryError,
+    DeliveryOptions, DeliveryStatus, DurationHistogram, OnDeadLetter,
 };
 pub use durability::Durability;
 pub use embedded::clock::{Clock, SystemTime, TimeSource};

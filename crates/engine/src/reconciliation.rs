@@ -78,7 +78,7 @@ impl Engine {
     /// The log or the ledger cannot be read, or the engine is closing.
     pub async fn reconcile(&self) -> Result<Reconciliation, CallError> {
         // The ledger first: it lags behind the log, so its position lies within what is recounted.
-        let ledger = self.ledger().counts().await.map_err(CallError::from)?;
+        let ledger = self.delivery().counts().await.map_err(CallError::from)?;
         let books = self.books().await?;
         let mut recount = Recount::new(ledger.position);
         while recount.audit.seq() < books.seq {

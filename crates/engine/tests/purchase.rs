@@ -32,17 +32,9 @@ fn sixty_four_requests_with_one_key_are_one_order_and_sixty_three_replays() {
             for ask in asks {
                 answers.push(ask.await.unwrap().unwrap());
             }
-            assert_eq!(
-                answers
-                    .iter()
-                    .filter(|answer| answer.replayed == Replayed::No)
-                    .count(),
-                1
-            );
+            assert_eq!(answers.iter().filter(|answer| answer.replayed == Replayed::No).count(), 1);
             assert!(
-                answers
-                    .iter()
-                    .all(|answer| answer.order == answers[0].order && answer.seq == answers[0].seq)
+                answers.iter().all(|answer| answer.order == answers[0].order && answer.seq == answers[0].seq)
             );
         }
         assert_eq!(engine.storefront().product(&id("1")).unwrap().figures.sold, 20);
@@ -60,24 +52,10 @@ fn a_winner_who_asks_again_after_sell_out_is_told_so_and_a_stranger_is_told_sold
         let again = engine.purchase(buy("ann", "1", 1, Some("k"))).await.unwrap();
         assert_eq!((again.order, again.replayed), (won.order, Replayed::Yes));
         let sold_out = CallError::Refused(Rejection::SoldOut { available: 0 });
-        assert_eq!(
-            engine.purchase(buy("bob", "1", 1, Some("k"))).await.unwrap_err(),
-            sold_out
-        );
-        assert_eq!(
-            engine
-                .purchase(buy("ann", "1", 1, Some("other")))
-                .await
-                .unwrap_err(),
-            sold_out
-        );
+        assert_eq!(engine.purchase(buy("bob", "1", 1, Some("k"))).await.unwrap_err(), sold_out);
+        assert_eq!(engine.purchase(buy("ann", "1", 1, Some("other"))).await.unwrap_err(), sold_out);
         let reused = engine.purchase(buy("ann", "1", 2, Some("k"))).await.unwrap_err();
-        assert_eq!(
-            reused,
-            CallError::Refused(Rejection::KeyReused {
-                original: Some(won.order)
-            })
-        );
+        assert_eq!(reused, CallError::Refused(Rejection::KeyReused { original: Some(won.order) }));
         // Units that come back are sold again, without anybody doing anything.
         engine.cancel(won.order, "changed my mind".into()).await.unwrap();
         engine.purchase(buy("bob", "1", 1, Some("k"))).await.unwrap();
@@ -174,16 +152,10 @@ fn restocks_are_made_once_per_key_and_withdrawals_stop_at_what_is_sold() {
         engine.purchase(buy("ann", "1", 2, None)).await.unwrap();
         let made = engine.adjust_stock(restock("1", 3, "a")).await.unwrap();
         let again = engine.adjust_stock(restock("1", 3, "a")).await.unwrap();
-        assert_eq!(
-            (made.replayed, again.replayed, again.seq),
-            (Replayed::No, Replayed::Yes, made.seq)
-        );
+        assert_eq!((made.replayed, again.replayed, again.seq), (Replayed::No, Replayed::Yes, made.seq));
         assert_eq!(again.figures.stocked, 5);
         let below = engine.adjust_stock(restock("1", -4, "b")).await.unwrap_err();
-        assert_eq!(
-            below,
-            CallError::Refused(Rejection::BelowCommitted { available: 3 })
-        );
+        assert_eq!(below, CallError::Refused(Rejection::BelowCommitted { available: 3 }));
         let figures = engine.adjust_stock(restock("1", -3, "c")).await.unwrap().figures;
         assert_eq!((figures.available, figures.withheld, figures.sold), (0, 3, 2));
         let missing = engine.adjust_stock(restock("9", 1, "d")).await.unwrap_err();
@@ -217,19 +189,10 @@ fn lists_are_pages_by_customer_status_and_product() {
         assert_eq!((first.len(), second.len()), (3, 2));
         assert!(first.iter().chain(&second).is_sorted_by_key(|order| order.seq));
         engine.cancel(first[0].id, "no".into()).await.unwrap();
-        let cancelled = OrderFilter {
-            status: Some(OrderStatus::Cancelled),
-            limit: 10,
-            ..OrderFilter::default()
-        };
+        let cancelled =
+            OrderFilter { status: Some(OrderStatus::Cancelled), limit: 10, ..OrderFilter::default() };
         assert_eq!(engine.orders(cancelled).await.unwrap().len(), 1);
-        let all = engine
-            .orders(OrderFilter {
-                limit: usize::MAX,
-                ..OrderFilter::default()
-            })
-            .await
-            .unwrap();
+        let all = engine.orders(OrderFilter { limit: usize::MAX, ..OrderFilter::default() }).await.unwrap();
         assert_eq!(all.len(), 20);
     });
     engine.close_blocking(std::time::Duration::ZERO);
@@ -257,14 +220,8 @@ fn a_full_inbox_answers_at_once_and_nothing_happened() {
                 Err(error) => panic!("{error:?}"),
             }
         }
-        assert!(
-            accepted > 0 && overloaded > 0,
-            "{accepted} accepted, {overloaded} turned away"
-        );
-        assert_eq!(
-            engine.storefront().product(&id("1")).unwrap().figures.sold,
-            accepted
-        );
+        assert!(accepted > 0 && overloaded > 0, "{accepted} accepted, {overloaded} turned away");
+        assert_eq!(engine.storefront().product(&id("1")).unwrap().figures.sold, accepted);
         assert_eq!(engine.figures().overloaded, overloaded);
     });
     engine.close_blocking(std::time::Duration::ZERO);
@@ -281,18 +238,13 @@ fn a_closed_engine_says_so_and_what_it_accepted_is_there_when_it_is_opened_again
     });
     engine.close_blocking(std::time::Duration::from_secs(5));
     assert_eq!(engine.state(), EngineState::Closing);
-    let refused = runtime
-        .block_on(engine.purchase(buy("bob", "1", 1, None)))
-        .unwrap_err();
+    let refused = runtime.block_on(engine.purchase(buy("bob", "1", 1, None))).unwrap_err();
     assert_eq!(refused, CallError::Closing);
     drop(engine);
     let engine = open(folder.path());
     runtime.block_on(async {
         let again = engine.purchase(buy("ann", "1", 2, Some("k"))).await.unwrap();
-        assert_eq!(
-            (again.order, again.seq, again.replayed),
-            (won.order, won.seq, Replayed::Yes)
-        );
+        assert_eq!((again.order, again.seq, again.replayed), (won.order, won.seq, Replayed::Yes));
         assert_eq!(engine.order(won.order).await.unwrap().unwrap().quantity, 2);
     });
     engine.close_blocking(std::time::Duration::ZERO);

@@ -58,5 +58,5 @@ fn fault_of(options: &DeliveryOptions) -> LedgerFault {
 
 #[cfg(not(feature = "faults"))]
 fn fault_of(_options: &DeliveryOptions) -> LedgerFault {
-    LedgerFault
+    LedgerFault::default()
 }

@@ -25,7 +25,7 @@ mod none {
 
     /// Nothing fails on purpose.
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct LedgerFault;
+    pub(crate) struct LedgerFault {}
 
     impl LedgerFault {
         pub fn before_write(&self) -> Result<(), WriteError> {
@@ -33,7 +33,7 @@ mod none {
         }
 
         pub fn at_commit(&self) -> Self {
-            Self
+            Self {}
         }
 
         pub fn before(&self) -> Result<(), WriteError> {

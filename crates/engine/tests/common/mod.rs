@@ -27,10 +27,7 @@ pub fn product(id_text: &str, stock: u64) -> NewProduct {
     NewProduct {
         id: Some(id(id_text)),
         name: "Flash Sale Item".into(),
-        price: Money {
-            amount: 19_999,
-            currency: Currency::parse("EUR").unwrap(),
-        },
+        price: Money { amount: 19_999, currency: Currency::parse("EUR").unwrap() },
         stock,
         window: Window::default(),
         limit_per_customer: None,
@@ -58,9 +55,5 @@ pub fn restock(product: &str, delta: i64, key: &str) -> StockAdjustment {
 
 /// A runtime with two threads, as the tests of concurrency need.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }

@@ -1,0 +1,365 @@
+//! Every kind of damage that `recovery.rs` lists: found and refused with a sentence that says what and where, or
+//! everything promised is there. Never something in between.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{buy, id, open, product, restock, runtime};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+use yoink_engine::{
+    AcceptLoss, Engine, OpenError, Options, OrderFilter, OrderStatus, Replayed, audit_data_folder,
+};
+
+const ORDERS: u64 = 300;
+
+/// A folder as a kill leaves it: the write-ahead file is full, nothing was folded back.
+fn killed_folder() -> TempDir {
+    let live = tempfile::tempdir().unwrap();
+    let engine = open(live.path());
+    runtime().block_on(async {
+        engine.create_product(product("1", 1_000)).await.unwrap();
+        for order in 0..ORDERS {
+            engine.purchase(buy(&format!("buyer-{order}"), "1", 1, Some("k"))).await.unwrap();
+        }
+        until_beacon_and_ledger(&engine, live.path()).await;
+    });
+    copy(live.path())
+}
+
+/// The beacon may lag by 50 ms and the ledger by a batch; damage is told apart best when both are up to date.
+async fn until_beacon_and_ledger(engine: &Engine, folder: &Path) {
+    engine.wait_confirmed(engine.last_seq(), Duration::from_secs(30)).await;
+    let last_seq = engine.last_seq();
+    for _ in 0..10_000 {
+        let beacon = fs::read(folder.join("beacon")).unwrap();
+        let seqs = beacon
+            .chunks(512)
+            .filter_map(|slot| Some(u64::from_le_bytes(slot.get(24..32)?.try_into().ok()?)));
+        if seqs.max() == Some(last_seq) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the beacon never reached event {last_seq}");
+}
+
+fn copy(from: &Path) -> TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "lock" {
+            fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+        }
+    }
+    to
+}
+
+fn try_open(folder: &Path) -> Result<Engine, OpenError> {
+    Engine::open(Options::new(folder))
+}
+
+fn refusal(folder: &Path) -> OpenError {
+    match try_open(folder) {
+        Ok(_) => panic!("the folder was opened"),
+        Err(error) => error,
+    }
+}
+
+async fn assert_all_orders_are_there(engine: &Engine) {
+    for order in 0..ORDERS {
+        let again = engine.purchase(buy(&format!("buyer-{order}"), "1", 1, Some("k"))).await.unwrap();
+        assert_eq!(again.replayed, Replayed::Yes, "order {order} was promised and is gone");
+    }
+    assert_eq!(engine.storefront().product(&id("1")).unwrap().figures.sold, ORDERS);
+}
+
+#[test]
+fn a_killed_engine_has_every_order_when_it_is_opened_again() {
+    let folder = killed_folder();
+    assert!(folder.path().join("log.db-wal").metadata().unwrap().len() > 0);
+    let engine = open(folder.path());
+    runtime().block_on(async {
+        assert_all_orders_are_there(&engine).await;
+        assert!(engine.reconcile().await.unwrap().ok);
+    });
+}
+
+#[test]
+fn three_hundred_flipped_bits_are_refused_or_harmless_and_never_lose_a_promise() {
+    let seed = std::env::var("YOINK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7_301);
+    println!("seed {seed} (set YOINK_SEED to change it)");
+    let mut random = StdRng::seed_from_u64(seed);
+    let killed = killed_folder();
+    let runtime = runtime();
+    let (mut refused, mut harmless) = (0, 0);
+    for flip in 0..300 {
+        let folder = copy(killed.path());
+        let name = if flip % 3 == 0 { "log.db" } else { "log.db-wal" };
+        let path = folder.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = random.random_range(0..bytes.len());
+        bytes[at] ^= 1 << random.random_range(0..8);
+        fs::write(&path, bytes).unwrap();
+        match try_open(folder.path()) {
+            Err(OpenError::Damaged { .. } | OpenError::Truncated { .. } | OpenError::Sqlite { .. }) => {
+                refused += 1
+            }
+            Err(error) => panic!("seed {seed}, flip {flip} in {name} at {at}: {error}"),
+            Ok(engine) => {
+                runtime.block_on(assert_all_orders_are_there(&engine));
+                harmless += 1;
+            }
+        }
+    }
+    assert!(refused > 50, "{refused} refused, {harmless} harmless");
+    assert!(harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+#[test]
+fn a_truncated_write_ahead_file_is_refused_and_opened_only_when_told_to_accept_the_loss() {
+    let folder = killed_folder();
+    let wal = folder.path().join("log.db-wal");
+    let length = wal.metadata().unwrap().len();
+    fs::OpenOptions::new().write(true).open(&wal).unwrap().set_len(length / 2).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Truncated { promised: 301, .. }), "{error}");
+    assert!(error.to_string().contains("--accept-loss"), "{error}");
+    // Refused again: looking does not change anything.
+    assert!(matches!(refusal(folder.path()), OpenError::Truncated { promised: 301, .. }));
+    let mut options = Options::new(folder.path());
+    options.accept_loss = AcceptLoss::Yes;
+    // The ledger knows more than what is left of the log, so it has to go too; it is made again from the log.
+    assert!(matches!(Engine::open(options).err(), Some(OpenError::LedgerAhead { ledger: 301, .. })));
+    fs::remove_file(folder.path().join("ledger.db")).unwrap();
+    let _ = fs::remove_file(folder.path().join("ledger.db-wal"));
+    let mut options = Options::new(folder.path());
+    options.accept_loss = AcceptLoss::Yes;
+    let engine = Engine::open(options).unwrap();
+    let sold = engine.storefront().product(&id("1")).unwrap().figures.sold;
+    assert!(sold > 0 && sold < ORDERS);
+    runtime().block_on(async {
+        engine.purchase(buy("late", "1", 1, None)).await.unwrap();
+        engine.wait_confirmed(engine.last_seq(), Duration::from_secs(30)).await;
+        assert!(engine.reconcile().await.unwrap().ok);
+    });
+    engine.close_blocking(Duration::from_secs(5));
+    drop(engine);
+    open(folder.path());
+}
+
+#[test]
+fn an_older_backup_of_the_log_beside_a_newer_beacon_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path());
+    let runtime = runtime();
+    runtime.block_on(engine.create_product(product("1", 10))).unwrap();
+    engine.close_blocking(Duration::from_secs(5));
+    drop(engine);
+    let backup = fs::read(folder.path().join("log.db")).unwrap();
+    let engine = open(folder.path());
+    runtime.block_on(engine.purchase(buy("ann", "1", 1, None))).unwrap();
+    engine.close_blocking(Duration::from_secs(5));
+    drop(engine);
+    fs::write(folder.path().join("log.db"), backup).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Truncated { found: 1, promised: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_log_with_another_history_than_the_beacon_saw_is_refused() {
+    let (one, other) = (killed_folder(), tempfile::tempdir().unwrap());
+    let engine = open(other.path());
+    runtime().block_on(async {
+        engine.create_product(product("1", 1_000)).await.unwrap();
+        for order in 0..=ORDERS {
+            engine.purchase(buy(&format!("other-{order}"), "1", 1, None)).await.unwrap();
+        }
+    });
+    engine.close_blocking(Duration::from_secs(5));
+    drop(engine);
+    fs::copy(other.path().join("log.db"), one.path().join("log.db")).unwrap();
+    fs::remove_file(one.path().join("log.db-wal")).unwrap();
+    let error = refusal(one.path());
+    assert!(matches!(error, OpenError::Damaged { seq: 301, .. }), "{error}");
+}
+
+#[test]
+fn a_log_of_a_newer_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).close_blocking(Duration::ZERO);
+    let log = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
+    log.pragma_update(None, "user_version", 99).unwrap();
+    drop(log);
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::NewerFormat { found: 99, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_log_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("log.db"), "my holiday pictures ".repeat(500)).unwrap();
+    assert!(matches!(refusal(folder.path()), OpenError::Sqlite { .. } | OpenError::Damaged { .. }));
+    assert!(fs::read_to_string(folder.path().join("log.db")).unwrap().starts_with("my holiday pictures"));
+}
+
+#[test]
+fn an_edited_event_is_refused_at_its_place() {
+    let folder = killed_folder();
+    open(folder.path()).close_blocking(Duration::ZERO);
+    let log = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
+    let edited = log
+        .execute("UPDATE log SET facts = CAST(replace(CAST(facts AS TEXT), 'buyer-7', 'buyer-8') AS BLOB) WHERE last_seq = 9", [])
+        .unwrap();
+    assert_eq!(edited, 1);
+    drop(log);
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Damaged { seq: 9, .. }), "{error}");
+    assert!(matches!(audit_data_folder(folder.path()).unwrap_err(), OpenError::Damaged { seq: 9, .. }));
+}
+
+#[test]
+fn a_missing_commit_is_refused_at_its_place() {
+    let folder = killed_folder();
+    open(folder.path()).close_blocking(Duration::ZERO);
+    let log = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
+    assert_eq!(log.execute("DELETE FROM log WHERE last_seq = 9", []).unwrap(), 1);
+    drop(log);
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Damaged { seq: 9, .. }), "{error}");
+}
+
+#[test]
+fn a_second_opener_of_the_folder_is_refused_and_nothing_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path());
+    assert!(matches!(refusal(folder.path()), OpenError::InUse { .. }));
+    assert!(matches!(audit_data_folder(folder.path()).unwrap_err(), OpenError::InUse { .. }));
+    runtime().block_on(engine.create_product(product("1", 1))).unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let error = refusal(&folder.path().join("file").join("data"));
+    assert!(matches!(error, OpenError::DataFolder { .. }), "{error}");
+    assert!(error.to_string().contains("file/data"), "{error}");
+}
+
+/// Everything that a snapshot keeps, and what comes after it in the log.
+#[test]
+fn a_snapshot_gives_the_same_state_as_the_whole_log_and_a_damaged_or_foreign_one_is_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path());
+    let runtime = runtime();
+    let (cancelled, before) = runtime.block_on(async {
+        let mut limited = product("1", 200_000);
+        limited.limit_per_customer = Some(2);
+        engine.create_product(limited).await.unwrap();
+        let first = engine.purchase(buy("ann", "1", 2, Some("k"))).await.unwrap();
+        engine.cancel(first.order, "no".into()).await.unwrap();
+        engine.adjust_stock(restock("1", 7, "more")).await.unwrap();
+        engine.pause(id("1")).await.unwrap();
+        engine.resume(id("1")).await.unwrap();
+        let (lane, driver) = engine.with_own_lane();
+        tokio::spawn(driver.run());
+        let buyers: Vec<_> = (0..100)
+            .map(|lane_number| {
+                let lane = lane.clone();
+                tokio::spawn(async move {
+                    for order in 0..1_000 {
+                        let name = format!("buyer-{lane_number}-{order}");
+                        lane.purchase(buy(&name, "1", 1, Some("k"))).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for buyer in buyers {
+            buyer.await.unwrap();
+        }
+        (first.order, engine.reconcile().await.unwrap())
+    });
+    engine.close_blocking(Duration::from_secs(60));
+    drop(engine);
+    assert!(folder.path().join("snapshot").exists(), "closing wrote a snapshot");
+    let another = killed_folder();
+    fs::copy(folder.path().join("snapshot"), another.path().join("snapshot")).unwrap();
+    let engine = open(another.path());
+    assert_eq!(engine.recovery().snapshot_seq, 0, "a snapshot of another log was used");
+    runtime.block_on(assert_all_orders_are_there(&engine));
+    drop(engine);
+    for damage in ["none", "flipped", "cut", "gone"] {
+        let copied = copy(folder.path());
+        let snapshot = copied.path().join("snapshot");
+        let mut bytes = fs::read(&snapshot).unwrap();
+        match damage {
+            "flipped" => {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 4;
+                fs::write(&snapshot, bytes).unwrap();
+            }
+            "cut" => fs::write(&snapshot, &bytes[..bytes.len() / 2]).unwrap(),
+            "gone" => fs::remove_file(&snapshot).unwrap(),
+            _ => {}
+        }
+        let engine = open(copied.path());
+        assert_eq!(engine.recovery().snapshot_seq > 0, damage == "none", "snapshot: {damage}");
+        runtime.block_on(async {
+            let after = engine.reconcile().await.unwrap();
+            assert_eq!((after.ok, &after.products), (true, &before.products), "snapshot: {damage}");
+            let order = engine.order(cancelled).await.unwrap().unwrap();
+            assert_eq!((order.status, order.reason.as_deref()), (OrderStatus::Cancelled, Some("no")));
+            let again = engine.purchase(buy("ann", "1", 2, Some("k"))).await.unwrap();
+            assert_eq!((again.order, again.replayed), (cancelled, Replayed::Yes));
+            let again = engine.adjust_stock(restock("1", 7, "more")).await.unwrap();
+            assert_eq!(again.replayed, Replayed::Yes);
+            let mine = engine.purchase(buy("buyer-3-999", "1", 1, Some("k"))).await.unwrap();
+            assert_eq!(mine.replayed, Replayed::Yes);
+            engine.purchase(buy("buyer-3-999", "1", 1, Some("k2"))).await.unwrap();
+            engine.purchase(buy("buyer-3-999", "1", 1, Some("k3"))).await.expect_err("two is the limit");
+            let page = OrderFilter { limit: 10, after: 90_000, ..OrderFilter::default() };
+            assert_eq!(engine.orders(page).await.unwrap().len(), 10);
+        });
+    }
+}
+
+#[test]
+fn a_lost_ledger_is_made_again_from_the_log() {
+    let folder = killed_folder();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        let _ = fs::remove_file(folder.path().join(name));
+    }
+    let engine = open(folder.path());
+    runtime().block_on(async {
+        engine.wait_confirmed(engine.last_seq(), Duration::from_secs(30)).await;
+        let reconciliation = engine.reconcile().await.unwrap();
+        assert!(reconciliation.ok, "{reconciliation:?}");
+        assert_eq!(reconciliation.orders.confirmed, ORDERS);
+    });
+}
+
+#[test]
+fn an_order_that_is_missing_in_the_ledger_is_counted_as_lost() {
+    let folder = killed_folder();
+    open(folder.path()).close_blocking(Duration::from_secs(5));
+    let ledger = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
+    let deleted = ledger.execute("DELETE FROM orders WHERE customer IN ('buyer-3', 'buyer-4')", []).unwrap();
+    assert_eq!(deleted, 2);
+    drop(ledger);
+    let reconciliation = audit_data_folder(folder.path()).unwrap();
+    assert_eq!((reconciliation.ok, reconciliation.lost), (false, 2), "{reconciliation:?}");
+    let engine = open(folder.path());
+    let reconciliation = runtime().block_on(engine.reconcile()).unwrap();
+    assert_eq!((reconciliation.ok, reconciliation.lost), (false, 2));
+}
