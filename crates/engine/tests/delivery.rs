@@ -177,13 +177,14 @@ async fn a_commit_of_unknown_outcome_is_run_again_whether_it_was_done_or_not() {
     for outcome in [CommitFault::Done, CommitFault::Undone] {
         let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
         shop.sell(customers(2_500));
-        fault.refuse_order(order_id(1_200), Times::Count(1));
+        // In the first batch: run twice on the same connection, its row would be there and it would wait all the same.
+        fault.refuse_order(order_id(500), Times::Count(1));
         fault.break_commit(outcome, Times::Count(5));
         let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
         all_delivered(&delivery, &shop).await;
         let counts = delivery.counts().await.unwrap();
         assert_eq!((counts.confirmed, counts.duplicates, counts.retrying), (2_500, 0, 0), "{outcome:?}");
-        assert!(delivery.is_confirmed(1_200), "{outcome:?}");
+        assert!(delivery.is_confirmed(500), "{outcome:?}");
     }
 }
 
