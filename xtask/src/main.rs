@@ -38,6 +38,8 @@ enum Chore {
     Drill(drill::DrillArgs),
     /// Try the server against its OpenAPI document
     Schemathesis,
+    /// Measure, as ratios to a reference, and write benchmarks/RESULTS.md
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +71,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
             ));
             ExitCode::SUCCESS
         }),
+        Chore::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Chore::Schemathesis => schemathesis::run().map(|counted| {
             say(format!("schemathesis: ok: {counted}"));
             ExitCode::SUCCESS

@@ -83,16 +83,12 @@ impl ProductId {
     /// Empty, longer than [`Self::BYTES_MAX`], or a character outside `A-Z a-z 0-9 . _ -`.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let allowed = "letters, digits, '.', '_' and '-'";
-        check(text, Self::BYTES_MAX, allowed, |c| {
-            c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
-        })?;
+        check(text, Self::BYTES_MAX, allowed, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))?;
         let mut bytes = [0; Self::BYTES_MAX];
         for (to, from) in bytes.iter_mut().zip(text.bytes()) {
             *to = from;
         }
-        let length = u8::try_from(text.len()).map_err(|_| IdError::TooLong {
-            bytes_max: Self::BYTES_MAX,
-        })?;
+        let length = u8::try_from(text.len()).map_err(|_| IdError::TooLong { bytes_max: Self::BYTES_MAX })?;
         Ok(Self { bytes, length })
     }
 
@@ -129,9 +125,7 @@ impl CustomerId {
     /// # Errors
     /// Empty, longer than [`Self::BYTES_MAX`], or a control character.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        check(text, Self::BYTES_MAX, "all but control characters", |c| {
-            !c.is_control()
-        })?;
+        check(text, Self::BYTES_MAX, "all but control characters", |c| !c.is_control())?;
         Ok(Self(text.into()))
     }
 
@@ -166,9 +160,7 @@ impl IdempotencyKey {
     /// # Errors
     /// Empty, longer than [`Self::BYTES_MAX`], or anything but visible ASCII (0x21 to 0x7e).
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        check(text, Self::BYTES_MAX, "visible ASCII characters", |c| {
-            c.is_ascii_graphic()
-        })?;
+        check(text, Self::BYTES_MAX, "visible ASCII characters", |c| c.is_ascii_graphic())?;
         Ok(Self(text.into()))
     }
 

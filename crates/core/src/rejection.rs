@@ -68,25 +68,49 @@ impl Rejection {
     /// The most order ids that a [`Rejection::LimitReached`] names.
     pub const EXISTING_MAX: usize = 20;
 
+    /// The names of all rejections, in the order in which the checks run.
+    pub const NAMES: [&'static str; 15] = [
+        "product-not-found",
+        "order-not-found",
+        "product-exists",
+        "idempotency-key-reused",
+        "quantity-above-max",
+        "conservation-broken",
+        "sale-not-started",
+        "sale-ended",
+        "sale-paused",
+        "limit-reached",
+        "sold-out",
+        "order-failed",
+        "below-committed",
+        "stock-too-large",
+        "window-empty",
+    ];
+
+    /// The place of its check among the others, from 0.
+    pub fn rank(&self) -> usize {
+        match self {
+            Self::ProductNotFound => 0,
+            Self::OrderNotFound => 1,
+            Self::ProductExists => 2,
+            Self::KeyReused { .. } => 3,
+            Self::QuantityAboveMax { .. } => 4,
+            Self::ConservationBroken => 5,
+            Self::SaleNotStarted { .. } => 6,
+            Self::SaleEnded { .. } => 7,
+            Self::SalePaused => 8,
+            Self::LimitReached { .. } => 9,
+            Self::SoldOut { .. } => 10,
+            Self::OrderFailed => 11,
+            Self::BelowCommitted { .. } => 12,
+            Self::StockTooLarge => 13,
+            Self::WindowEmpty => 14,
+        }
+    }
+
     /// The rejection's name in answers, metrics and decision tables.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::ProductNotFound => "product-not-found",
-            Self::OrderNotFound => "order-not-found",
-            Self::ProductExists => "product-exists",
-            Self::KeyReused { .. } => "idempotency-key-reused",
-            Self::QuantityAboveMax { .. } => "quantity-above-max",
-            Self::ConservationBroken => "conservation-broken",
-            Self::SaleNotStarted { .. } => "sale-not-started",
-            Self::SaleEnded { .. } => "sale-ended",
-            Self::SalePaused => "sale-paused",
-            Self::LimitReached { .. } => "limit-reached",
-            Self::SoldOut { .. } => "sold-out",
-            Self::OrderFailed => "order-failed",
-            Self::BelowCommitted { .. } => "below-committed",
-            Self::StockTooLarge => "stock-too-large",
-            Self::WindowEmpty => "window-empty",
-        }
+        Self::NAMES.get(self.rank()).copied().unwrap_or_default()
     }
 
     /// Whether the same command may be accepted later, if others act or time passes.
@@ -117,22 +141,14 @@ impl fmt::Display for Rejection {
             Self::ProductNotFound => f.write_str("there is no such product"),
             Self::OrderNotFound => f.write_str("there is no such order"),
             Self::ProductExists => f.write_str("a product with this id exists"),
-            Self::KeyReused {
-                original: Some(order),
-            } => {
-                write!(
-                    f,
-                    "this idempotency key was used for another request, which became order {order}"
-                )
+            Self::KeyReused { original: Some(order) } => {
+                write!(f, "this idempotency key was used for another request, which became order {order}")
             }
             Self::KeyReused { original: None } => {
                 f.write_str("this idempotency key was used for another stock adjustment")
             }
             Self::QuantityAboveMax { max_per_order } => {
-                write!(
-                    f,
-                    "at most {max_per_order} units of this product fit in one order"
-                )
+                write!(f, "at most {max_per_order} units of this product fit in one order")
             }
             Self::ConservationBroken => {
                 f.write_str("the units of this product do not add up; selling has stopped")
@@ -141,19 +157,13 @@ impl fmt::Display for Rejection {
             Self::SaleEnded { .. } => f.write_str("the sale has ended"),
             Self::SalePaused => f.write_str("the sale is paused"),
             Self::LimitReached { limit, used, .. } => {
-                write!(
-                    f,
-                    "one customer may have {limit} units of this product, and you have {used}"
-                )
+                write!(f, "one customer may have {limit} units of this product, and you have {used}")
             }
             Self::SoldOut { available: 0 } => f.write_str("sold out"),
             Self::SoldOut { available } => write!(f, "only {available} units are left"),
             Self::OrderFailed => f.write_str("the order has failed, its units are back in stock"),
             Self::BelowCommitted { available } => {
-                write!(
-                    f,
-                    "only {available} units are available; the others are sold or withdrawn"
-                )
+                write!(f, "only {available} units are available; the others are sold or withdrawn")
             }
             Self::StockTooLarge => f.write_str("a product may be given at most 1000000000 units in its life"),
             Self::WindowEmpty => f.write_str("the sale window would end before it starts"),

@@ -43,38 +43,14 @@ impl Figures {
 impl Stock {
     /// Figures read back from a snapshot; the caller checks the law with [`Figures::conservation_error_units`].
     pub(crate) fn from_figures(figures: Figures) -> Self {
-        let Figures {
-            stocked,
-            available,
-            held,
-            sold,
-            withheld,
-        } = figures;
-        Self {
-            stocked,
-            available,
-            held,
-            sold,
-            withheld,
-        }
+        let Figures { stocked, available, held, sold, withheld } = figures;
+        Self { stocked, available, held, sold, withheld }
     }
 
     /// The figures, for reading.
     pub fn figures(&self) -> Figures {
-        let Self {
-            stocked,
-            available,
-            held,
-            sold,
-            withheld,
-        } = *self;
-        Figures {
-            stocked,
-            available,
-            held,
-            sold,
-            withheld,
-        }
+        let Self { stocked, available, held, sold, withheld } = *self;
+        Figures { stocked, available, held, sold, withheld }
     }
 
     /// New units arrive and are available.

@@ -60,10 +60,7 @@ impl Inventory {
     pub fn check(&self, event: &Event) -> Result<(), Inconsistency> {
         let expected = self.last_seq.saturating_add(1);
         if event.seq != expected {
-            return Err(Inconsistency::SeqGap {
-                expected,
-                found: event.seq,
-            });
+            return Err(Inconsistency::SeqGap { expected, found: event.seq });
         }
         if event.at < self.last_at {
             return Err(Inconsistency::TimeRunsBack);
@@ -79,11 +76,7 @@ impl Inventory {
             Fact::StockAdjusted(adjustment) => self.check_adjustment(adjustment),
             Fact::OrderAccepted(accepted) => self.check_accepted(accepted),
             Fact::OrderCancelled { order, .. } | Fact::OrderFailed { order, .. } => {
-                match self
-                    .order(*order)
-                    .ok_or(Inconsistency::UnknownOrder(*order))?
-                    .state
-                {
+                match self.order(*order).ok_or(Inconsistency::UnknownOrder(*order))?.state {
                     OrderState::Live => Ok(()),
                     OrderState::Cancelled | OrderState::Failed => Err(Inconsistency::EndedTwice(*order)),
                 }
@@ -96,11 +89,7 @@ impl Inventory {
     /// # Panics
     /// If the event cannot have followed the ones before it: going on would sell what is not there.
     pub fn apply(&mut self, event: &Event) {
-        assert_eq!(
-            Some(event.seq),
-            self.last_seq.checked_add(1),
-            "an event was applied out of its place"
-        );
+        assert_eq!(Some(event.seq), self.last_seq.checked_add(1), "an event was applied out of its place");
         match &event.fact {
             Fact::ProductCreated { id, product } => self.apply_created(*id, product),
             Fact::ProductChanged { product, change } => apply_change(self.product_mut(product), change),
@@ -118,8 +107,7 @@ impl Inventory {
     }
 
     fn known(&self, product: &ProductId) -> Result<&Product, Inconsistency> {
-        self.product(product)
-            .ok_or(Inconsistency::UnknownProduct(*product))
+        self.product(product).ok_or(Inconsistency::UnknownProduct(*product))
     }
 
     fn check_adjustment(&self, adjustment: &StockAdjustment) -> Result<(), Inconsistency> {
@@ -129,21 +117,15 @@ impl Inventory {
             true => units <= figures.available,
             false => figures.stocked.checked_add(units).is_some(),
         };
-        if fits {
-            Ok(())
-        } else {
-            Err(Inconsistency::LawBroken(adjustment.product))
-        }
+        if fits { Ok(()) } else { Err(Inconsistency::LawBroken(adjustment.product)) }
     }
 
     fn check_accepted(&self, accepted: &OrderAccepted) -> Result<(), Inconsistency> {
         if u64::from(accepted.quantity) > self.known(&accepted.product)?.figures().available {
             return Err(Inconsistency::LawBroken(accepted.product));
         }
-        let key_is_taken = accepted
-            .key
-            .as_ref()
-            .is_some_and(|key| self.order_by_key(&accepted.customer, key).is_some());
+        let key_is_taken =
+            accepted.key.as_ref().is_some_and(|key| self.order_by_key(&accepted.customer, key).is_some());
         match key_is_taken || self.order_number(accepted.order).is_some() {
             true => Err(Inconsistency::OrderTwice(accepted.order)),
             false => Ok(()),
@@ -161,17 +143,11 @@ impl Inventory {
     fn apply_created(&mut self, id: ProductId, details: &NewProduct) {
         let mut stock = Stock::default();
         stock.add(details.stock);
-        self.insert_product(Product {
-            id,
-            details: details.clone(),
-            paused: false,
-            stock,
-        });
+        self.insert_product(Product { id, details: details.clone(), paused: false, stock });
     }
 
     pub(super) fn insert_product(&mut self, product: Product) {
-        self.product_numbers
-            .insert(product.id, number(self.products.len()));
+        self.product_numbers.insert(product.id, number(self.products.len()));
         self.products.push(product);
     }
 
@@ -183,23 +159,16 @@ impl Inventory {
         } else {
             stock.add(units);
         }
-        let record = AdjustmentRecord {
-            seq,
-            delta: adjustment.delta,
-        };
+        let record = AdjustmentRecord { seq, delta: adjustment.delta };
         if let Some(product) = self.product_number(&adjustment.product) {
             self.adjustments.insert((product, adjustment.key.clone()), record);
         }
     }
 
     fn apply_accepted(&mut self, event: &Event, accepted: &OrderAccepted) {
-        self.product_mut(&accepted.product)
-            .stock
-            .sell(u64::from(accepted.quantity));
+        self.product_mut(&accepted.product).stock.sell(u64::from(accepted.quantity));
         let product = self.product_number(&accepted.product).unwrap_or(NONE);
-        let customer = self
-            .customers
-            .find_or_add(&self.hasher, accepted.customer.as_str());
+        let customer = self.customers.find_or_add(&self.hasher, accepted.customer.as_str());
         self.insert_order(
             OrderRecord {
                 id: accepted.order,
@@ -230,19 +199,9 @@ impl Inventory {
         self.orders.push(record);
         self.customers.set_last_order(customer, position);
 
-        let Self {
-            hasher,
-            orders,
-            orders_by_id,
-            orders_by_key,
-            keys,
-            ..
-        } = self;
-        let id_hash = |number: &u32| {
-            orders
-                .get(*number as usize)
-                .map_or(0, |order| hasher.hash_one(order.id))
-        };
+        let Self { hasher, orders, orders_by_id, orders_by_key, keys, .. } = self;
+        let id_hash =
+            |number: &u32| orders.get(*number as usize).map_or(0, |order| hasher.hash_one(order.id));
         orders_by_id.insert_unique(hasher.hash_one(id), position, id_hash);
         if let Some(key) = key {
             let key_hash = |number: &u32| {
@@ -265,11 +224,7 @@ impl Inventory {
         let Some(record) = self.orders.get_mut(position as usize) else {
             return;
         };
-        assert_eq!(
-            record.state,
-            OrderState::Live,
-            "order {order} would give its units back twice"
-        );
+        assert_eq!(record.state, OrderState::Live, "order {order} would give its units back twice");
         record.state = state;
         let (customer, product, quantity) = (record.customer, record.product, record.quantity);
         if let Some(product) = self.products.get_mut(product as usize) {
@@ -282,14 +237,7 @@ impl Inventory {
                 None => panic!("a customer would have fewer than no units after order {order} ended"),
             }
         }
-        self.ends.insert(
-            position,
-            OrderEnd {
-                seq: event.seq,
-                at: event.at,
-                reason: reason.into(),
-            },
-        );
+        self.ends.insert(position, OrderEnd { seq: event.seq, at: event.at, reason: reason.into() });
     }
 
     pub(super) fn set_last(&mut self, seq: Seq, at: Timestamp) {

@@ -16,9 +16,7 @@ pub(super) struct Customers {
 
 impl Customers {
     pub(super) fn find(&self, hasher: &DefaultHashBuilder, name: &str) -> Option<u32> {
-        self.by_name
-            .find(hasher.hash_one(name), |number| self.names.get(*number) == name)
-            .copied()
+        self.by_name.find(hasher.hash_one(name), |number| self.names.get(*number) == name).copied()
     }
 
     pub(super) fn find_or_add(&mut self, hasher: &DefaultHashBuilder, name: &str) -> u32 {
@@ -29,16 +27,13 @@ impl Customers {
         self.last_orders.push(NONE);
         let names = &self.names;
         self.by_name
-            .insert_unique(hasher.hash_one(name), number, |number| {
-                hasher.hash_one(names.get(*number))
-            });
+            .insert_unique(hasher.hash_one(name), number, |number| hasher.hash_one(names.get(*number)));
         number
     }
 
     pub(super) fn reserve(&mut self, hasher: &DefaultHashBuilder, additional: usize) {
         let names = &self.names;
-        self.by_name
-            .reserve(additional, |number| hasher.hash_one(names.get(*number)));
+        self.by_name.reserve(additional, |number| hasher.hash_one(names.get(*number)));
         self.last_orders.reserve(additional);
     }
 
@@ -51,10 +46,7 @@ impl Customers {
     }
 
     pub(super) fn last_order(&self, number: u32) -> Option<u32> {
-        self.last_orders
-            .get(number as usize)
-            .copied()
-            .filter(|order| *order != NONE)
+        self.last_orders.get(number as usize).copied().filter(|order| *order != NONE)
     }
 
     pub(super) fn set_last_order(&mut self, number: u32, order: u32) {

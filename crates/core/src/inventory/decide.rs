@@ -23,33 +23,21 @@ impl Inventory {
             Command::Resume { product } => self.resume(*product),
         };
         match verdict {
-            Ok(fact) => Decision::Accept(Event {
-                seq: self.last_seq.saturating_add(1),
-                at: now,
-                fact,
-            }),
+            Ok(fact) => Decision::Accept(Event { seq: self.last_seq.saturating_add(1), at: now, fact }),
             Err(No::Replay(replay)) => Decision::Replay(replay),
             Err(No::Refuse(rejection)) => Decision::Refuse(rejection),
         }
     }
 
     fn purchase(&self, now: Timestamp, purchase: &Purchase) -> Result<Fact, No> {
-        let product_number = self
-            .product_number(&purchase.product)
-            .ok_or(Rejection::ProductNotFound)?;
-        let product = self
-            .products
-            .get(product_number as usize)
-            .ok_or(Rejection::ProductNotFound)?;
+        let product_number = self.product_number(&purchase.product).ok_or(Rejection::ProductNotFound)?;
+        let product = self.products.get(product_number as usize).ok_or(Rejection::ProductNotFound)?;
         let customer = self.customers.find(&self.hasher, purchase.customer.as_str());
         if let Some(customer) = customer {
             self.find_replay(customer, product_number, purchase)?;
         }
         if purchase.quantity > product.details.max_per_order {
-            return Err(Rejection::QuantityAboveMax {
-                max_per_order: product.details.max_per_order,
-            }
-            .into());
+            return Err(Rejection::QuantityAboveMax { max_per_order: product.details.max_per_order }.into());
         }
         open_for_sale(product, now)?;
         if let Some(customer) = customer {
@@ -57,12 +45,7 @@ impl Inventory {
         } else if let Some(limit) = product.details.limit_per_customer
             && purchase.quantity > limit
         {
-            return Err(Rejection::LimitReached {
-                limit,
-                used: 0,
-                existing: Vec::new(),
-            }
-            .into());
+            return Err(Rejection::LimitReached { limit, used: 0, existing: Vec::new() }.into());
         }
         let available = product.figures().available;
         if u64::from(purchase.quantity) > available {
@@ -89,10 +72,7 @@ impl Inventory {
         if order.product == product && order.quantity == purchase.quantity {
             Err(No::Replay(Replay::Order(order.id)))
         } else {
-            Err(Rejection::KeyReused {
-                original: Some(order.id),
-            }
-            .into())
+            Err(Rejection::KeyReused { original: Some(order.id) }.into())
         }
     }
 
@@ -114,20 +94,12 @@ impl Inventory {
             .map(|order| order.id)
             .take(Rejection::EXISTING_MAX)
             .collect();
-        Err(Rejection::LimitReached {
-            limit,
-            used,
-            existing,
-        }
-        .into())
+        Err(Rejection::LimitReached { limit, used, existing }.into())
     }
 
     fn cancel(&self, order: OrderId, reason: &str) -> Result<Fact, No> {
         match self.order(order).ok_or(Rejection::OrderNotFound)?.state {
-            OrderState::Live => Ok(Fact::OrderCancelled {
-                order,
-                reason: reason.into(),
-            }),
+            OrderState::Live => Ok(Fact::OrderCancelled { order, reason: reason.into() }),
             OrderState::Cancelled => Err(No::Replay(Replay::Order(order))),
             OrderState::Failed => Err(Rejection::OrderFailed.into()),
         }
@@ -135,10 +107,7 @@ impl Inventory {
 
     fn fail(&self, order: OrderId, reason: &str) -> Result<Fact, No> {
         match self.order(order).ok_or(Rejection::OrderNotFound)?.state {
-            OrderState::Live => Ok(Fact::OrderFailed {
-                order,
-                reason: reason.into(),
-            }),
+            OrderState::Live => Ok(Fact::OrderFailed { order, reason: reason.into() }),
             // Cancelled: its units are back already, and they come back at most once.
             OrderState::Cancelled | OrderState::Failed => Err(No::Replay(Replay::Order(order))),
         }
@@ -154,13 +123,7 @@ impl Inventory {
             return Err(Rejection::StockTooLarge.into());
         }
         not_empty(product.window)?;
-        Ok(Fact::ProductCreated {
-            id,
-            product: NewProduct {
-                id: Some(id),
-                ..product.clone()
-            },
-        })
+        Ok(Fact::ProductCreated { id, product: NewProduct { id: Some(id), ..product.clone() } })
     }
 
     /// The smallest whole number above the count of products that no product has as its id.
@@ -181,20 +144,12 @@ impl Inventory {
         if *change == ProductChange::default() {
             return Err(No::Replay(Replay::Product(*id)));
         }
-        Ok(Fact::ProductChanged {
-            product: *id,
-            change: change.clone(),
-        })
+        Ok(Fact::ProductChanged { product: *id, change: change.clone() })
     }
 
     fn adjust_stock(&self, adjustment: &StockAdjustment) -> Result<Fact, No> {
-        let number = self
-            .product_number(&adjustment.product)
-            .ok_or(Rejection::ProductNotFound)?;
-        let product = self
-            .products
-            .get(number as usize)
-            .ok_or(Rejection::ProductNotFound)?;
+        let number = self.product_number(&adjustment.product).ok_or(Rejection::ProductNotFound)?;
+        let product = self.products.get(number as usize).ok_or(Rejection::ProductNotFound)?;
         // Cloning the key is fine here: restocks are rare.
         if let Some(made) = self.adjustments.get(&(number, adjustment.key.clone())) {
             return Err(if made.delta == adjustment.delta {
@@ -206,10 +161,7 @@ impl Inventory {
         let figures = product.figures();
         let units = adjustment.delta.unsigned_abs();
         if adjustment.delta < 0 && units > figures.available {
-            return Err(Rejection::BelowCommitted {
-                available: figures.available,
-            }
-            .into());
+            return Err(Rejection::BelowCommitted { available: figures.available }.into());
         }
         if adjustment.delta > 0 && figures.stocked.saturating_add(units) > STOCK_UNITS_MAX {
             return Err(Rejection::StockTooLarge.into());
@@ -255,11 +207,7 @@ fn open_for_sale(product: &Product, now: Timestamp) -> Result<(), Rejection> {
     if let Some(ends_at) = ends_at.filter(|ends_at| now >= *ends_at) {
         return Err(Rejection::SaleEnded { ends_at });
     }
-    if product.paused {
-        Err(Rejection::SalePaused)
-    } else {
-        Ok(())
-    }
+    if product.paused { Err(Rejection::SalePaused) } else { Ok(()) }
 }
 
 fn not_empty(window: Window) -> Result<(), Rejection> {

@@ -188,8 +188,7 @@ impl Inventory {
 
     /// One product.
     pub fn product(&self, id: &ProductId) -> Option<&Product> {
-        self.product_number(id)
-            .and_then(|number| self.products.get(number as usize))
+        self.product_number(id).and_then(|number| self.products.get(number as usize))
     }
 
     /// One order.
@@ -210,18 +209,15 @@ impl Inventory {
 
     /// The orders of one customer, newest first.
     pub fn orders_of(&self, customer: &str) -> impl Iterator<Item = Order<'_>> {
-        let newest = self
-            .customers
-            .find(&self.hasher, customer)
-            .and_then(|number| self.customers.last_order(number));
+        let newest =
+            self.customers.find(&self.hasher, customer).and_then(|number| self.customers.last_order(number));
         self.chain(newest).filter_map(|number| self.order_at(number))
     }
 
     /// The order that was accepted for this customer under this key.
     pub fn order_by_key(&self, customer: &CustomerId, key: &IdempotencyKey) -> Option<Order<'_>> {
         let customer = self.customers.find(&self.hasher, customer.as_str())?;
-        self.order_number_by_key(customer, key.as_str())
-            .and_then(|number| self.order_at(number))
+        self.order_number_by_key(customer, key.as_str()).and_then(|number| self.order_at(number))
     }
 
     /// Units of live orders that this customer has of this product.
@@ -246,11 +242,7 @@ impl Inventory {
 
     fn order_number(&self, id: OrderId) -> Option<u32> {
         let hash = self.hasher.hash_one(id);
-        let is_it = |number: &u32| {
-            self.orders
-                .get(*number as usize)
-                .is_some_and(|order| order.id == id)
-        };
+        let is_it = |number: &u32| self.orders.get(*number as usize).is_some_and(|order| order.id == id);
         self.orders_by_id.find(hash, is_it).copied()
     }
 
@@ -281,10 +273,7 @@ impl Inventory {
             customer: self.customers.name(record.customer),
             product: self.products.get(record.product as usize)?.id,
             quantity: record.quantity,
-            unit_price: Money {
-                amount: record.amount,
-                currency: record.currency,
-            },
+            unit_price: Money { amount: record.amount, currency: record.currency },
             key: (record.key != NONE).then(|| self.keys.get(record.key)),
             state: record.state,
             end: self.ends.get(&number),

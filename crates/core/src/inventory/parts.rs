@@ -45,28 +45,15 @@ impl Inventory {
         });
         let adjustments = self.adjustments.iter().filter_map(|((product, key), record)| {
             let product = self.products.get(*product as usize)?.id;
-            Some(Part::Adjustment {
-                product,
-                key: key.clone(),
-                record: *record,
-            })
+            Some(Part::Adjustment { product, key: key.clone(), record: *record })
         });
-        products
-            .chain(adjustments)
-            .chain(self.orders_after(0).map(Part::Order))
+        products.chain(adjustments).chain(self.orders_after(0).map(Part::Order))
     }
 
     /// Makes room for about this many orders, so that none of the tables has to grow on the way.
     pub fn reserve_orders(&mut self, orders: usize) {
         let Self {
-            hasher,
-            orders: records,
-            orders_by_id,
-            orders_by_key,
-            customers,
-            keys,
-            live_units,
-            ..
+            hasher, orders: records, orders_by_id, orders_by_key, customers, keys, live_units, ..
         } = self;
         // A table that grows asks for the hash of what is in it already.
         let record = |number: &u32| records.get(*number as usize);
@@ -87,29 +74,17 @@ impl Inventory {
     /// The part names something that is not there, is there already, or breaks the law of conservation.
     pub fn insert_part(&mut self, part: Part<'_>) -> Result<(), Inconsistency> {
         match part {
-            Part::Product {
-                id,
-                details,
-                paused,
-                figures,
-            } => {
+            Part::Product { id, details, paused, figures } => {
                 if self.product_number(&id).is_some() {
                     return Err(Inconsistency::ProductTwice(id));
                 }
                 if figures.conservation_error_units() != 0 {
                     return Err(Inconsistency::LawBroken(id));
                 }
-                self.insert_product(Product {
-                    id,
-                    details,
-                    paused,
-                    stock: Stock::from_figures(figures),
-                });
+                self.insert_product(Product { id, details, paused, stock: Stock::from_figures(figures) });
             }
             Part::Adjustment { product, key, record } => {
-                let number = self
-                    .product_number(&product)
-                    .ok_or(Inconsistency::UnknownProduct(product))?;
+                let number = self.product_number(&product).ok_or(Inconsistency::UnknownProduct(product))?;
                 self.adjustments.insert((number, key), record);
             }
             Part::Order(order) => self.insert_order_part(&order)?,
@@ -138,9 +113,8 @@ impl Inventory {
     }
 
     fn insert_order_part(&mut self, order: &Order<'_>) -> Result<(), Inconsistency> {
-        let product = self
-            .product_number(&order.product)
-            .ok_or(Inconsistency::UnknownProduct(order.product))?;
+        let product =
+            self.product_number(&order.product).ok_or(Inconsistency::UnknownProduct(order.product))?;
         if self.order_number(order.id).is_some() {
             return Err(Inconsistency::OrderTwice(order.id));
         }
@@ -153,14 +127,7 @@ impl Inventory {
         }
         if let Some(end) = order.end {
             let position = crate::texts::number(self.orders.len());
-            self.ends.insert(
-                position,
-                OrderEnd {
-                    seq: end.seq,
-                    at: end.at,
-                    reason: end.reason.clone(),
-                },
-            );
+            self.ends.insert(position, OrderEnd { seq: end.seq, at: end.at, reason: end.reason.clone() });
         }
         self.insert_order(
             OrderRecord {

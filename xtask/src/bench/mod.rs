@@ -1,0 +1,77 @@
+//! `cargo xtask bench`: how fast, as ratios to a reference that runs side by side in the same minute.
+//!
+//! Machines differ and drift, so a figure alone says little. Every pair runs the reference and Yoink in turn, and what
+//! counts is the median of their ratios.
+
+mod engine;
+mod pairs;
+mod results;
+mod server;
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::say::say;
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Seconds that wrk runs for each figure
+    #[arg(long, default_value_t = 6)]
+    seconds: u32,
+    /// Pairs of reference and Yoink per row
+    #[arg(long, default_value_t = 3)]
+    pairs: u32,
+    /// Orders for the figures of the engine alone
+    #[arg(long, default_value_t = 1_000_000)]
+    orders: u64,
+    /// Print one JSON document instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Leave benchmarks/RESULTS.md as it is
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Measures everything, writes benchmarks/RESULTS.md, and prints what it wrote.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if args.seconds == 0 || args.pairs == 0 || args.orders == 0 {
+        bail!("--seconds, --pairs and --orders must be at least 1");
+    }
+    need_wrk()?;
+    build()?;
+    let folder = crate::target_folder()?.join("bench");
+    let rows = pairs::measure(&folder, args.seconds, args.pairs)?;
+    let engine = engine::measure(&folder, args.orders)?;
+    let results = results::Results { rows, engine, seconds: args.seconds, pairs: args.pairs };
+    if !args.dry_run {
+        let path = crate::root()?.join("benchmarks").join("RESULTS.md");
+        std::fs::write(&path, results.markdown()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let text = if args.json { results.json() } else { results.markdown() };
+    use std::io::Write as _;
+    writeln!(std::io::stdout().lock(), "{text}").context("cannot print the results")
+}
+
+fn need_wrk() -> Result<()> {
+    match Command::new("wrk").arg("-v").output() {
+        Ok(_) => Ok(()),
+        Err(_) => bail!("wrk is not installed; run `cargo xtask setup`"),
+    }
+}
+
+fn build() -> Result<()> {
+    say("building (release) ...");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "-p", "yoink-server", "-p", "yoink-reference"])
+        .status()
+        .and_then(|server| {
+            let engine = Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "--release", "-p", "yoink-engine", "--example", "measure"])
+                .status()?;
+            Ok(server.success() && engine.success())
+        })
+        .context("cannot run cargo")?;
+    if status { Ok(()) } else { bail!("the build failed") }
+}
