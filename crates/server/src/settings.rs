@@ -267,9 +267,7 @@ pub struct JwtSecret {
 
 impl fmt::Debug for JwtSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JwtSecret")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("JwtSecret").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
@@ -289,10 +287,7 @@ impl Default for RateLimits {
         Self {
             per_customer: None,
             per_address: None,
-            purchase_compat: Some(Policy {
-                requests: 5,
-                window_s: 60,
-            }),
+            purchase_compat: Some(Policy { requests: 5, window_s: 60 }),
         }
     }
 }

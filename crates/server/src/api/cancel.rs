@@ -1,0 +1,58 @@
+//! `POST /v1/orders/{id}/cancel`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::HeaderName;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use yoink_engine::Replayed;
+
+use super::{Body, OrderPath, check_reason, ok};
+use crate::edge::Core;
+use crate::guard::auth::{Buyer, Caller};
+use crate::problem::Problem;
+use crate::wire::Order;
+
+/// Why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CancelBody {
+    /// For the books.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// Give the units of an order back.
+///
+/// They go back to stock once; again gives the same answer.
+#[utoipa::path(
+    post, path = "/v1/orders/{id}/cancel", tag = "buyers", request_body = CancelBody,
+    params(("id" = String, Path, description = "The order's id")),
+    responses((status = 200, description = "The cancelled order", body = Order), crate::api::WriteProblems)
+)]
+pub(crate) async fn cancel_order(
+    State(core): State<Arc<Core>>,
+    Buyer(caller): Buyer,
+    OrderPath(id): OrderPath,
+    Body(body): Body<CancelBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let reason = check_reason(&body.reason)?;
+    if let Caller::Customer(_) = &caller {
+        let order = core.engine.order(id).await.map_err(|error| core.problem(error))?;
+        if !order.is_some_and(|order| caller.may_act_for(&order.customer)) {
+            return Err(Problem::no_such_order());
+        }
+    }
+    let (order, replayed) = core.engine.cancel(id, reason).await.map_err(|error| core.problem(error))?;
+    Ok((replayed_header(replayed), ok(Order::from(order))))
+}
+
+/// `Idempotent-Replayed: true`, where something was done before.
+pub(crate) fn replayed_header(replayed: Replayed) -> Option<[(HeaderName, &'static str); 1]> {
+    match replayed {
+        Replayed::Yes => Some([(HeaderName::from_static("idempotent-replayed"), "true")]),
+        Replayed::No => None,
+    }
+}

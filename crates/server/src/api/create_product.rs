@@ -1,0 +1,136 @@
+//! `POST /v1/admin/products`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::{StatusCode, header};
+use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+use yoink_core::{
+    MAX_PER_ORDER_DEFAULT, NewProduct, PRODUCT_NAME_BYTES_MAX, ProductId, QUANTITY_MAX, STOCK_UNITS_MAX,
+    Window,
+};
+
+use super::{Body, Json};
+use crate::edge::Core;
+use crate::guard::auth::Operator;
+use crate::json::Id;
+use crate::problem::{FieldError, Problem};
+use crate::wire::{Money, Product, When};
+
+/// Something to sell. Only name, price and stock are required.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewProductBody {
+    /// Left out, the next free whole number.
+    #[serde(default, deserialize_with = "product_id")]
+    #[schema(value_type = Option<crate::api::IdSchema>)]
+    id: Option<ProductId>,
+    /// What people call it.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// What one unit costs.
+    price: Money,
+    /// Units to begin with.
+    #[schema(maximum = 1_000_000_000)]
+    stock: u64,
+    /// When its sale starts; `null` is open-ended.
+    #[serde(default)]
+    starts_at: Option<When>,
+    /// When its sale ends; `null` is open-ended.
+    #[serde(default)]
+    ends_at: Option<When>,
+    /// Units of live orders per customer; `null` does not limit them.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    limit_per_customer: Option<u32>,
+    /// Units in one order; left out, 10.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 1000)]
+    max_per_order: Option<u32>,
+}
+
+fn product_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ProductId>, D::Error> {
+    let id = Option::<Id<'de>>::deserialize(deserializer)?;
+    let id = id.map(|id| id.to_product("/id")).transpose();
+    id.map_err(|problem| serde::de::Error::custom(problem.detail()))
+}
+
+/// Put something on sale.
+#[utoipa::path(
+    post, path = "/v1/admin/products", tag = "operators", request_body = NewProductBody,
+    responses((status = 201, description = "The product", body = Product), crate::api::WriteProblems)
+)]
+pub(crate) async fn create_product(
+    _: Operator,
+    State(core): State<Arc<Core>>,
+    Body(body): Body<NewProductBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let product = check(body)?;
+    let view = core.engine.create_product(product).await.map_err(|error| core.problem(error))?;
+    let location = format!("/v1/products/{}", view.id);
+    let product = Product::for_operators(&view);
+    Ok(([(header::LOCATION, location)], Json(StatusCode::CREATED, product)))
+}
+
+fn check(body: NewProductBody) -> Result<NewProduct, Problem> {
+    let mut errors = Vec::new();
+    check_name(&body.name, &mut errors);
+    let price = check_price(&body.price, &mut errors);
+    if body.stock > STOCK_UNITS_MAX {
+        errors.push(wrong("/stock", format!("must be at most {STOCK_UNITS_MAX}")));
+    }
+    check_limit_per_customer(body.limit_per_customer, &mut errors);
+    let max_per_order = body.max_per_order.unwrap_or(MAX_PER_ORDER_DEFAULT);
+    check_max_per_order(max_per_order, &mut errors);
+    match price {
+        Some(price) if errors.is_empty() => Ok(NewProduct {
+            id: body.id,
+            name: body.name.into(),
+            price,
+            stock: body.stock,
+            window: Window {
+                starts_at: body.starts_at.map(|when| when.0),
+                ends_at: body.ends_at.map(|when| when.0),
+            },
+            limit_per_customer: body.limit_per_customer,
+            max_per_order,
+        }),
+        _ => Err(Problem::fields(errors)),
+    }
+}
+
+pub(crate) fn wrong(pointer: &str, detail: impl Into<String>) -> FieldError {
+    FieldError { pointer: pointer.to_owned(), detail: detail.into() }
+}
+
+pub(crate) fn check_name(name: &str, errors: &mut Vec<FieldError>) {
+    if name.is_empty() || name.len() > PRODUCT_NAME_BYTES_MAX {
+        errors.push(wrong("/name", format!("must have 1 to {PRODUCT_NAME_BYTES_MAX} bytes")));
+    } else if name.chars().any(char::is_control) {
+        errors.push(wrong("/name", "must not contain control characters"));
+    }
+}
+
+pub(crate) fn check_price(price: &Money, errors: &mut Vec<FieldError>) -> Option<yoink_core::Money> {
+    let checked = price.to_core();
+    if checked.is_none() {
+        let amount_max = yoink_core::Money::AMOUNT_MAX;
+        let detail = format!("amount must be from 0 to {amount_max}, currency three capital letters");
+        errors.push(wrong("/price", detail));
+    }
+    checked
+}
+
+pub(crate) fn check_limit_per_customer(limit: Option<u32>, errors: &mut Vec<FieldError>) {
+    if limit == Some(0) {
+        errors.push(wrong("/limit_per_customer", "must be at least 1, or null"));
+    }
+}
+
+pub(crate) fn check_max_per_order(max_per_order: u32, errors: &mut Vec<FieldError>) {
+    if !(1..=QUANTITY_MAX).contains(&max_per_order) {
+        errors.push(wrong("/max_per_order", format!("must be from 1 to {QUANTITY_MAX}")));
+    }
+}

@@ -1,0 +1,79 @@
+//! `GET /v1/orders`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::HeaderMap;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use yoink_core::{CustomerId, ProductId};
+use yoink_engine::OrderFilter;
+use yoink_engine::limits::LIST_ORDERS_MAX;
+
+use super::{Query, check_limit, ok};
+use crate::edge::Core;
+use crate::guard::auth::Caller;
+use crate::problem::{FORBIDDEN, Problem};
+use crate::wire::{Order, OrderList, OrderStatus};
+
+/// Which orders.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filter {
+    /// Only this customer's.
+    customer_id: Option<String>,
+    /// Only those of this product.
+    product_id: Option<String>,
+    /// Only those at this point of their life.
+    status: Option<OrderStatus>,
+    /// Only those accepted after this event.
+    #[serde(default)]
+    #[param(default = 0)]
+    after: u64,
+    /// At most this many.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+}
+
+/// Orders, oldest first.
+///
+/// The holder of a customer token sees their own; others need the scope `orders:read`.
+#[utoipa::path(
+    get, path = "/v1/orders", tag = "buyers", params(Filter),
+    responses((status = 200, description = "One page of orders", body = OrderList), crate::api::ReadProblems)
+)]
+pub(crate) async fn list_orders(
+    State(core): State<Arc<Core>>,
+    headers: HeaderMap,
+    Query(filter): Query<Filter>,
+) -> Result<impl IntoResponse, Problem> {
+    let caller = core.shared.auth.lister(&headers)?;
+    let filter = to_engine(filter, &caller)?;
+    let limit = filter.limit;
+    let found = core.engine.orders(filter).await.map_err(|error| core.problem(error))?;
+    let next_after = (found.len() == limit).then(|| found.last().map(|order| order.seq)).flatten();
+    let orders = found.into_iter().map(Order::from).collect();
+    Ok(ok(OrderList { orders, next_after }))
+}
+
+fn to_engine(filter: Filter, caller: &Caller) -> Result<OrderFilter, Problem> {
+    let named = filter.customer_id.map(|id| CustomerId::parse(&id)).transpose();
+    let named = named.map_err(|error| Problem::field("", format!("query: customer_id {error}")))?;
+    let customer = match (caller, named) {
+        (Caller::Customer(customer), None) => Some(customer.clone()),
+        (caller, Some(named)) if !caller.may_act_for(&named) => {
+            return Err(Problem::new(&FORBIDDEN, "This token reads its own customer's orders only."));
+        }
+        (_, named) => named,
+    };
+    let product = filter.product_id.map(|id| ProductId::parse(&id)).transpose();
+    Ok(OrderFilter {
+        customer,
+        status: filter.status.map(Into::into),
+        product: product.map_err(|error| Problem::field("", format!("query: product_id {error}")))?,
+        after: filter.after,
+        limit: check_limit(filter.limit, LIST_ORDERS_MAX)?,
+    })
+}

@@ -1,0 +1,240 @@
+//! `POST /v1/orders`: the short way. Parse, one engine call, render; no router, no JSON tree, few allocations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use yoink_core::QUANTITY_MAX;
+use yoink_engine::{Confirmed, PurchaseRequest, Purchased, Replayed};
+
+use crate::body::{self, Body};
+use crate::connection::Conn;
+use crate::edge::{Core, from_problem};
+use crate::guard::address::client_address;
+use crate::guard::auth::Caller;
+use crate::guard::rate_limit::Which;
+use crate::json::{self, Id};
+use crate::problem::{FORBIDDEN, Problem};
+use crate::request::{idempotency_key, preference_applied, preferred_wait};
+use crate::settings::IdempotencyKeyRule;
+use crate::wire::{put_number, put_text, put_when};
+
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TRUE: HeaderValue = HeaderValue::from_static("true");
+
+/// What a buyer sends.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PurchaseBody<'a> {
+    /// Who buys; may be left out by the holder of a customer token.
+    #[serde(borrow, default, deserialize_with = "json::present")]
+    #[schema(value_type = Option<crate::api::IdSchema>, nullable = false)]
+    customer_id: Option<Id<'a>>,
+    /// What.
+    #[serde(borrow)]
+    #[schema(value_type = crate::api::IdSchema)]
+    product_id: Id<'a>,
+    /// How many, up to the product's `max_per_order`.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 1000, default = 1, required = false)]
+    quantity: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Buy.
+///
+/// 202 means that the units are yours: the order is on disk. With `Prefer: wait=N` the answer is 201 if the ledger has
+/// the order within N seconds. The same key and body again give the same answer, also after sell-out.
+#[utoipa::path(
+    post, path = "/v1/orders", tag = "buyers", request_body = PurchaseBody,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; scoped to the customer"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 30, for the ledger"),
+    ),
+    responses(
+        (status = 201, description = "Accepted, and in the ledger", body = crate::wire::Order),
+        (status = 202, description = "Accepted", body = crate::wire::Order),
+        crate::api::WriteProblems,
+    )
+)]
+pub(crate) async fn answer(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Response<Body> {
+    match buy(core, conn, head, body).await {
+        Ok(response) => response,
+        Err(problem) => {
+            core.counters.count_refusal(problem.kind.status);
+            from_problem(problem)
+        }
+    }
+}
+
+async fn buy(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Result<Response<Body>, Problem> {
+    let settings = &core.shared.settings;
+    json::check_content_type(&head.headers)?;
+    let caller = core.shared.auth.buyer(&head.headers)?;
+    let bytes = body::read(conn, &head.headers, body, settings.body_bytes_max).await?;
+    let request = parse(core, &caller, &head.headers, &bytes)?;
+    let purchased = if core.shared.limits.is_off(Which::General) {
+        core.engine.purchase(request.clone()).await.map_err(|error| core.problem(error))?
+    } else {
+        let address = client_address(conn.peer, &head.headers, &settings.trusted_proxies);
+        super::purchase_within(core, &[Which::General], request.clone(), address).await?
+    };
+    core.counters.count_queued();
+    let wait = preferred_wait(&head.headers);
+    let confirmed = match wait {
+        Some(wait) => wait_confirmed(core, &purchased, wait).await,
+        None => Confirmed::NotYet,
+    };
+    Ok(render(&request, &purchased, confirmed, wait))
+}
+
+fn parse(
+    core: &Core,
+    caller: &Caller,
+    headers: &HeaderMap,
+    bytes: &Bytes,
+) -> Result<PurchaseRequest, Problem> {
+    let body: PurchaseBody = json::parse(bytes)?;
+    let named = body.customer_id.map(|id| id.to_customer("/customer_id")).transpose()?;
+    let customer = match (caller, named) {
+        (Caller::Customer(customer), None) => customer.clone(),
+        (caller, Some(named)) if caller.may_act_for(&named) => named,
+        (_, Some(_)) => return Err(Problem::new(&FORBIDDEN, "This token buys for its own customer only.")),
+        (_, None) => return Err(Problem::field("/customer_id", "missing field `customer_id`")),
+    };
+    let product = body.product_id.to_product("/product_id")?;
+    check_quantity(body.quantity)?;
+    let key = idempotency_key(headers)?;
+    if key.is_none() && core.shared.settings.idempotency_key == IdempotencyKeyRule::Required {
+        return Err(Problem::field("", "Idempotency-Key: this server wants one with every purchase"));
+    }
+    Ok(PurchaseRequest { customer, product, quantity: body.quantity, key })
+}
+
+/// # Errors
+/// 400 if no product could ever allow it.
+pub(crate) fn check_quantity(quantity: u32) -> Result<(), Problem> {
+    if (1..=QUANTITY_MAX).contains(&quantity) {
+        return Ok(());
+    }
+    Err(Problem::field("/quantity", format!("must be a whole number from 1 to {QUANTITY_MAX}")))
+}
+
+/// Waits for the ledger, but not into the shutdown.
+async fn wait_confirmed(core: &Core, purchased: &Purchased, wait: Duration) -> Confirmed {
+    tokio::select! {
+        confirmed = core.engine.wait_confirmed(purchased.seq, wait) => confirmed,
+        () = core.shared.shutdown.cancelled() => Confirmed::NotYet,
+    }
+}
+
+fn render(
+    request: &PurchaseRequest,
+    purchased: &Purchased,
+    confirmed: Confirmed,
+    wait: Option<Duration>,
+) -> Response<Body> {
+    let (status, word): (_, &[u8]) = match confirmed {
+        Confirmed::Yes => (StatusCode::CREATED, b"confirmed"),
+        Confirmed::NotYet => (StatusCode::ACCEPTED, b"accepted"),
+    };
+    // One allocation holds both the Location and the body.
+    let mut buffer = BytesMut::with_capacity(512);
+    buffer.put_slice(b"/v1/orders/");
+    put_id(&mut buffer, purchased);
+    let location = buffer.split().freeze();
+    put_order(&mut buffer, request, purchased, word);
+    let mut response = Response::new(Body::Fixed(Some(buffer.freeze())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.reserve(10);
+    headers.insert(header::CONTENT_TYPE, JSON);
+    if let Ok(location) = HeaderValue::from_maybe_shared(location) {
+        headers.insert(header::LOCATION, location);
+    }
+    if purchased.replayed == Replayed::Yes {
+        headers.insert(IDEMPOTENT_REPLAYED, TRUE);
+    }
+    if let Some(wait) = wait {
+        headers.insert(PREFERENCE_APPLIED, preference_applied(wait));
+    }
+    response
+}
+
+fn put_id(buffer: &mut BytesMut, purchased: &Purchased) {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = uuid::Uuid::from_bytes(purchased.order.0).hyphenated();
+    buffer.put_slice(id.encode_lower(&mut text).as_bytes());
+}
+
+fn put_order(buffer: &mut BytesMut, request: &PurchaseRequest, purchased: &Purchased, status: &[u8]) {
+    buffer.put_slice(b"{\"id\":\"");
+    put_id(buffer, purchased);
+    buffer.put_slice(b"\",\"seq\":");
+    put_number(buffer, purchased.seq);
+    buffer.put_slice(b",\"status\":\"");
+    buffer.put_slice(status);
+    buffer.put_slice(b"\",\"customer_id\":");
+    put_text(buffer, request.customer.as_str());
+    buffer.put_slice(b",\"product_id\":");
+    put_text(buffer, request.product.as_str());
+    buffer.put_slice(b",\"quantity\":");
+    put_number(buffer, u64::from(request.quantity));
+    buffer.put_slice(b",\"unit_price\":{\"amount\":");
+    // Prices are never below 0.
+    put_number(buffer, purchased.unit_price.amount.unsigned_abs());
+    buffer.put_slice(b",\"currency\":");
+    put_text(buffer, purchased.unit_price.currency.as_str());
+    buffer.put_slice(b"},\"accepted_at\":");
+    put_when(buffer, purchased.accepted_at);
+    buffer.put_u8(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Money, Order, OrderStatus, When};
+    use yoink_core::{Currency, CustomerId, OrderId, ProductId, Timestamp};
+
+    #[test]
+    fn the_body_written_by_hand_is_the_order_of_the_document() {
+        let request = PurchaseRequest {
+            customer: CustomerId::parse("o\"brien").unwrap(),
+            product: ProductId::parse("1").unwrap(),
+            quantity: 2,
+            key: None,
+        };
+        let purchased = Purchased {
+            order: OrderId([0xab; 16]),
+            seq: 184_223,
+            accepted_at: Timestamp(1_767_607_200_123_456),
+            unit_price: yoink_core::Money { amount: 19_999, currency: Currency::parse("EUR").unwrap() },
+            replayed: Replayed::No,
+        };
+        let mut buffer = BytesMut::new();
+        put_order(&mut buffer, &request, &purchased, b"accepted");
+        let expected = Order {
+            id: "abababab-abab-abab-abab-abababababab".to_owned(),
+            seq: 184_223,
+            status: OrderStatus::Accepted,
+            customer_id: "o\"brien".to_owned(),
+            product_id: "1".to_owned(),
+            quantity: 2,
+            unit_price: Money { amount: 19_999, currency: "EUR".to_owned() },
+            accepted_at: When(Timestamp(1_767_607_200_123_456)),
+            ended_at: None,
+            reason: None,
+        };
+        assert_eq!(buffer, serde_json::to_string(&expected).unwrap().as_bytes());
+    }
+}

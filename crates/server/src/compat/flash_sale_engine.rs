@@ -1,0 +1,56 @@
+//! Flash Sale Engine (and Yoink): `POST /buy`.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{OldError, OldPurchase, buy as buy_old, in_old_words, in_yoinks_words};
+use crate::api::Json;
+use crate::edge::Core;
+use crate::guard::rate_limit::Which;
+use crate::request::ClientAddress;
+
+/// Accepted.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BuyAnswer {
+    message: &'static str,
+    status: &'static str,
+    order_id: String,
+}
+
+/// Buy.
+#[utoipa::path(
+    post, path = "/buy", tag = "compatible", request_body = OldPurchase,
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    responses(
+        (status = 202, description = "Accepted", body = BuyAnswer),
+        (status = "4XX", description = "No", body = OldError), (status = "5XX", description = "Too slow", body = OldError),
+    )
+)]
+pub(crate) async fn buy(
+    State(core): State<Arc<Core>>,
+    address: ClientAddress,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    match buy_old(&core, &headers, address, &body, &[Which::General]).await {
+        Ok(purchased) => {
+            let answer = BuyAnswer {
+                message: "Order received! Processing...",
+                status: "QUEUED",
+                order_id: purchased.order.to_string(),
+            };
+            Json(StatusCode::ACCEPTED, answer).into_response()
+        }
+        Err(problem) if problem.kind.status == StatusCode::BAD_REQUEST => {
+            in_old_words(&problem, "Missing fields", None)
+        }
+        Err(problem) => in_yoinks_words(&problem),
+    }
+}

@@ -1,0 +1,5 @@
+//! Before the decision, never the decision: who asks, from where, and how often.
+
+pub(crate) mod address;
+pub(crate) mod auth;
+pub(crate) mod rate_limit;

@@ -1,0 +1,233 @@
+//! Who may ask how often: by customer and by address, in memory that does not grow with the number of either.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http::{HeaderName, HeaderValue};
+use yoink_core::CustomerId;
+
+use crate::guard::address::network_of;
+use crate::problem::{Problem, QUOTA_EXCEEDED};
+use crate::settings::{Policy, RateLimits};
+
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// Customers or addresses that one limit remembers apart. Beyond, newcomers share [`SHARED_KEYS`] places: a flood of
+/// made-up names limits itself, and memory stays bounded.
+const KEYS_MAX: usize = 250_000;
+const SHARED_KEYS: u64 = 16_384;
+
+/// Every limit of the edge.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// On every route that buys.
+    general: Pair,
+    /// On the compatible `/purchase`, besides.
+    purchase: Pair,
+}
+
+/// One limit by customer and one by address.
+#[derive(Debug)]
+struct Pair {
+    by_customer: Option<Limit>,
+    by_address: Option<Limit>,
+}
+
+/// Which limits a route has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    General,
+    Purchase,
+}
+
+impl Limits {
+    /// `None` if a policy is of 0 requests or 0 seconds.
+    pub(crate) fn new(settings: &RateLimits) -> Option<Self> {
+        Some(Self {
+            general: Pair::new(settings.per_customer, settings.per_address)?,
+            purchase: Pair::new(settings.purchase_compat, settings.purchase_compat)?,
+        })
+    }
+
+    /// Whether anything is limited at all.
+    pub(crate) fn is_off(&self, which: Which) -> bool {
+        self.pair(which).is_off()
+    }
+
+    /// Counts one request.
+    ///
+    /// # Errors
+    /// 429 `quota-exceeded` if it is one too many; then nothing was counted against the limit that refused.
+    pub(crate) fn check(&self, which: Which, customer: &CustomerId, address: IpAddr) -> Result<(), Problem> {
+        let pair = self.pair(which);
+        if let Some(limit) = &pair.by_customer {
+            limit.check("customer", customer.as_str())?;
+        }
+        if let Some(limit) = &pair.by_address {
+            limit.check("address", &network_of(address))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets those who are below their limit. To be called about once a second.
+    pub(crate) fn forget(&self) {
+        for pair in [&self.general, &self.purchase] {
+            for limit in [&pair.by_customer, &pair.by_address].into_iter().flatten() {
+                limit.forget();
+            }
+        }
+    }
+
+    fn pair(&self, which: Which) -> &Pair {
+        match which {
+            Which::General => &self.general,
+            Which::Purchase => &self.purchase,
+        }
+    }
+}
+
+impl Pair {
+    fn new(customer: Option<Policy>, address: Option<Policy>) -> Option<Self> {
+        let limit = |policy: Option<Policy>| match policy {
+            None => Some(None),
+            Some(policy) => Limit::new(policy).map(Some),
+        };
+        Some(Self { by_customer: limit(customer)?, by_address: limit(address)? })
+    }
+
+    fn is_off(&self) -> bool {
+        self.by_customer.is_none() && self.by_address.is_none()
+    }
+}
+
+#[derive(Debug)]
+struct Limit {
+    policy: Policy,
+    limiter: DefaultKeyedRateLimiter<u64>,
+    clock: DefaultClock,
+    /// Seeded, so that nobody can aim two names at one place.
+    hasher: RandomState,
+    is_full: AtomicBool,
+}
+
+impl Limit {
+    fn new(policy: Policy) -> Option<Self> {
+        let requests = NonZeroU32::new(policy.requests)?;
+        let window = Duration::from_secs(u64::from(policy.window_s));
+        let quota = Quota::with_period(window.checked_div(policy.requests)?)?.allow_burst(requests);
+        Some(Self {
+            policy,
+            limiter: RateLimiter::keyed(quota),
+            clock: DefaultClock::default(),
+            hasher: RandomState::new(),
+            is_full: AtomicBool::new(false),
+        })
+    }
+
+    fn check(&self, name: &'static str, who: &(impl Hash + ?Sized)) -> Result<(), Problem> {
+        let hash = self.hasher.hash_one(who);
+        let key = match self.is_full.load(Ordering::Relaxed) {
+            true => hash % SHARED_KEYS,
+            false => hash,
+        };
+        self.limiter.check_key(&key).map_err(|denied| {
+            let wait = denied.wait_time_from(self.clock.now());
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            self.refuse(name, seconds.max(1))
+        })
+    }
+
+    fn refuse(&self, name: &'static str, seconds: u64) -> Problem {
+        let Policy { requests, window_s } = self.policy;
+        let header =
+            |text: String| HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Problem::new(
+            &QUOTA_EXCEEDED,
+            format!("At most {requests} purchases in {window_s} seconds per {name}; nothing happened."),
+        )
+        .with_retry_after(seconds)
+        .with_header(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={requests};w={window_s}")))
+        .with_header(RATE_LIMIT, header(format!("\"{name}\";r=0;t={seconds}")))
+    }
+
+    fn forget(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+        self.is_full.store(self.limiter.len() > KEYS_MAX, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(requests: u32, window_s: u32) -> Limits {
+        Limits::new(&RateLimits {
+            per_customer: Some(Policy { requests, window_s }),
+            ..RateLimits::default()
+        })
+        .unwrap()
+    }
+
+    fn customer(name: &str) -> CustomerId {
+        CustomerId::parse(name).unwrap()
+    }
+
+    #[test]
+    fn one_customer_over_the_limit_leaves_the_others_alone() {
+        let limits = limits(2, 3_600);
+        let address = "192.0.2.1".parse().unwrap();
+        let check = |name| limits.check(Which::General, &customer(name), address);
+        assert!(check("ann").is_ok());
+        assert!(check("ann").is_ok());
+        let refused = check("ann").unwrap_err();
+        let headers = refused.headers();
+        let value =
+            |name: &str| headers.iter().find(|(n, _)| n.as_str() == name).unwrap().1.to_str().unwrap();
+        assert_eq!(value("ratelimit-policy"), "\"customer\";q=2;w=3600");
+        assert_eq!(value("ratelimit"), format!("\"customer\";r=0;t={}", value("retry-after")));
+        assert!(check("bob").is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_names_is_limited_together_in_bounded_memory() {
+        let limits = limits(1, 3_600);
+        let address = "192.0.2.1".parse().unwrap();
+        let mut accepted = 0;
+        for number in 0..KEYS_MAX + 1 {
+            accepted +=
+                usize::from(limits.check(Which::General, &customer(&number.to_string()), address).is_ok());
+        }
+        assert_eq!(accepted, KEYS_MAX + 1);
+        limits.forget();
+        let mut late = 0;
+        for number in 0..200_000 {
+            late += usize::from(
+                limits.check(Which::General, &customer(&format!("late-{number}")), address).is_ok(),
+            );
+        }
+        assert!(late <= SHARED_KEYS as usize, "{late} newcomers got in");
+        let held = limits.general.by_customer.as_ref().unwrap().limiter.len();
+        assert!(held <= KEYS_MAX + 1 + SHARED_KEYS as usize, "{held} keys");
+    }
+
+    #[test]
+    fn a_policy_of_nothing_is_impossible() {
+        let limits = |requests, window_s| {
+            Limits::new(&RateLimits {
+                per_address: Some(Policy { requests, window_s }),
+                ..RateLimits::default()
+            })
+        };
+        assert!(limits(0, 60).is_none());
+        assert!(limits(5, 0).is_none());
+        assert!(limits(5, 60).is_some());
+    }
+}

@@ -1,0 +1,419 @@
+//! Process life of the edge: listeners, one single-threaded runtime per core, deadlines, and the way down.
+//!
+//! Every core has its own listener on the same port (the kernel spreads connections), its own lane to the engine and
+//! its own routes, so a request never crosses threads on its way to the writer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use yoink_engine::Engine;
+
+use crate::connection::{Conn, Phase, Stream, whole_answer};
+use crate::edge::{Core, Front, Shared, answer};
+use crate::guard::address::network_of;
+use crate::guard::auth::Auth;
+use crate::guard::rate_limit::Limits;
+use crate::metrics::{Counters, RouteTable};
+use crate::problem::{OVERLOADED, Problem, QUOTA_EXCEEDED, TIMEOUT};
+use crate::router::{self, Surface};
+use crate::settings::Settings;
+
+/// Cancelled when the edge is to close.
+pub type ShutdownSignal = CancellationToken;
+
+/// How often rate limits forget who is below them.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
+/// Connections that the kernel keeps for us until we accept them.
+const BACKLOG_CONNECTIONS: i32 = 4_096;
+/// How long accepting rests when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the edge did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: is another process using the port? Choose another with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system gave no thread or no event queue.
+    #[error("cannot start a serving thread")]
+    Thread {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A serving thread panicked.
+    #[error("a serving thread stopped unexpectedly; this is a bug")]
+    Panicked,
+    /// A setting is impossible.
+    #[error("{what}")]
+    Settings {
+        /// Which, why, and what to do.
+        what: &'static str,
+    },
+}
+
+/// Serves HTTP until `shutdown`; blocks. `on_ready` gets the address once connections are accepted. Returns when the
+/// last connection is done, at most `drain_timeout` after `shutdown`. The engine stays open.
+///
+/// # Errors
+/// See [`ServeError`]; nothing is served if an address is taken or a setting is impossible.
+pub fn serve(
+    engine: Engine,
+    settings: Settings,
+    on_ready: impl FnOnce(SocketAddr),
+    shutdown: ShutdownSignal,
+) -> Result<(), ServeError> {
+    let threads = match settings.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let limits = Limits::new(&settings.rate_limits).ok_or(ServeError::Settings {
+        what: "a rate limit of 0 requests or 0 seconds lets nobody in; remove it or give it numbers from 1",
+    })?;
+    let (address, listeners) = listen_on_every_core(settings.listen, threads)?;
+    let mut admin_listener = match settings.admin_listen {
+        Some(address) => {
+            Some(bind(address, Sharing::No).map_err(|source| ServeError::Listen { address, source })?)
+        }
+        None => None,
+    };
+    let (routes, document) = router::describe();
+    let table = RouteTable::new(&document);
+    let shared = Arc::new(Shared {
+        auth: Auth::new(&settings),
+        limits,
+        shutdown: shutdown.clone(),
+        started: Instant::now(),
+        counters: (0..threads).map(|_| Arc::new(Counters::new(&table))).collect(),
+        routes: table,
+        connections: AtomicUsize::new(0),
+        connections_by_address: Mutex::new(HashMap::new()),
+        openapi: crate::openapi::to_json(&document),
+        settings,
+    });
+    let mut running = Vec::with_capacity(threads);
+    for ((number, listener), counters) in listeners.into_iter().enumerate().zip(&shared.counters) {
+        let start = CoreStart {
+            shared: Arc::clone(&shared),
+            counters: Arc::clone(counters),
+            engine: engine.clone(),
+            listener,
+            admin_listener: admin_listener.take(),
+            routes: routes.clone(),
+        };
+        let thread = std::thread::Builder::new().name(format!("http-{number}")).spawn(move || start.run());
+        match thread {
+            Ok(thread) => running.push(thread),
+            Err(source) => {
+                shutdown.cancel();
+                return Err(ServeError::Thread { source });
+            }
+        }
+    }
+    on_ready(address);
+    let mut result = Ok(());
+    for thread in running {
+        let ended = thread.join().unwrap_or(Err(ServeError::Panicked));
+        if ended.is_err() {
+            // One core less would serve worse in silence: stop, and let the supervisor start afresh.
+            shutdown.cancel();
+            result = ended;
+        }
+    }
+    result
+}
+
+fn listen_on_every_core(
+    address: SocketAddr,
+    threads: usize,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>), ServeError> {
+    let fail = |source| ServeError::Listen { address, source };
+    // SO_REUSEPORT lets two servers share a port in silence, so first make sure that nobody has it.
+    drop(bind(address, Sharing::No).map_err(fail)?);
+    let first = bind(address, Sharing::Yes).map_err(fail)?;
+    // Port 0 becomes a real one with the first listener; the others join it.
+    let address = first.local_addr().map_err(fail)?;
+    let mut listeners = vec![first];
+    for _ in 1..threads {
+        listeners.push(bind(address, Sharing::Yes).map_err(fail)?);
+    }
+    Ok((address, listeners))
+}
+
+/// Whether several listeners may have the same port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    No,
+    Yes,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(sharing == Sharing::Yes)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG_CONNECTIONS)?;
+    Ok(socket.into())
+}
+
+/// What a core's thread begins with.
+struct CoreStart {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    engine: Engine,
+    listener: std::net::TcpListener,
+    admin_listener: Option<std::net::TcpListener>,
+    routes: router::Routes,
+}
+
+impl CoreStart {
+    fn run(self) -> Result<(), ServeError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| ServeError::Thread { source })?;
+        LocalSet::new().block_on(&runtime, self.serve())
+    }
+
+    async fn serve(self) -> Result<(), ServeError> {
+        let (engine, lane) = self.engine.with_own_lane();
+        drop(self.engine);
+        tokio::task::spawn_local(lane.run());
+        let core = Arc::new(Core::new(Arc::clone(&self.shared), engine, self.counters));
+        let open = Rc::new(Open::default());
+        let surface = match self.shared.settings.admin_listen {
+            None => Surface::Everything,
+            Some(_) => Surface::Buyers,
+        };
+        let sweep = tokio::task::spawn_local(sweep(Arc::clone(&core), Rc::clone(&open)));
+        if let Some(admin_listener) = self.admin_listener {
+            let front = front(&core, &self.routes, Surface::Everything);
+            let listener = to_tokio(admin_listener)?;
+            tokio::task::spawn_local(accept(listener, front, Rc::clone(&open)));
+        }
+        let front = front(&core, &self.routes, surface);
+        accept(to_tokio(self.listener)?, front, Rc::clone(&open)).await;
+        drain(&open, self.shared.settings.drain_timeout).await;
+        sweep.abort();
+        Ok(())
+    }
+}
+
+fn front(core: &Arc<Core>, routes: &router::Routes, surface: Surface) -> Rc<Front> {
+    Rc::new(Front { core: Arc::clone(core), router: router::for_core(routes, surface, core) })
+}
+
+fn to_tokio(listener: std::net::TcpListener) -> Result<TcpListener, ServeError> {
+    TcpListener::from_std(listener).map_err(|source| ServeError::Thread { source })
+}
+
+/// The open connections of one core.
+#[derive(Default)]
+struct Open {
+    conns: RefCell<HashMap<u64, Arc<Conn>>>,
+    next: Cell<u64>,
+}
+
+impl Open {
+    fn add(&self, conn: Arc<Conn>) -> u64 {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        self.conns.borrow_mut().insert(number, conn);
+        number
+    }
+}
+
+async fn accept(listener: TcpListener, front: Rc<Front>, open: Rc<Open>) {
+    let shutdown = &front.core.shared.shutdown;
+    let mut cancelled = pin!(shutdown.cancelled());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut cancelled => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => welcome(tcp, peer.ip(), &front, &open),
+            Err(error) => {
+                // Out of descriptors, or the client left the queue again. Neither is a reason to stop serving.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Starts serving a connection, or says why not.
+fn welcome(tcp: TcpStream, peer: IpAddr, front: &Rc<Front>, open: &Rc<Open>) {
+    let core = &front.core;
+    let place = match Place::take(&core.shared, peer) {
+        Ok(place) => place,
+        Err(problem) => {
+            // Best effort: the connection ends here anyway.
+            let _ = tcp.try_write(&whole_answer(core, problem));
+            return;
+        }
+    };
+    // Answers are small and whole: waiting to merge them with later ones only delays them.
+    let _ = tcp.set_nodelay(true);
+    let conn = Arc::new(Conn::new(Arc::clone(core), peer));
+    let number = open.add(Arc::clone(&conn));
+    let (front, open) = (Rc::clone(front), Rc::clone(open));
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        serve_connection(tcp, conn, front).await;
+        open.conns.borrow_mut().remove(&number);
+    });
+}
+
+async fn serve_connection(tcp: TcpStream, conn: Arc<Conn>, front: Rc<Front>) {
+    let settings = &conn.core.shared.settings;
+    let service = service_fn(|request| {
+        let (front, conn) = (Rc::clone(&front), Arc::clone(&conn));
+        async move { Ok::<_, Infallible>(answer(&front, conn, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(settings.headers_max)
+        .max_header_size(settings.header_bytes_max)
+        .max_buf_size(settings.header_bytes_max.max(8_192))
+        .half_close(false)
+        .pipeline_flush(true);
+    let stream = Stream::new(tcp, Arc::clone(&conn));
+    let mut connection = builder.serve_connection(stream, service);
+    let mut is_told_to_close = false;
+    let is_ended = poll_fn(|cx| {
+        conn.register(cx.waker());
+        if conn.is_ended.load(Ordering::Relaxed) {
+            return Poll::Ready(true);
+        }
+        if !is_told_to_close && conn.core.shared.shutdown.is_cancelled() {
+            is_told_to_close = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        // The only errors are the client's: it left, or sent what is not HTTP and was told so.
+        Pin::new(&mut connection).poll(cx).map(|_| false)
+    })
+    .await;
+    if is_ended && conn.is_in(Phase::Head) {
+        let head_is_late = Problem::new(&TIMEOUT, "The head of the request did not arrive in time.");
+        connection.into_parts().io.send_last_words(head_is_late);
+    }
+}
+
+/// A place among the open connections; given back when dropped.
+struct Place {
+    shared: Arc<Shared>,
+    network: Option<IpAddr>,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, peer: IpAddr) -> Result<Self, Problem> {
+        let settings = &shared.settings;
+        if shared.connections.fetch_add(1, Ordering::Relaxed) >= settings.connections_max {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            let problem = Problem::new(&OVERLOADED, "Too many connections are open; nothing happened.");
+            return Err(problem.with_retry_after(1).with_outcome("none"));
+        }
+        let mut place = Self { shared: Arc::clone(shared), network: None };
+        let Some(connections_max) = settings.connections_per_address_max else {
+            return Ok(place);
+        };
+        let network = network_of(peer);
+        let mut counts = shared.connections_by_address.lock();
+        let count = counts.entry(network).or_insert(0);
+        if *count >= connections_max {
+            drop(counts);
+            let problem =
+                Problem::new(&QUOTA_EXCEEDED, "Too many connections from this address; nothing happened.");
+            return Err(problem.with_retry_after(1));
+        }
+        *count += 1;
+        place.network = Some(network);
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(network) = self.network else { return };
+        let mut counts = self.shared.connections_by_address.lock();
+        if let Some(count) = counts.get_mut(&network) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&network);
+            }
+        }
+    }
+}
+
+/// Moves the core's clock and ends what took too long.
+async fn sweep(core: Arc<Core>, open: Rc<Open>) {
+    let settings = &core.shared.settings;
+    let shortest =
+        [settings.header_read_timeout, settings.body_timeout, settings.idle_timeout, settings.write_timeout]
+            .into_iter()
+            .min()
+            .unwrap_or(Duration::from_secs(1));
+    let every = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_millis(250));
+    let mut ticks = tokio::time::interval(every);
+    let mut forget_at = FORGET_EVERY;
+    loop {
+        ticks.tick().await;
+        let since_start = core.shared.started.elapsed();
+        core.set_now(since_start);
+        if since_start >= forget_at {
+            forget_at = since_start + FORGET_EVERY;
+            core.shared.limits.forget();
+        }
+        for conn in open.conns.borrow().values() {
+            conn.sweep(core.now_ms());
+        }
+    }
+}
+
+/// Tells every connection to finish, and waits for it.
+async fn drain(open: &Open, timeout: Duration) {
+    let deadline = Instant::now() + timeout;
+    loop {
+        for conn in open.conns.borrow().values() {
+            conn.wake();
+        }
+        let count = open.conns.borrow().len();
+        if count == 0 {
+            return;
+        }
+        if Instant::now() >= deadline {
+            tracing::warn!(connections = count, "closing connections that did not finish in time");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

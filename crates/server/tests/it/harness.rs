@@ -1,0 +1,309 @@
+//! Starts a server in this process and talks HTTP to it, checking every answer against the served document.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use yoink_engine::{Engine, Options};
+use yoink_server::{KeyHash, Mode, ServeError, Settings, serve};
+
+use crate::contract::Contract;
+
+/// The key with every scope.
+pub const ADMIN_KEY: &str = "test-admin-key-0123456789abcdef";
+
+/// Nothing in these tests takes longer, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub engine: Engine,
+    pub shutdown: CancellationToken,
+    contract: Contract,
+    thread: Option<JoinHandle<Result<(), ServeError>>>,
+    _folder: TempDir,
+}
+
+impl Server {
+    /// In `--dev`, with product 1 of 100 units.
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same with other settings.
+    pub fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let server = Self::start_empty(change);
+        server.create_product(&json!({"id": "1", "stock": 100}));
+        server
+    }
+
+    /// Without any product.
+    pub fn start_empty(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            mode: Mode::Dev,
+            admin_key: Some(KeyHash::of(ADMIN_KEY)),
+            threads: 2,
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Options::new(folder.path().join("data"))).unwrap();
+        let shutdown = CancellationToken::new();
+        let (ready, is_ready) = sync_channel(1);
+        let (serving, token) = (engine.clone(), shutdown.clone());
+        let thread = std::thread::spawn(move || {
+            serve(serving, settings, |address| ready.send(address).unwrap(), token)
+        });
+        let Ok(address) = is_ready.recv_timeout(PATIENCE) else {
+            panic!("the server did not start: {:?}", thread.join());
+        };
+        let contract = Contract::new(exchange(address, &Request::new("GET", "/openapi.json")).json());
+        Self { address, engine, shutdown, contract, thread: Some(thread), _folder: folder }
+    }
+
+    /// Creates a product; what is left out of `fields` is filled in.
+    pub fn create_product(&self, fields: &Value) -> Value {
+        let mut body =
+            json!({"name": "Flash Sale Item", "price": {"amount": 19_999, "currency": "EUR"}, "stock": 10});
+        for (name, value) in fields.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let answer = self.admin("POST", "/v1/admin/products", Some(&body));
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()
+    }
+
+    /// Buys one unit of product 1.
+    pub fn buy(&self, customer: &str) -> Answer {
+        self.post("/v1/orders", &json!({"customer_id": customer, "product_id": "1"}))
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.send(&Request::new("GET", path))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(&Request::new("POST", path).json(body))
+    }
+
+    /// With the admin key.
+    pub fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let mut request = Request::new(method, path).key(ADMIN_KEY);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.send(&request)
+    }
+
+    /// Sends a request on a connection of its own, and checks the answer against the document.
+    pub fn send(&self, request: &Request) -> Answer {
+        let answer = exchange(self.address, request);
+        self.contract.check(&request.method, &request.path, &answer);
+        answer
+    }
+
+    /// A connection to write anything on.
+    pub fn connect(&self) -> TcpStream {
+        connect(self.address)
+    }
+
+    /// Ends the server and says how it ended.
+    pub fn stop(&mut self) -> Result<(), ServeError> {
+        self.shutdown.cancel();
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+}
+
+impl Drop for Server {
+    /// Every test ends with an audit: whatever it did, the books must balance.
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        let served = self.thread.take().map(|thread| thread.join().unwrap());
+        if std::thread::panicking() {
+            return;
+        }
+        assert!(matches!(served, None | Some(Ok(()))), "{served:?}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let audit = runtime.block_on(self.engine.reconcile()).unwrap();
+        assert!(audit.ok, "{audit:#?}");
+        self.engine.close_blocking(Duration::from_secs(5));
+    }
+}
+
+/// A request to be sent.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    headers: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+}
+
+impl Request {
+    pub fn new(method: &str, path: &str) -> Self {
+        Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: None }
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn key(self, key: &str) -> Self {
+        self.header("authorization", &format!("Bearer {key}"))
+    }
+
+    pub fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json").body(body.to_string())
+    }
+
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut text =
+            format!("{} {} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n", self.method, self.path);
+        for (name, value) in &self.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if let Some(body) = &self.body {
+            text.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        text.push_str("\r\n");
+        let mut bytes = text.into_bytes();
+        bytes.extend(self.body.iter().flatten());
+        bytes
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
+    }
+
+    /// Asserts that this is a problem of this kind, and gives the document.
+    #[track_caller]
+    pub fn problem(&self, status: u16, slug: &str) -> Value {
+        assert_eq!(self.status, status, "{:?}", String::from_utf8_lossy(&self.body));
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        let document = self.json();
+        assert_eq!(document["type"], format!("/problems/{slug}"), "{document}");
+        assert_eq!(document["status"], status);
+        assert!(document["title"].is_string() && document["detail"].is_string(), "{document}");
+        document
+    }
+}
+
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+pub fn exchange(address: SocketAddr, request: &Request) -> Answer {
+    let mut stream = connect(address);
+    // A server that refuses a long body early closes before all of it is written.
+    let _ = stream.write_all(&request.to_bytes());
+    read_answer(&mut stream)
+}
+
+/// Reads one answer from a connection that closes behind it or says how long it is.
+pub fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    let head_end = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+        assert!(
+            read_some(stream, &mut bytes) > 0,
+            "closed within the head: {:?}",
+            String::from_utf8_lossy(&bytes)
+        );
+    };
+    let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
+    let mut body = bytes.split_off(head_end + 4);
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: Vec<(String, String)> = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let find = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    if let Some(length) = find("content-length") {
+        let length: usize = length.parse().unwrap();
+        while body.len() < length && read_some(stream, &mut body) > 0 {}
+        assert_eq!(body.len(), length, "{head}");
+    } else {
+        while read_some(stream, &mut body) > 0 {}
+        if find("transfer-encoding") == Some("chunked") {
+            body = unchunk(&body);
+        }
+    }
+    Answer { status, headers, body }
+}
+
+fn read_some(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> usize {
+    let mut space = [0; 16_384];
+    match stream.read(&mut space) {
+        Ok(count) => {
+            bytes.extend_from_slice(&space[..count]);
+            count
+        }
+        // The server closed while we were still writing; what it said before is there.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+        Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(bytes)),
+    }
+}
+
+fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = bytes.windows(2).position(|window| window == b"\r\n").expect("a chunk is cut off");
+        let length = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap(), 16).unwrap();
+        if length == 0 {
+            return body;
+        }
+        body.extend_from_slice(&bytes[end + 2..end + 2 + length]);
+        bytes = &bytes[end + 2 + length + 2..];
+    }
+}
+
+/// Waits for something that must come, however slow the machine is.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
