@@ -234,7 +234,8 @@ impl Config {
             None => File::with_format(FILE_NAME, FileFormat::Toml),
         };
         let file = file.load::<ConfigLayer>().map_err(ConfigError::Load)?;
-        let merged = flags.with_fallback(environment).with_fallback(file).with_fallback(ConfigLayer::default_values());
+        let merged =
+            flags.with_fallback(environment).with_fallback(file).with_fallback(ConfigLayer::default_values());
         Config::from_layer(merged).map_err(ConfigError::Load)
     }
 }

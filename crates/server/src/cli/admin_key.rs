@@ -26,8 +26,13 @@ pub(super) fn find_or_make(folder: &Path) -> anyhow::Result<Secret> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| unusable(folder))?;
     let key = new_key()?;
     let path = folder.join(FILE_NAME);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).with_context(|| unusable(folder))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| unusable(folder))?;
     file.set_permissions(fs::Permissions::from_mode(0o600))
         .and_then(|()| file.write_all(format!("{}\n", key.expose()).as_bytes()))
         .and_then(|()| file.sync_all())
@@ -50,7 +55,10 @@ fn find(folder: &Path) -> io::Result<Option<Secret>> {
 pub(super) fn of_local_server(url: &reqwest::Url) -> Option<Secret> {
     let is_local = match url.host_str()? {
         "localhost" => true,
-        host => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()),
+        host => host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback()),
     };
     if !is_local {
         return None;
@@ -66,7 +74,8 @@ pub(super) fn of_local_server(url: &reqwest::Url) -> Option<Secret> {
 /// The operating system has no randomness.
 pub(super) fn new_key() -> anyhow::Result<Secret> {
     let mut bytes = [0_u8; KEY_BYTES];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("the operating system gave no random bytes"))?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| anyhow::anyhow!("the operating system gave no random bytes"))?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Secret::new(format!("yk_{digits}")))
 }

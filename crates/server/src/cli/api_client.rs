@@ -78,7 +78,8 @@ impl ApiClient {
         let (status, body) = self.runtime.block_on(exchange).map_err(|error| explain(url, error))?;
         let body: Option<Value> = serde_json::from_slice(&body).ok();
         if status.is_success() {
-            return body.with_context(|| format!("{url} answered {method} {path} with something that is not JSON"));
+            return body
+                .with_context(|| format!("{url} answered {method} {path} with something that is not JSON"));
         }
         bail!("{}", refusal(status, &body.unwrap_or(Value::Null), self.key.is_some()))
     }
@@ -107,7 +108,9 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn explain(url: &str, error: reqwest::Error) -> anyhow::Error {
     let what = if error.is_connect() {
-        format!("cannot reach {url}. Is yoink running? Start it with `yoink` in another terminal, or name it with --url")
+        format!(
+            "cannot reach {url}. Is yoink running? Start it with `yoink` in another terminal, or name it with --url"
+        )
     } else if error.is_timeout() {
         format!("{url} did not answer within {} s", TIMEOUT.as_secs())
     } else {
@@ -131,7 +134,9 @@ fn refusal(status: StatusCode, problem: &Value, has_key: bool) -> String {
     sentence.push_str(&format!(" ({})", status.as_u16()));
     match (status, has_key) {
         (StatusCode::UNAUTHORIZED, false) => {
-            sentence.push_str("; give the admin key with --admin-key or YOINK_ADMIN_KEY, or YOINK_DATA to find it");
+            sentence.push_str(
+                "; give the admin key with --admin-key or YOINK_ADMIN_KEY, or YOINK_DATA to find it",
+            );
         }
         (StatusCode::UNAUTHORIZED, true) => sentence.push_str("; the admin key is not this server's"),
         _ => {}

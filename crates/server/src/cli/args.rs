@@ -408,7 +408,11 @@ mod tests {
     fn every_command_teaches_by_example() {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("yoink ") && help.contains("Example"), "{} has no examples", command.get_name());
+            assert!(
+                help.contains("yoink ") && help.contains("Example"),
+                "{} has no examples",
+                command.get_name()
+            );
         }
     }
 

@@ -47,9 +47,10 @@ fn document(audit: &Reconciliation) -> Value {
             "held": figures.held, "sold": figures.sold, "withheld": figures.withheld,
         })
     });
-    let invariants = audit.invariants.iter().map(|invariant| {
-        json!({"id": invariant.id, "ok": invariant.ok, "detail": invariant.detail})
-    });
+    let invariants = audit
+        .invariants
+        .iter()
+        .map(|invariant| json!({"id": invariant.id, "ok": invariant.ok, "detail": invariant.detail}));
     json!({
         "ok": audit.ok, "oversold": audit.oversold, "lost": audit.lost, "duplicated": audit.duplicated,
         "stuck": audit.stuck,
@@ -68,8 +69,10 @@ fn print(audit: &Value, output: &mut Output) -> anyhow::Result<()> {
         rows.map(|row| fields.iter().map(|field| text(row.get(field))).collect()).collect()
     };
     let figures = ["stocked", "available", "held", "sold", "withheld"];
-    let columns: Vec<_> = [("product", Align::Left)].into_iter().chain(figures.map(|name| (name, Align::Right))).collect();
-    output.table(&columns, &rows_of("products", &["id", "stocked", "available", "held", "sold", "withheld"]))?;
+    let columns: Vec<_> =
+        [("product", Align::Left)].into_iter().chain(figures.map(|name| (name, Align::Right))).collect();
+    output
+        .table(&columns, &rows_of("products", &["id", "stocked", "available", "held", "sold", "withheld"]))?;
     let count = |path: &str| text(audit.pointer(path));
     output.line(format!(
         "\norders: {} accepted, {} confirmed, {} cancelled, {} failed\n",

@@ -14,7 +14,11 @@ pub(super) fn run(command: &DeadLettersCommand, output: &mut Output) -> anyhow::
     match command {
         DeadLettersCommand::List { target, product, error, json } => {
             let letters = list(target, product.as_deref(), error.as_deref())?;
-            if *json { output.json(&json!({"dead_letters": letters}))? } else { print_list(&letters, output)? }
+            if *json {
+                output.json(&json!({"dead_letters": letters}))?
+            } else {
+                print_list(&letters, output)?
+            }
         }
         DeadLettersCommand::Show(letter) => {
             let found = ApiClient::new(&letter.target)?.get(&path(letter, ""), &[])?;

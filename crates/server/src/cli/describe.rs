@@ -14,7 +14,7 @@ use crate::settings::{KeyHash, Scope};
 
 /// Prints the OpenAPI document.
 pub(super) fn openapi(output: &mut Output) -> anyhow::Result<ExitCode> {
-    output.json(&crate::openapi::document())?;
+    output.line(crate::openapi_json())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -49,7 +49,10 @@ fn make_key(name: &str, args: &ConfigArgs, output: &mut Output) -> anyhow::Resul
     if args.json {
         return Ok(output.json(&json!({"key": key.expose(), "entry": entry}))?);
     }
-    output.line(format!("The key, shown only now:\n\n  {}\n\nIts entry for the configuration:\n", key.expose()))?;
+    output.line(format!(
+        "The key, shown only now:\n\n  {}\n\nIts entry for the configuration:\n",
+        key.expose()
+    ))?;
     Ok(output.line(format!("keys = [{}]", toml_value(&entry)))?)
 }
 

@@ -14,9 +14,11 @@ use crate::config::{LogConfig, LogFormat};
 /// # Errors
 /// The filter cannot be read.
 pub(super) fn init(config: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.level)
-        .with_context(|| format!("the log level {:?} is not a level such as info or a filter", config.level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Escaping(io::stderr)).with_ansi(false);
+    let filter = EnvFilter::try_new(&config.level).with_context(|| {
+        format!("the log level {:?} is not a level such as info or a filter", config.level)
+    })?;
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(Escaping(io::stderr)).with_ansi(false);
     let started = match config.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),

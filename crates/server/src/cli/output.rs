@@ -26,6 +26,11 @@ impl Output {
 }
 
 impl<W: Write> Output<W> {
+    /// Whether somebody looks at it as it is written.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     /// Writes `text` and a line end.
     pub(super) fn line(&mut self, text: impl AsRef<str>) -> io::Result<()> {
         writeln!(self.to, "{}", printable(text.as_ref()))?;

@@ -51,7 +51,12 @@ pub(super) fn seed(args: &SeedArgs, output: &mut Output) -> anyhow::Result<ExitC
         output.json(&product)?;
     } else {
         let text = |name: &str| product.get(name).and_then(Value::as_str).unwrap_or_default();
-        output.line(format!("product {} \"{}\" is on sale: {} units", text("id"), text("name"), body["stock"]))?;
+        output.line(format!(
+            "product {} \"{}\" is on sale: {} units",
+            text("id"),
+            text("name"),
+            body["stock"]
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

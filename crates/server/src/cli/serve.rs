@@ -54,7 +54,12 @@ pub(super) fn run(args: &ServeArgs, start: Start) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(engine: &Engine, config: &mut Config, start: Start, shutdown: CancellationToken) -> anyhow::Result<()> {
+fn serve(
+    engine: &Engine,
+    config: &mut Config,
+    start: Start,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let mut kept = None;
     if config.dev && config.admin_key.is_none() {
         kept = Some(admin_key::find_or_make(&config.data)?);

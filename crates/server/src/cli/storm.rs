@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use yoink_load::report::Format;
+use yoink_load::report::{Decoration, Format};
 use yoink_load::{Arrivals, Assertion, Audit, Preset, ProgressMode, Route, StormOptions, parse_stages};
 
 use super::api_client::{resolve, runtime};
@@ -22,10 +22,20 @@ pub(super) fn run(args: &StormArgs, output: &mut Output) -> anyhow::Result<ExitC
         output.json(&report.to_json())?;
     } else {
         let mut text = Vec::new();
-        report.write(&mut text, Format::Text)?;
+        report.write(&mut text, Format::Text(decoration(output)))?;
         output.raw(&String::from_utf8_lossy(&text))?;
     }
     Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Lines and colours are for terminals, and colours for people who want them (<https://no-color.org>).
+fn decoration(output: &Output) -> Decoration {
+    let wants_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    match (output.is_terminal(), wants_colours) {
+        (false, _) => Decoration::Plain,
+        (true, false) => Decoration::Lines,
+        (true, true) => Decoration::Colours,
+    }
 }
 
 fn options(args: &StormArgs) -> anyhow::Result<StormOptions> {

@@ -36,7 +36,9 @@ pub enum Refusal {
     )]
     NoKeys(SocketAddr),
     /// A secret that can be guessed.
-    #[error("{what} has {chars} characters; outside --dev it must have at least {SECRET_CHARS_MIN} (try `openssl rand -hex 32`)")]
+    #[error(
+        "{what} has {chars} characters; outside --dev it must have at least {SECRET_CHARS_MIN} (try `openssl rand -hex 32`)"
+    )]
     SecretTooShort {
         /// Which secret.
         what: String,
@@ -125,7 +127,8 @@ impl Config {
 
     fn check_secrets(&self) -> Result<(), Refusal> {
         let admin = self.admin_key.iter().map(|secret| ("the admin key".to_owned(), secret));
-        let tokens = self.jwt.secrets.iter().map(|entry| (format!("jwt.secrets {:?}", entry.kid), &entry.secret));
+        let tokens =
+            self.jwt.secrets.iter().map(|entry| (format!("jwt.secrets {:?}", entry.kid), &entry.secret));
         for (what, secret) in admin.chain(tokens) {
             let chars = secret.expose().chars().count();
             if chars == 0 || (chars < SECRET_CHARS_MIN && !self.dev) {
@@ -151,7 +154,9 @@ impl Config {
                 return refuse("must have scopes out of buy, orders:read, admin, metrics");
             }
             if KeyHash::from_hex(&key.sha256).is_none() {
-                return refuse("needs sha256 with 64 hexadecimal digits, the hash of the key and not the key itself");
+                return refuse(
+                    "needs sha256 with 64 hexadecimal digits, the hash of the key and not the key itself",
+                );
             }
         }
         Ok(())
@@ -244,13 +249,19 @@ mod tests {
         refused(|config| config.admin_key = None, "no keys are configured");
         let open: SocketAddr = "0.0.0.0:3000".parse().unwrap();
         refused(|config| (config.dev, config.listen) = (true, open), "--dev lets everybody buy");
-        refused(|config| (config.dev, config.admin_listen) = (true, Some(open)), "admin_listen is 0.0.0.0:3000");
+        refused(
+            |config| (config.dev, config.admin_listen) = (true, Some(open)),
+            "admin_listen is 0.0.0.0:3000",
+        );
     }
 
     #[test]
     fn short_secrets_are_refused_outside_development() {
         refused(|config| config.admin_key = Some(Secret::new("short")), "has 5 characters");
-        let token = |kid: &str, chars: usize| JwtSecretEntry { kid: kid.to_owned(), secret: Secret::new("s".repeat(chars)) };
+        let token = |kid: &str, chars: usize| JwtSecretEntry {
+            kid: kid.to_owned(),
+            secret: Secret::new("s".repeat(chars)),
+        };
         refused(|config| config.jwt.secrets = vec![token("a", 31)], "jwt.secrets \"a\" has 31");
         refused(|config| config.jwt.secrets = vec![token("a", 32), token("a", 33)], "there twice");
         let mut config = guarded();
@@ -260,15 +271,23 @@ mod tests {
 
     #[test]
     fn keys_must_be_hashes_with_known_scopes() {
-        let key = |scope: &str, sha256: String| vec![KeyEntry { name: "shop".into(), scopes: vec![scope.into()], sha256 }];
+        let key = |scope: &str, sha256: String| {
+            vec![KeyEntry { name: "shop".into(), scopes: vec![scope.into()], sha256 }]
+        };
         refused(|config| config.keys = key("buy", "hunter2".into()), "not the key itself");
         refused(|config| config.keys = key("sell", "a".repeat(64)), "must have scopes");
-        refused(|config| config.keys = [key("buy", "a".repeat(64)), key("buy", "b".repeat(64))].concat(), "twice");
+        refused(
+            |config| config.keys = [key("buy", "a".repeat(64)), key("buy", "b".repeat(64))].concat(),
+            "twice",
+        );
     }
 
     #[test]
     fn nobody_is_trusted_without_a_name() {
-        refused(|config| config.trusted_proxies = vec!["0.0.0.0/0".into()], "every client choose its own address");
+        refused(
+            |config| config.trusted_proxies = vec!["0.0.0.0/0".into()],
+            "every client choose its own address",
+        );
         refused(|config| config.trusted_proxies = vec!["::/0".into()], "every client choose its own address");
         refused(|config| config.trusted_proxies = vec!["localhost".into()], "not a network");
         let mut config = guarded();

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use yoink_engine::delivery::DeliveryOptions;
 use yoink_engine::{AcceptLoss, Durability, OnDeadLetter, Options};
 
 use super::{Config, DurabilityName, OnDeadLetterName, Refusal};
 use crate::settings::{
-    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, RateLimits, RequestLog, Scope, Settings,
+    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, RateLimits, RequestLog, Scope,
+    Settings,
 };
 
 impl Config {
@@ -61,16 +61,14 @@ impl Config {
         options.accept_loss = if self.accept_loss { AcceptLoss::Yes } else { AcceptLoss::No };
         options.inbox_tickets_max = self.storage.inbox_tickets_max;
         options.free_bytes_min = self.storage.free_bytes_min;
-        options.delivery = DeliveryOptions {
-            attempts_max: self.delivery.attempts_max,
-            backoff_base: Duration::from_millis(self.delivery.backoff_base_ms),
-            backoff_max: Duration::from_millis(self.delivery.backoff_max_ms),
-            batch_orders_max: self.delivery.batch_orders_max,
-            on_dead_letter: match self.delivery.on_dead_letter {
-                OnDeadLetterName::Release => OnDeadLetter::Release,
-                OnDeadLetterName::Park => OnDeadLetter::Park,
-            },
-            ..DeliveryOptions::default()
+        let (delivery, wanted) = (&mut options.delivery, &self.delivery);
+        delivery.attempts_max = wanted.attempts_max;
+        delivery.backoff_base = Duration::from_millis(wanted.backoff_base_ms);
+        delivery.backoff_max = Duration::from_millis(wanted.backoff_max_ms);
+        delivery.batch_orders_max = wanted.batch_orders_max;
+        delivery.on_dead_letter = match wanted.on_dead_letter {
+            OnDeadLetterName::Release => OnDeadLetter::Release,
+            OnDeadLetterName::Park => OnDeadLetter::Park,
         };
         options
     }

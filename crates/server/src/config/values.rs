@@ -178,7 +178,10 @@ fn parse_list<T>(
     parse: impl Fn(&str) -> Option<T>,
 ) -> Result<Vec<T>, ListError> {
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    entries.enumerate().map(|(index, entry)| parse(entry).ok_or(ListError { entry: index + 1, form })).collect()
+    entries
+        .enumerate()
+        .map(|(index, entry)| parse(entry).ok_or(ListError { entry: index + 1, form }))
+        .collect()
 }
 
 #[cfg(test)]
