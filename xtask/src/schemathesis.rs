@@ -1,9 +1,11 @@
 //! `cargo xtask schemathesis`: hundreds of requests made up from the OpenAPI document, none of which may be answered
 //! with 5xx or with something that the document does not say.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
 use serde_json::json;
 use yoink_testkit::Yoink;
 
@@ -14,24 +16,27 @@ use crate::steps::Counted;
 /// Requests made up for each operation.
 const EXAMPLES_MAX: &str = "60";
 
-/// Tries the release binary against its document.
+/// What to try.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SchemathesisArgs {
+    /// The binary [default: built now, release]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+/// Tries the binary against its document, and counts the operations.
 ///
 /// # Errors
 /// A finding, or schemathesis is not installed.
-pub(crate) fn run() -> Result<String> {
-    let counted = run_counted()?;
-    Ok(format!("{} {}", counted.count, counted.words))
-}
-
-/// As [`run`], with the number of operations.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn run_counted() -> Result<Counted> {
+pub(crate) fn run(args: &SchemathesisArgs) -> Result<Counted> {
     let program = setup::schemathesis()?;
     ensure!(program.exists(), "schemathesis is not installed; run `cargo xtask setup` first");
-    let binary = build()?;
-    let server = Yoink::new(binary).args(["serve", "--dev", "--log-level", "warn"]).start()?;
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => build()?,
+    };
+    // Not --dev: there, buying without a key is no finding.
+    let server = Yoink::new(binary).args(["serve", "--log-level", "warn"]).start()?;
     let mut client = server.client();
     let price = json!({"amount": 100, "currency": "EUR"});
     let product = json!({"id": "1", "name": "Tried", "price": price, "stock": 100_000});
@@ -45,7 +50,18 @@ pub(crate) fn run_counted() -> Result<Counted> {
     let status = Command::new(program)
         .arg("run")
         .arg(format!("{}/openapi.json", server.url()))
-        .args(["--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES_MAX])
+        // Every check but one: a JSON schema cannot say all that a valid request must be (1.0 is an integer to it, and
+        // it counts characters where ids count bytes), so a documented 400 to a request that fits it is no finding.
+        .args([
+            "--checks",
+            "all",
+            "--exclude-checks",
+            "positive_data_acceptance",
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            EXAMPLES_MAX,
+        ])
         .args(["--request-timeout", "10", "--seed", "1", "--suppress-health-check", "all"])
         // A stream of events does not end by itself, and pausing delivery or selling would only make the rest say 503.
         .args(["--exclude-path-regex", "(/stream|/pause)$"])
@@ -59,7 +75,7 @@ pub(crate) fn run_counted() -> Result<Counted> {
     Ok(Counted { count: operations as u64, words: "operations tried".to_owned() })
 }
 
-fn build() -> Result<std::path::PathBuf> {
+fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--release", "--package", "yoink-server"])

@@ -266,6 +266,19 @@ impl YoinkProcess {
         self.output.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |output| output.clone())
     }
 
+    /// Waits until it has written `text`, and gives all that it has written; after `limit` also without.
+    #[must_use]
+    pub fn output_with(&self, text: &str, limit: Duration) -> String {
+        let until = Instant::now() + limit;
+        loop {
+            let output = self.output();
+            if output.contains(text) || Instant::now() >= until {
+                return output;
+            }
+            thread::sleep(POLL_EVERY);
+        }
+    }
+
     /// Kills the process and all that it started with SIGKILL, and waits until it is gone.
     pub fn kill9(&mut self) {
         if self.status.is_none() {

@@ -27,6 +27,10 @@ use buyer::{Buyer, LIMITED, PLENTY, SCARCE, UNLUCKY};
 /// The server may take this long to end after SIGTERM.
 const EXIT_WITHIN: Duration = Duration::from_secs(10);
 
+/// After so many kills one life ends with SIGTERM under load instead: nothing accepted may be lost there either.
+const ORDERLY_EVERY: u32 = 10;
+const ORDERLY_LIFE: Duration = Duration::from_millis(60);
+
 /// How to drill.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DrillArgs {
@@ -158,12 +162,25 @@ impl Drill {
                 Ok(())
             })
             .with_context(|| format!("life {kill}"))?;
+            if kill % ORDERLY_EVERY == 0 {
+                self.end_under_load()?;
+            }
             if kill % 50 == 0 {
                 say(format!("drill: {kill} kills"));
             }
         }
         say(format!("drill: the slowest restart took {} ms", slowest.as_millis()));
         Ok(kills)
+    }
+
+    /// A life that ends with SIGTERM while everybody buys.
+    fn end_under_load(&mut self) -> Result<()> {
+        let mut server = self.server().start()?;
+        self.buy_during(&mut server, |server| {
+            std::thread::sleep(ORDERLY_LIFE);
+            end(server)
+        })
+        .context("ending with SIGTERM under load")
     }
 
     /// Lets everybody buy while `life` goes on, which ends the server.

@@ -221,3 +221,67 @@ fn sell_the_rest(client: &mut Client, findings: &mut Vec<String>) -> Result<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drill::record::{Line, Wish};
+
+    fn wish(customer: &str) -> Wish {
+        Wish { key: "k1".into(), customer: customer.into(), product: "1".into(), quantity: 2 }
+    }
+
+    fn book(lines: &[Line]) -> Book {
+        let mut book = Book::default();
+        lines.iter().for_each(|line| book.add(line));
+        book
+    }
+
+    fn accepted(order: &str) -> Line {
+        Line::Accepted { key: "k1".into(), order: order.into() }
+    }
+
+    fn order(id: &str, status: &str) -> Value {
+        json!({"id": id, "status": status, "customer_id": "ann", "product_id": "1", "quantity": 2})
+    }
+
+    fn findings_of(lines: &[Line], listed: &[Value]) -> Vec<String> {
+        let mut findings = Vec::new();
+        compare(&[book(lines)], listed, &mut findings);
+        findings
+    }
+
+    #[test]
+    fn a_record_and_a_shop_that_agree_are_no_finding() {
+        let lines = [Line::Buy(wish("ann")), accepted("o1")];
+        assert_eq!(findings_of(&lines, &[order("o1", "confirmed")]), Vec::<String>::new());
+        assert_eq!(differs(&order("o1", "confirmed"), &book(&lines).purchases[0]), None);
+    }
+
+    #[test]
+    fn a_lost_order_a_double_order_and_an_order_of_nobody_are_findings() {
+        let lines = [Line::Buy(wish("ann")), accepted("o1")];
+        assert!(findings_of(&lines, &[])[0].contains("not listed"));
+        let twice = [order("o1", "confirmed"), order("o1", "confirmed")];
+        assert!(findings_of(&lines, &twice)[0].contains("listed twice"));
+        let more = [order("o1", "confirmed"), order("o2", "confirmed")];
+        assert!(findings_of(&lines, &more)[0].contains("nobody was ever told"));
+    }
+
+    #[test]
+    fn an_order_that_is_not_what_was_asked_for_is_a_finding() {
+        let purchase = |lines: &[Line]| book(lines).purchases[0].clone();
+        let bought = [Line::Buy(wish("ann")), accepted("o1")];
+        let other = json!({"id": "o1", "status": "confirmed", "customer_id": "bob", "product_id": "1", "quantity": 2});
+        assert!(differs(&other, &purchase(&bought)).unwrap().contains("customer_id"));
+        assert!(differs(&order("o1", "failed"), &purchase(&bought)).unwrap().contains("must be confirmed"));
+        assert!(
+            differs(&order("o1", "cancelled"), &purchase(&bought)).unwrap().contains("must be confirmed")
+        );
+        let cancelled = [&bought[..], &[Line::Cancelled { key: "k1".into() }]].concat();
+        assert!(
+            differs(&order("o1", "confirmed"), &purchase(&cancelled)).unwrap().contains("must be cancelled")
+        );
+        assert_eq!(differs(&order("o1", "cancelled"), &purchase(&cancelled)), None);
+    }
+}

@@ -9,6 +9,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::output::is_direction;
 use crate::config::{LogConfig, LogFormat};
 
+/// The migrations of the ledger have nothing to say at every start.
+const QUIET: &str = "refinery_core=warn";
+
 /// Starts logging for the whole process.
 ///
 /// # Errors

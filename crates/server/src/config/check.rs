@@ -212,10 +212,11 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{JwtSecretEntry, KeyEntry, Secret};
+    use crate::config::{ConfigLayer, JwtSecretEntry, KeyEntry, Secret};
+    use confique::{Config as _, Layer as _};
 
     fn guarded() -> Config {
-        let mut config = Config::load(crate::config::empty_layer(), None).unwrap();
+        let mut config = Config::from_layer(ConfigLayer::default_values()).unwrap();
         config.admin_key = Some(Secret::new("k".repeat(SECRET_CHARS_MIN)));
         config
     }

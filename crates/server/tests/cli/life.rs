@@ -1,5 +1,6 @@
 //! Starting, stopping, and starting again.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ fn ends_well(mut server: YoinkProcess) -> String {
     server.output()
 }
 
+/// The whole banner; readiness may be seen before its last line.
+fn banner_of(server: &YoinkProcess) -> String {
+    server.output_with("Ctrl-C", EXIT_WITHIN)
+}
+
 fn buy(server: &YoinkProcess, customer: &str) -> u16 {
     let body = json!({"customer_id": customer, "product_id": "1"});
     server.anonymous_client().post("/v1/orders", &body).unwrap().status
@@ -26,7 +32,7 @@ fn buy(server: &YoinkProcess, customer: &str) -> u16 {
 #[test]
 fn the_demo_says_in_a_few_lines_what_there_is_and_what_to_try() {
     let server = demo().start().unwrap();
-    let banner = server.output();
+    let banner = banner_of(&server);
     let key = server.admin_key();
     assert!(key.len() >= 32);
     for words in
@@ -50,7 +56,8 @@ fn a_second_start_finds_everything_as_it_was() {
     ends_well(first);
     let second = demo().data(&data).start().unwrap();
     assert_eq!(second.admin_key(), key);
-    assert!(second.output().contains("97 of 100"), "{}", second.output());
+    let banner = banner_of(&second);
+    assert!(banner.contains("97 of 100"), "{banner}");
     let orders = second.client().get("/v1/orders").unwrap();
     assert_eq!((orders.status, orders.json()["orders"].as_array().unwrap().len()), (200, 3));
 }
@@ -63,7 +70,8 @@ fn kill_9_loses_nothing_that_was_accepted() {
     assert_eq!(buy(&first, "ann"), 202);
     first.kill9();
     let second = demo().data(&data).start().unwrap();
-    assert!(second.output().contains("99 of 100"), "{}", second.output());
+    let banner = banner_of(&second);
+    assert!(banner.contains("99 of 100"), "{banner}");
 }
 
 #[test]
@@ -72,6 +80,25 @@ fn sigterm_and_ctrl_c_end_it_with_0() {
     let mut server = Yoink::new(BINARY).start().unwrap();
     server.interrupt();
     assert!(server.wait_exit(EXIT_WITHIN).unwrap().success());
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_anybody() {
+    let mut server = Yoink::new(BINARY).start().unwrap();
+    let mut slow = std::net::TcpStream::connect(server.address()).unwrap();
+    // One whole request and, in the same breath, the beginning of another: once the first is answered, the server has
+    // the second in its hands, and its drain waits for the rest.
+    let head = "host: a\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n{";
+    slow.write_all(
+        format!("GET /livez HTTP/1.1\r\nhost: a\r\n\r\nPOST /v1/orders HTTP/1.1\r\n{head}").as_bytes(),
+    )
+    .unwrap();
+    slow.read_exact(&mut [0; 12]).unwrap();
+    server.terminate();
+    assert!(server.output_with("once more ends it at once", EXIT_WITHIN).contains("SIGTERM"));
+    assert_eq!(server.exit_status(), None);
+    server.terminate();
+    assert_eq!(server.wait_exit(EXIT_WITHIN).unwrap().code(), Some(130));
 }
 
 #[test]
