@@ -13,19 +13,41 @@ use crate::problem::{Problem, UNSUPPORTED_MEDIA_TYPE};
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// Reads a body. Unknown and doubled fields are refused if `T` denies them, as every body of the native routes does.
+/// No request has an array anywhere.
 ///
 /// # Errors
 /// 400 `validation` with a pointer to what is wrong.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    // serde would read an array as a structure whose fields are in order.
+    if body.contains(&b'[') && has_array(body) {
+        return Err(explain::<T>(body));
+    }
     serde_json::from_slice(body).map_err(|_| explain::<T>(body))
+}
+
+fn has_array(body: &[u8]) -> bool {
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in body {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' if !is_text => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Reads it once more, slowly, to say where it is wrong.
 #[cold]
 fn explain<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Problem {
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Problem::field("", "must be a JSON object");
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-        Ok(_) => Problem::field("", "there is something behind the JSON object"),
+        Ok(_) => Problem::field("", "must be one JSON object without arrays, and nothing behind it"),
         Err(error) => {
             let detail = shorten(&error.inner().to_string());
             Problem::field(pointer(error.path(), &detail), detail)
@@ -221,6 +243,14 @@ mod tests {
         ] {
             assert_eq!(error_of(body)["pointer"], pointer, "{body}: {}", error_of(body));
         }
+    }
+
+    #[test]
+    fn an_array_is_never_taken_for_an_object() {
+        assert_eq!(error_of(r#"["a",1]"#)["pointer"], "");
+        assert!(has_array(br#"{"a":"\"[","b":[1]}"#));
+        assert!(!has_array(br#"{"a":"\\\"[","b":1}"#));
+        assert_eq!(parse::<Sample>(br#"{"id":"[x]"}"#).unwrap().id.text, "[x]");
     }
 
     #[test]

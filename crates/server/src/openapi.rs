@@ -33,7 +33,7 @@ pub(crate) fn to_json(document: &OpenApi) -> Bytes {
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(api::purchase::answer),
-    components(responses(api::ProblemDocument), schemas(api::ProblemDocument, api::FieldErrorDocument)),
+    components(responses(api::ProblemDocument), schemas(api::ProblemDocument, api::FieldErrorDocument, crate::compat::OldError)),
     security(("key" = [])),
     modifiers(&Keys),
     tags(

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use axum::routing::post;
 use http::{HeaderValue, header};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,7 +26,9 @@ fn buyers() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(products::list_products))
         .routes(routes!(products::get_product))
         .routes(routes!(stream::stream_stock))
-        // POST /v1/orders does not come this far: `edge.rs` sends it to `api/purchase.rs`.
+        // POST /v1/orders does not come this far: `edge.rs` sends it to `api/purchase.rs`. It is named here so that
+        // `Allow` names it.
+        .route("/v1/orders", post(async || Problem::no_such_route()))
         .routes(routes!(list_orders::list_orders))
         .routes(routes!(get_order::get_order))
         .routes(routes!(cancel::cancel_order))

@@ -304,7 +304,8 @@ async fn serve_connection(tcp: TcpStream, conn: Arc<Conn>, front: Rc<Front>) {
         .max_header_size(settings.header_bytes_max)
         .max_buf_size(settings.header_bytes_max.max(8_192))
         .half_close(false)
-        .pipeline_flush(true);
+        // With it on, answers that precede a malformed request would never be sent.
+        .pipeline_flush(false);
     let stream = Stream::new(tcp, Arc::clone(&conn));
     let mut connection = builder.serve_connection(stream, service);
     let mut is_told_to_close = false;

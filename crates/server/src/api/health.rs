@@ -73,7 +73,7 @@ fn word(is_well: bool) -> &'static str {
 /// How everything is, in one look; always 200.
 #[utoipa::path(
     get, path = "/health", tag = "always there", security(()),
-    responses((status = 200, description = "How everything is", body = Health))
+    responses((status = 200, description = "How everything is", body = Health), crate::api::OpenProblems)
 )]
 pub(crate) async fn get_health(State(core): State<Arc<Core>>) -> impl IntoResponse {
     let engine = &core.engine;
@@ -112,7 +112,7 @@ pub(crate) async fn get_health(State(core): State<Arc<Core>>) -> impl IntoRespon
 /// Whether the process answers at all.
 #[utoipa::path(
     get, path = "/livez", tag = "always there", security(()),
-    responses((status = 200, description = "It does", body = Alive))
+    responses((status = 200, description = "It does", body = Alive), crate::api::OpenProblems)
 )]
 pub(crate) async fn get_livez() -> impl IntoResponse {
     ok(Alive { status: "ok" })

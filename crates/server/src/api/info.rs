@@ -14,7 +14,7 @@ use crate::wire::{Info, InfoLimits, ServerTime, When};
 /// The server's clock.
 #[utoipa::path(
     get, path = "/v1/time", tag = "buyers", security(()),
-    responses((status = 200, description = "Now", body = ServerTime))
+    responses((status = 200, description = "Now", body = ServerTime), crate::api::OpenProblems)
 )]
 pub(crate) async fn get_time(State(core): State<Arc<Core>>) -> impl IntoResponse {
     ok(ServerTime { now: When(core.engine.now()) })
@@ -23,7 +23,7 @@ pub(crate) async fn get_time(State(core): State<Arc<Core>>) -> impl IntoResponse
 /// What is running, what an accepted order survives, and what requests may be at most.
 #[utoipa::path(
     get, path = "/v1/info", tag = "buyers", security(()),
-    responses((status = 200, description = "What is running", body = Info))
+    responses((status = 200, description = "What is running", body = Info), crate::api::OpenProblems)
 )]
 pub(crate) async fn get_info(State(core): State<Arc<Core>>) -> impl IntoResponse {
     let durability = core.engine.durability();

@@ -12,7 +12,7 @@ use crate::problem::{KINDS, Problem};
 /// This document.
 #[utoipa::path(
     get, path = "/openapi.json", tag = "always there", security(()),
-    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value))
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value), crate::api::OpenProblems)
 )]
 pub(crate) async fn get_openapi(State(core): State<Arc<Core>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], core.shared.openapi.clone())

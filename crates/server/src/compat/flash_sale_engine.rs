@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{OldError, OldPurchase, buy as buy_old, in_old_words, in_yoinks_words};
+use super::{OldPurchase, buy as buy_old, in_old_words, in_yoinks_words};
 use crate::api::Json;
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
@@ -30,7 +30,7 @@ pub(crate) struct BuyAnswer {
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     responses(
         (status = 202, description = "Accepted", body = BuyAnswer),
-        (status = "4XX", description = "No", body = OldError), (status = "5XX", description = "Too slow", body = OldError),
+        super::OldProblems
     )
 )]
 pub(crate) async fn buy(

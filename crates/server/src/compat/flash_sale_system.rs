@@ -13,7 +13,7 @@ use yoink_core::{CustomerId, IdempotencyKey, STOCK_UNITS_MAX, StockAdjustment};
 use yoink_engine::limits::LIST_ORDERS_MAX;
 use yoink_engine::{OrderFilter, OrderView};
 
-use super::{OldError, OldPurchase, buy, in_old_words, old_status};
+use super::{OldPurchase, buy, in_old_words, old_status};
 use crate::api::ok;
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
@@ -42,7 +42,7 @@ pub(crate) struct PurchaseAnswer {
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     responses(
         (status = 200, description = "Accepted", body = PurchaseAnswer),
-        (status = "4XX", description = "No", body = OldError), (status = "5XX", description = "Too slow", body = OldError),
+        super::OldProblems
     )
 )]
 pub(crate) async fn purchase(
@@ -78,7 +78,7 @@ impl From<OrderView> for OldOrder {
     params(("userId" = String, Path, description = "The customer's id")),
     responses(
         (status = 200, description = "The orders", body = Vec<OldOrder>),
-        (status = "4XX", description = "No", body = OldError), (status = "5XX", description = "Too slow", body = OldError),
+        super::OldProblems
     )
 )]
 pub(crate) async fn list_orders(
@@ -119,7 +119,7 @@ pub(crate) struct OldMetrics {
 /// Figures of the sale.
 #[utoipa::path(
     get, path = "/purchase/metrics", tag = "compatible", security(()),
-    responses((status = 200, description = "The figures", body = OldMetrics))
+    responses((status = 200, description = "The figures", body = OldMetrics), super::OldProblems)
 )]
 pub(crate) async fn get_metrics(State(core): State<Arc<Core>>) -> impl IntoResponse {
     let delivery = core.engine.delivery().status();
@@ -160,7 +160,7 @@ pub(crate) struct RestockAnswer {
     post, path = "/products/restock", tag = "compatible", request_body = RestockBody,
     responses(
         (status = 200, description = "Added", body = RestockAnswer),
-        (status = "4XX", description = "No", body = OldError), (status = "5XX", description = "Too slow", body = OldError),
+        super::OldProblems
     )
 )]
 pub(crate) async fn restock(State(core): State<Arc<Core>>, headers: HeaderMap, body: Bytes) -> Response {

@@ -5,13 +5,15 @@ pub(crate) mod flash_sale_engine;
 pub(crate) mod flash_sale_system;
 pub(crate) mod yoink;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::{Content, Ref, RefOr, Response as OpenApiResponse};
+use utoipa::{IntoResponses, ToSchema};
 use yoink_engine::{OrderStatus, PurchaseRequest, Purchased};
 
 use crate::api::purchase::check_quantity;
@@ -49,6 +51,24 @@ pub(crate) struct OldError {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     message: Option<String>,
+}
+
+/// What may go wrong, in the old shape; or as a problem, where a request is refused before its route is known.
+pub(crate) struct OldProblems;
+
+impl IntoResponses for OldProblems {
+    fn responses() -> BTreeMap<String, RefOr<OpenApiResponse>> {
+        let content = |name| Content::new(Some(RefOr::Ref(Ref::from_schema_name(name))));
+        let response = |description: &str| {
+            OpenApiResponse::builder()
+                .description(description)
+                .content("application/json", content("OldError"))
+                .content("application/problem+json", content("ProblemDocument"))
+                .build()
+        };
+        let responses = [("4XX", response("No")), ("5XX", response("Too slow"))];
+        responses.into_iter().map(|(status, response)| (status.to_owned(), response.into())).collect()
+    }
 }
 
 /// Buys on behalf of a compatible route.

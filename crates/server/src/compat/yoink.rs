@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{OldError, OldPurchase, buy, in_yoinks_words};
+use super::{OldPurchase, buy, in_yoinks_words};
 use crate::api::{Json, ok};
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
@@ -29,7 +29,7 @@ pub(crate) struct OldProduct {
 /// What is on sale.
 #[utoipa::path(
     get, path = "/products", tag = "compatible", security(()),
-    responses((status = 200, description = "Every product", body = Vec<OldProduct>))
+    responses((status = 200, description = "Every product", body = Vec<OldProduct>), super::OldProblems)
 )]
 pub(crate) async fn list_products(State(core): State<Arc<Core>>) -> impl IntoResponse {
     let products = core.engine.storefront().products();
@@ -66,7 +66,7 @@ pub(crate) struct OrderAnswer {
     post, path = "/orders", tag = "compatible", request_body = OldPurchase,
     responses(
         (status = 202, description = "Accepted", body = OrderAnswer),
-        (status = "4XX", description = "No", body = OldError), (status = "5XX", description = "Too slow", body = OldError),
+        super::OldProblems
     )
 )]
 pub(crate) async fn order(

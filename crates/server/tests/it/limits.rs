@@ -1,1 +1,158 @@
-//! Later.
+//! Rate limits, connection limits, and where a request comes from.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use serde_json::json;
+use yoink_server::Policy;
+
+use crate::harness::{Request, Server, eventually, read_answer};
+
+fn purchase(customer: &str) -> Request {
+    Request::new("POST", "/v1/orders").json(&json!({"customer_id": customer, "product_id": "1"}))
+}
+
+const TWO_AN_HOUR: Policy = Policy { requests: 2, window_s: 3_600 };
+
+#[test]
+fn a_customer_over_the_limit_is_429_and_told_when_to_return() {
+    let server = Server::start_with(|settings| settings.rate_limits.per_customer = Some(TWO_AN_HOUR));
+    assert_eq!(server.buy("ann").status, 202);
+    assert_eq!(server.buy("ann").status, 202);
+    let refused = server.buy("ann");
+    refused.problem(429, "quota-exceeded");
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"customer\";q=2;w=3600"));
+    let seconds = refused.header("retry-after").unwrap();
+    assert_eq!(refused.header("ratelimit"), Some(format!("\"customer\";r=0;t={seconds}").as_str()));
+    assert_eq!(server.buy("bob").status, 202);
+}
+
+#[test]
+fn a_replay_is_never_limited_and_a_reused_key_is_told_so() {
+    let server = Server::start_with(|settings| settings.rate_limits.per_customer = Some(TWO_AN_HOUR));
+    let first = server.send(&purchase("ann").header("idempotency-key", "k"));
+    for _ in 0..5 {
+        let again = server.send(&purchase("ann").header("idempotency-key", "k"));
+        assert_eq!((again.status, &again.body), (202, &first.body));
+    }
+    server.buy("ann").problem(429, "quota-exceeded");
+    let reused = Request::new("POST", "/v1/orders").header("idempotency-key", "k");
+    let reused = reused.json(&json!({"customer_id": "ann", "product_id": "1", "quantity": 2}));
+    server.send(&reused).problem(422, "idempotency-key-reused");
+}
+
+#[test]
+fn what_the_sale_refuses_anyway_is_not_counted() {
+    let server = Server::start_with(|settings| settings.rate_limits.per_customer = Some(TWO_AN_HOUR));
+    server.create_product(&json!({"id": "gone", "stock": 0}));
+    for _ in 0..5 {
+        server
+            .post("/v1/orders", &json!({"customer_id": "ann", "product_id": "gone"}))
+            .problem(409, "sold-out");
+        server
+            .post("/v1/orders", &json!({"customer_id": "ann", "product_id": "none"}))
+            .problem(404, "not-found");
+    }
+    assert_eq!(server.buy("ann").status, 202);
+}
+
+#[test]
+fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
+    let limited = |trusted: &[&str]| {
+        let trusted: Vec<_> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        Server::start_with(|settings| {
+            settings.rate_limits.per_address = Some(TWO_AN_HOUR);
+            settings.trusted_proxies = trusted;
+        })
+    };
+    let send = |server: &Server, customer: &str, forwarded: &str| {
+        server.send(&purchase(customer).header("x-forwarded-for", forwarded)).status
+    };
+    let server = limited(&[]);
+    let statuses: Vec<u16> =
+        (0..3).map(|number| send(&server, "ann", &format!("203.0.113.{number}"))).collect();
+    assert_eq!(statuses, [202, 202, 429], "nobody is trusted, so all come from the same peer");
+    let server = limited(&["127.0.0.0/8"]);
+    let statuses: Vec<u16> =
+        (0..3).map(|number| send(&server, "ann", &format!("203.0.113.{number}"))).collect();
+    assert_eq!(statuses, [202, 202, 202], "three clients behind one proxy");
+    let statuses: Vec<u16> =
+        (0..3).map(|number| send(&server, "ann", &format!("6.6.6.{number}, 198.51.100.1"))).collect();
+    assert_eq!(statuses, [202, 202, 429], "what a client says of itself is left of what the proxy says");
+    let statuses: Vec<u16> =
+        (0..3).map(|number| send(&server, "ann", &format!("2001:db8:0:1::{number}"))).collect();
+    assert_eq!(statuses, [202, 202, 429], "an IPv6 /64 is one client");
+}
+
+/// A connection that is certainly being served: it had an answer.
+fn open_connection(server: &Server) -> TcpStream {
+    let mut stream = server.connect();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert_eq!(read_answer(&mut stream).status, 200);
+    stream
+}
+
+#[test]
+fn one_connection_more_than_allowed_is_told_so_and_closed() {
+    let server = Server::start_with(|settings| settings.connections_max = 3);
+    let open: Vec<TcpStream> = eventually_open(&server, 3);
+    let refused = read_answer(&mut server.connect());
+    refused.problem(503, "overloaded");
+    assert_eq!(refused.header("order-outcome"), Some("none"));
+    drop(open);
+    eventually("a place is free", || {
+        let mut stream = server.connect();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        read_answer(&mut stream).status == 200
+    });
+}
+
+#[test]
+fn one_connection_more_than_an_address_may_have_is_told_so() {
+    let server = Server::start_with(|settings| settings.connections_per_address_max = Some(2));
+    let open = eventually_open(&server, 2);
+    read_answer(&mut server.connect()).problem(429, "quota-exceeded");
+    drop(open);
+    eventually("a place is free", || {
+        let mut stream = server.connect();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        read_answer(&mut stream).status == 200
+    });
+}
+
+/// Opens as many connections as fit. The ones that set the test up may still be closing.
+fn eventually_open(server: &Server, count: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    eventually("the connections fit", || {
+        let mut stream = server.connect();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        if read_answer(&mut stream).status == 200 {
+            open.push(stream);
+        }
+        open.len() == count
+    });
+    open
+}
+
+#[test]
+fn more_requests_at_once_than_allowed_are_503() {
+    let server = Server::start_with(|settings| {
+        settings.threads = 1;
+        settings.in_flight_max = 1;
+    });
+    server.admin("POST", "/v1/admin/delivery/pause", None);
+    let mut waiting = open_connection(&server);
+    let body = r#"{"customer_id":"ann","product_id":"1"}"#;
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nprefer: wait=20\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    waiting.write_all(head.as_bytes()).unwrap();
+    eventually("the first is being answered", || server.get("/livez").status == 503);
+    let refused = server.buy("bob");
+    refused.problem(503, "overloaded");
+    assert_eq!(refused.header("order-outcome"), Some("none"));
+    // The wait ends when the ledger has it, or with the server.
+    server.shutdown.cancel();
+    assert_eq!(read_answer(&mut waiting).status, 202);
+}

@@ -1,1 +1,126 @@
-//! Later.
+//! The way down: nothing accepted is lost, nobody is cut off, and it ends in time.
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use yoink_core::CustomerId;
+use yoink_engine::OrderFilter;
+
+use crate::harness::{Server, connect, read_answer};
+
+#[test]
+fn under_load_every_order_that_was_answered_is_there_afterwards() {
+    let mut server = Server::start_empty(|_| {});
+    server.create_product(&json!({"id": "1", "stock": 1_000_000}));
+    let address = server.address;
+    let is_over = AtomicBool::new(false);
+    let accepted: Vec<String> = std::thread::scope(|scope| {
+        let buyers: Vec<_> = (0..8)
+            .map(|buyer| {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    let mut accepted = Vec::new();
+                    let mut stream = connect(address);
+                    for number in 0.. {
+                        let body = json!({"customer_id": format!("{buyer}-{number}"), "product_id": "1"}).to_string();
+                        let head = format!(
+                            "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                            body.len()
+                        );
+                        if stream.write_all(format!("{head}{body}").as_bytes()).is_err() {
+                            break;
+                        }
+                        let mut byte = [0];
+                        if !matches!(stream.peek(&mut byte), Ok(1)) {
+                            break;
+                        }
+                        let answer = read_answer(&mut stream);
+                        if answer.status == 202 {
+                            accepted.push(answer.json()["id"].as_str().unwrap().to_owned());
+                        }
+                        if answer.header("connection") == Some("close") || is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                    accepted
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        server.stop().unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        buyers.into_iter().flat_map(|buyer| buyer.join().unwrap()).collect()
+    });
+    assert!(accepted.len() > 100, "{}", accepted.len());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut known = std::collections::HashSet::new();
+    let mut after = 0;
+    loop {
+        let filter = OrderFilter { after, limit: 1_000, ..OrderFilter::default() };
+        let page = runtime.block_on(server.engine.orders(filter)).unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        known.extend(page.iter().map(|order| order.id.to_string()));
+    }
+    for id in &accepted {
+        assert!(known.contains(id), "{id} was accepted and is gone");
+    }
+    assert!(CustomerId::parse("0-0").is_ok());
+}
+
+#[test]
+fn idle_connections_and_long_waits_do_not_hold_the_server() {
+    let mut server = Server::start();
+    server.admin("POST", "/v1/admin/delivery/pause", None);
+    let mut idle = server.connect();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert_eq!(read_answer(&mut idle).status, 200);
+    let mut waiting = server.connect();
+    let body = r#"{"customer_id":"ann","product_id":"1"}"#;
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nprefer: wait=30\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    waiting.write_all(head.as_bytes()).unwrap();
+    crate::harness::eventually("the order is accepted", || {
+        server.get("/v1/products/1").json()["stock"] == 99
+    });
+    let start = Instant::now();
+    server.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let answer = read_answer(&mut waiting);
+    assert_eq!((answer.status, answer.header("connection")), (202, Some("close")));
+    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn a_client_that_never_finishes_is_cut_off_at_the_deadline() {
+    let mut server = Server::start_with(|settings| {
+        settings.drain_timeout = Duration::from_millis(300);
+        settings.body_timeout = Duration::from_secs(60);
+    });
+    let mut stream = server.connect();
+    stream
+        .write_all(b"POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+        .unwrap();
+    // Another request on the way proves nothing about this one, so wait until it counts as being answered.
+    crate::harness::eventually("it is being read", || {
+        server.get("/health").json()["pool"]["total"].as_u64().unwrap() >= 2
+    });
+    let start = Instant::now();
+    server.stop().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_says_so() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let engine = yoink_engine::Engine::open(yoink_engine::Options::new(folder.path().join("data"))).unwrap();
+    let settings = yoink_server::Settings { listen: server.address, ..Default::default() };
+    let error = yoink_server::serve(engine.clone(), settings, |_| {}, Default::default()).unwrap_err();
+    assert!(error.to_string().contains(&format!("cannot listen on {}", server.address)), "{error}");
+    engine.close_blocking(Duration::from_secs(1));
+}
