@@ -17,7 +17,8 @@ const QUIET: &str = "refinery_core=warn";
 /// # Errors
 /// The filter cannot be read.
 pub(super) fn init(config: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.level).with_context(|| {
+    // What the user says comes later and wins.
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.level)).with_context(|| {
         format!("the log level {:?} is not a level such as info or a filter", config.level)
     })?;
     let builder =

@@ -32,11 +32,12 @@ fn seed_of(preset: Option<SeedPreset>) -> Seed {
 /// Puts a product on sale.
 pub(super) fn seed(args: &SeedArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
     let seed = seed_of(args.preset);
+    let units = args.units.unwrap_or(seed.units);
     let price = args.price.unwrap_or_else(|| demo::PRICE_MINOR.unsigned_abs());
     let mut body = json!({
         "name": args.name.as_deref().unwrap_or(demo::NAME),
         "price": {"amount": price, "currency": args.currency},
-        "stock": args.units.unwrap_or(seed.units),
+        "stock": units,
     });
     if let Value::Object(members) = &mut body {
         let optional = [
@@ -51,12 +52,7 @@ pub(super) fn seed(args: &SeedArgs, output: &mut Output) -> anyhow::Result<ExitC
         output.json(&product)?;
     } else {
         let text = |name: &str| product.get(name).and_then(Value::as_str).unwrap_or_default();
-        output.line(format!(
-            "product {} \"{}\" is on sale: {} units",
-            text("id"),
-            text("name"),
-            body["stock"]
-        ))?;
+        output.line(format!("product {} \"{}\" is on sale: {} units", text("id"), text("name"), units))?;
     }
     Ok(ExitCode::SUCCESS)
 }
