@@ -1,4 +1,10 @@
 //! The HTTP contract, against a real server on a loopback port with a real engine in a folder of its own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics says where; the lint only knows about functions that are tests themselves"
+)]
 
 mod auth;
 mod bad_input;
