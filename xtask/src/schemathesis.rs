@@ -72,7 +72,7 @@ pub(crate) fn run(args: &SchemathesisArgs) -> Result<Counted> {
     if !status.success() {
         bail!("schemathesis has findings, listed above; the server wrote:\n{}", server.output());
     }
-    Ok(Counted { count: operations as u64, words: "operations tried".to_owned() })
+    Ok(Counted::of(operations as u64, "operations tried"))
 }
 
 fn build() -> Result<PathBuf> {

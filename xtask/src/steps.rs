@@ -6,13 +6,48 @@ use anyhow::Result;
 
 use crate::say::say;
 
-/// What a step says for itself: how many things it checked, and in which words.
+/// What a step says for itself: how many things it looked at, and in which words.
 #[derive(Debug)]
 pub(crate) struct Counted {
     /// How many.
     pub(crate) count: u64,
     /// Of what, and whatever else the table should say.
     pub(crate) words: String,
+    /// What the step adds to the sum in the last line.
+    passed: u64,
+}
+
+impl Counted {
+    /// A step that is one check, whatever it looked at.
+    pub(crate) fn of(count: u64, words: impl Into<String>) -> Counted {
+        Counted { count, words: words.into(), passed: 1 }
+    }
+
+    /// A step that is as many checks as it ran tests.
+    pub(crate) fn tests(count: u64) -> Counted {
+        Counted { count, words: "tests".to_owned(), passed: count }
+    }
+}
+
+/// Some tests did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TestsFailed {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+impl std::fmt::Display for TestsFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} tests passed, {} failed", self.passed, self.failed)
+    }
+}
+
+impl std::error::Error for TestsFailed {}
+
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    tests: TestsFailed,
 }
 
 /// All steps so far.
@@ -25,7 +60,7 @@ pub(crate) struct Steps {
 struct Row {
     name: &'static str,
     took: Duration,
-    outcome: Result<Counted, String>,
+    outcome: Result<Counted, Failure>,
 }
 
 impl Steps {
@@ -33,36 +68,40 @@ impl Steps {
     pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<Counted>) {
         say(format!("\n=== {name}"));
         let begun = Instant::now();
-        let outcome = step().map_err(|error| format!("{error:#}"));
-        if let Err(error) = &outcome {
-            say(format!("=== {name} FAILED: {error}"));
+        let outcome = step().map_err(|error| Failure {
+            message: format!("{error:#}"),
+            // A step that is not tests, or whose tests could not even be built, is one failure.
+            tests: error.downcast_ref().copied().unwrap_or(TestsFailed { passed: 0, failed: 1 }),
+        });
+        if let Err(failure) = &outcome {
+            say(format!("=== {name} FAILED: {}", failure.message));
         }
         self.rows.push(Row { name, took: begun.elapsed(), outcome });
     }
 
     /// Whether every step held.
     pub(crate) fn is_ok(&self) -> bool {
-        self.failed() == 0
+        self.rows.iter().all(|row| row.outcome.is_ok())
     }
 
-    fn failed(&self) -> usize {
-        self.rows.iter().filter(|row| row.outcome.is_err()).count()
-    }
-
-    /// The table, and as the last line how many steps passed and failed.
+    /// The table, and as the last line how many checks passed and failed.
     pub(crate) fn table(&self) -> String {
         let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
         let mut text = String::new();
+        let (mut passed, mut failed) = (0_u64, 0_u64);
         for Row { name, took, outcome } in &self.rows {
-            let (verdict, words) = match outcome {
-                Ok(counted) => ("ok", format!("{} {}", counted.count, counted.words)),
-                Err(error) => ("FAILED", error.lines().next().unwrap_or_default().to_owned()),
+            let (verdict, words, counts) = match outcome {
+                Ok(counted) => ("ok", format!("{} {}", counted.count, counted.words), (counted.passed, 0)),
+                Err(Failure { message, tests }) => {
+                    let first = message.lines().next().unwrap_or_default().to_owned();
+                    ("FAILED", first, (tests.passed, tests.failed.max(1)))
+                }
             };
+            (passed, failed) = (passed.saturating_add(counts.0), failed.saturating_add(counts.1));
             let seconds = took.as_secs_f64();
             text.push_str(&format!("{name:<width$}  {verdict:<6}  {seconds:>7.1} s  {words}\n"));
         }
-        let failed = self.failed();
-        text.push_str(&format!("{} passed, {failed} failed", self.rows.len().saturating_sub(failed)));
+        text.push_str(&format!("{passed} passed, {failed} failed"));
         text
     }
 }
@@ -75,10 +114,19 @@ mod tests {
     fn a_failed_step_is_counted_and_the_next_one_is_still_done() {
         let mut steps = Steps::default();
         steps.run("first", || anyhow::bail!("no luck\nat all"));
-        steps.run("second step", || Ok(Counted { count: 3, words: "things".to_owned() }));
+        steps.run("second step", || Ok(Counted::of(300, "things")));
         let table = steps.table();
         assert!(!steps.is_ok());
         assert!(table.contains("first        FAILED"), "{table}");
-        assert!(table.ends_with("1 passed, 1 failed"), "{table}");
+        assert!(table.ends_with("\n1 passed, 1 failed"), "{table}");
+    }
+
+    #[test]
+    fn tests_are_counted_one_by_one() {
+        let mut steps = Steps::default();
+        steps.run("tests", || Ok(Counted::tests(40)));
+        steps.run("more tests", || Err(TestsFailed { passed: 7, failed: 2 }.into()));
+        steps.run("tests that do not even build", || Err(TestsFailed { passed: 0, failed: 0 }.into()));
+        assert!(steps.table().ends_with("\n47 passed, 3 failed"), "{}", steps.table());
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser};
 
 use crate::schemathesis::SchemathesisArgs;
-use crate::steps::{Counted, Steps};
+use crate::steps::{Counted, Steps, TestsFailed};
 use crate::{drill, schemathesis, tidy};
 
 /// Features that only tests have.
@@ -34,7 +34,7 @@ pub(crate) struct TestArgs {
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     let mut steps = Steps::default();
     steps.run("format", || cargo(&["fmt", "--all", "--check"], "workspace formatted"));
-    steps.run("tidy", || Ok(Counted { count: 1, words: tidy::run()? }));
+    steps.run("tidy", || Ok(Counted::of(1, tidy::run()?)));
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--"];
     steps.run("lints", || cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings"));
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--features", FAULTS, "--"];
@@ -42,6 +42,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings")
     });
     steps.run("tests", tests);
+    steps.run("documentation", documentation_tests);
     if !args.quick {
         let kills = args.kills.to_string();
         steps.run("drill, random", || drilled(&["--kills", &kills]));
@@ -64,60 +65,80 @@ fn cargo(arguments: &[&str], words: &str) -> Result<Counted> {
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }
-    Ok(Counted { count: 1, words: words.to_owned() })
+    Ok(Counted::of(1, words))
 }
 
-/// All tests of the workspace, with nextest where it is installed, and the examples in the documentation.
+/// All tests of the workspace, with nextest where it is installed.
 fn tests() -> Result<Counted> {
-    let has_nextest = cargo_command(&["nextest", "--version"])?
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
     let features = ["--workspace", "--features", FAULTS, "--no-fail-fast"];
-    if !has_nextest {
-        return count_tests(&[&["test"], &features[..]].concat());
+    if has_nextest()? {
+        return count_tests(&[&["nextest", "run"], &features[..]].concat());
     }
-    let count = count_tests(&[&["nextest", "run"], &features[..]].concat())?.count;
-    let documentation = count_tests(&["test", "--doc", "--workspace", "--features", FAULTS])?.count;
-    Ok(Counted { count: count.saturating_add(documentation), words: "tests".to_owned() })
+    count_tests(&[&["test", "--all-targets"], &features[..]].concat())
 }
 
-/// Runs tests, shows what they say, and counts those that passed.
+/// The examples in the documentation, which nextest does not run.
+fn documentation_tests() -> Result<Counted> {
+    count_tests(&["test", "--doc", "--workspace", "--features", FAULTS])
+}
+
+fn has_nextest() -> Result<bool> {
+    let mut command = cargo_command(&["nextest", "--version"])?;
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    Ok(status.is_ok_and(|status| status.success()))
+}
+
+/// Runs tests, shows what they say, and counts.
 fn count_tests(arguments: &[&str]) -> Result<Counted> {
     let mut command = cargo_command(arguments)?;
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stderr = child.stderr.take().map(|stderr| std::thread::spawn(move || pass_on(stderr)));
-    let stdout = child.stdout.take().map_or(0, pass_on);
-    let count = stderr.map_or(0, |reader| reader.join().unwrap_or_default()).saturating_add(stdout);
-    if !child.wait()?.success() {
-        bail!("cargo {} failed; {count} tests passed", arguments.join(" "));
+    let stdout = child.stdout.take().map(pass_on).unwrap_or_default();
+    let stderr = stderr.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    let passed = stdout.passed.saturating_add(stderr.passed);
+    let failed = stdout.failed.saturating_add(stderr.failed);
+    if !child.wait()?.success() || failed > 0 {
+        let failure = TestsFailed { passed, failed };
+        return Err(anyhow::Error::new(failure).context(format!("cargo {}", arguments.join(" "))));
     }
-    if count == 0 {
+    if passed == 0 {
         bail!("cargo {} ran no test at all", arguments.join(" "));
     }
-    Ok(Counted { count, words: "tests".to_owned() })
+    Ok(Counted::tests(passed))
 }
 
-fn pass_on(pipe: impl std::io::Read) -> u64 {
-    let mut count = 0_u64;
+/// What summary lines say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+}
+
+fn pass_on(pipe: impl std::io::Read) -> Sum {
+    let mut sum = Sum::default();
     for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-        count = count.saturating_add(passed_in(&line));
+        let line_sum = sum_in(&line);
+        sum.passed = sum.passed.saturating_add(line_sum.passed);
+        sum.failed = sum.failed.saturating_add(line_sum.failed);
         writeln!(std::io::stderr().lock(), "{line}").ok();
     }
-    count
+    sum
 }
 
-/// Tests that a summary line of either runner says have passed.
-fn passed_in(line: &str) -> u64 {
-    let is_summary = line.starts_with("test result:") || line.trim_start().starts_with("Summary [");
+/// Tests that a summary line of either runner says have passed and failed.
+fn sum_in(line: &str) -> Sum {
+    if !(line.starts_with("test result:") || line.trim_start().starts_with("Summary [")) {
+        return Sum::default();
+    }
     let words: Vec<_> = line.split([' ', ';', ',']).filter(|word| !word.is_empty()).collect();
-    let number = words.windows(2).find_map(|pair| match pair {
-        [number, "passed"] => number.parse().ok(),
-        _ => None,
-    });
-    if is_summary { number.unwrap_or(0) } else { 0 }
+    let number_before = |wanted: &str| {
+        words.windows(2).find_map(|pair| match pair {
+            [number, word] if *word == wanted => number.parse().ok(),
+            _ => None,
+        })
+    };
+    Sum { passed: number_before("passed").unwrap_or(0), failed: number_before("failed").unwrap_or(0) }
 }
 
 fn drilled(arguments: &[&str]) -> Result<Counted> {
@@ -128,8 +149,7 @@ fn drilled(arguments: &[&str]) -> Result<Counted> {
     }
     let line = Line::try_parse_from(["drill"].iter().chain(arguments))?;
     let report = drill::run(&line.drill)?;
-    let words = format!("kills, {} purchases compared", report.purchases);
-    Ok(Counted { count: report.kills.into(), words })
+    Ok(Counted::of(report.kills.into(), format!("kills, {} purchases compared", report.purchases)))
 }
 
 #[cfg(test)]
@@ -138,11 +158,10 @@ mod tests {
 
     #[test]
     fn both_runners_are_understood() {
-        assert_eq!(passed_in("test result: ok. 13 passed; 0 failed; 0 ignored; 0 measured"), 13);
-        assert_eq!(
-            passed_in("     Summary [   1.203s] 48 tests run: 47 passed (1 slow), 1 failed, 0 skipped"),
-            47
-        );
-        assert_eq!(passed_in("the log says 12 passed"), 0);
+        let sum = |passed, failed| Sum { passed, failed };
+        assert_eq!(sum_in("test result: ok. 13 passed; 0 failed; 0 ignored; 0 measured"), sum(13, 0));
+        let nextest = "     Summary [   1.203s] 48 tests run: 47 passed (1 slow), 1 failed, 0 skipped";
+        assert_eq!(sum_in(nextest), sum(47, 1));
+        assert_eq!(sum_in("the log says 12 passed"), sum(0, 0));
     }
 }

@@ -87,18 +87,25 @@ pub(crate) fn run(args: &DrillArgs) -> Result<DrillReport> {
     result
 }
 
-/// Builds the binary with failpoints and puts it where a later build without them cannot replace it.
+/// Builds the binary with failpoints into a place of its own. What stood at `target/release/yoink` stands there again
+/// afterwards: nobody must take a binary with failpoints for the product.
 fn build() -> Result<PathBuf> {
+    let target = crate::target_folder()?;
+    let (product, folder) = (target.join("release/yoink"), target.join("drill"));
+    std::fs::create_dir_all(&folder)?;
+    let (aside, drilled) = (folder.join("yoink-product"), folder.join("yoink"));
+    let had_product = std::fs::rename(&product, &aside).is_ok();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args = ["build", "--release", "--package", "yoink-server", "--features", "faults"];
-    let status = Command::new(cargo).args(args).current_dir(crate::root()?).status()?;
-    ensure!(status.success(), "cargo could not build yoink with the feature faults");
-    let target = crate::target_folder()?;
-    let (from, folder) = (target.join("release/yoink"), target.join("drill"));
-    std::fs::create_dir_all(&folder)?;
-    let to = folder.join("yoink");
-    std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
-    Ok(to)
+    let built = Command::new(cargo).args(args).current_dir(crate::root()?).status();
+    let moved = std::fs::rename(&product, &drilled);
+    if had_product {
+        std::fs::rename(&aside, &product)
+            .with_context(|| format!("cannot put {} back", product.display()))?;
+    }
+    ensure!(built?.success(), "cargo could not build yoink with the feature faults");
+    moved.with_context(|| format!("cargo built no {}", product.display()))?;
+    Ok(drilled)
 }
 
 /// One data folder and its buyers.
