@@ -1,5 +1,6 @@
 //! The engine as the edge sees it.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -138,7 +139,15 @@ impl Engine {
             None => folder.file("log.db"),
         };
         let file = LogFile { path, vfs: options.log_vfs.clone() };
-        let recovered = recover(folder.path(), &file, options.durability, options.accept_loss)?;
+        // The ledger is checked while the log is read back: at a million orders each takes about half a second.
+        let (recovered, prepared) = std::thread::scope(|scope| {
+            let ledger = scope.spawn(|| Delivery::prepare(folder.path(), options.delivery));
+            let recovered = recover(folder.path(), &file, options.durability, options.accept_loss);
+            // What is wrong with the log is said first: the ledger can be made again from it.
+            recovered.and_then(|recovered| {
+                Ok((recovered, ledger.join().unwrap_or_else(|panic| resume_unwind(panic))?))
+            })
+        })?;
         let Recovered { inventory, log, beacon, incarnation, report } = recovered;
         let clock = Clock::new(time, inventory.last_at());
         let shared = Arc::new(Shared::new(
@@ -147,7 +156,7 @@ impl Engine {
             Storefront::new(&inventory),
         ));
         let source = WriterSource::new(Arc::clone(&shared), clock.clone());
-        let delivery = Delivery::start(folder.path(), options.delivery, Box::new(source), log.last_seq())?;
+        let delivery = Delivery::start_prepared(prepared, Box::new(source), log.last_seq())?;
         let ledger = delivery.clone();
         let now = Instant::now();
         let upkeep = Upkeep {
@@ -156,7 +165,6 @@ impl Engine {
             free_space_at: now,
             snapshot_seq: report.snapshot_seq,
             checkpoint_seq: log.last_seq(),
-            wal_bytes: 0,
         };
         let writer = Writer {
             inventory,

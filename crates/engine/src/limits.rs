@@ -21,8 +21,10 @@ pub const READ_EVENTS_MAX: usize = 4_096;
 /// Orders that one listing returns.
 pub const LIST_ORDERS_MAX: usize = 1_000;
 
-/// The log's write-ahead file is folded back at this size, or when nobody is waiting.
-pub const WAL_BYTES_MAX: u64 = 64 << 20;
+/// The log's write-ahead file is folded back at this size, or when nobody is waiting. The larger, the rarer; the
+/// smaller, the shorter the pause, and the sooner commits overwrite the file instead of making it longer, which costs
+/// the file system less.
+pub const WAL_BYTES_MAX: u64 = 16 << 20;
 
 /// Below this much free space selling stops, while there is still room to write down what was sold.
 pub const FREE_BYTES_MIN: u64 = 64 << 20;

@@ -72,7 +72,11 @@ pub struct Log {
     last_seq: Seq,
     chain: u64,
     staged: Staged,
+    wal_bytes: u64,
 }
+
+/// A page of the log's file, in bytes: SQLite's default.
+const PAGE_BYTES: u64 = 4_096;
 
 /// Events that wait for the commit.
 #[derive(Debug, Default)]
@@ -105,7 +109,14 @@ impl Log {
         .map_err(failed("open the log"))?;
         configure(&connection, durability).map_err(failed("configure the log"))?;
         check_format(&connection, &file.path)?;
-        Ok(Self { connection, path: file.path.clone(), last_seq: 0, chain: 0, staged: Staged::default() })
+        Ok(Self {
+            connection,
+            path: file.path.clone(),
+            last_seq: 0,
+            chain: 0,
+            staged: Staged::default(),
+            wal_bytes: 0,
+        })
     }
 
     /// The file.
@@ -121,6 +132,11 @@ impl Log {
     /// The chain hash at the last committed event.
     pub fn chain(&self) -> u64 {
         self.chain
+    }
+
+    /// How much was written to the write-ahead file since it was last folded back, about, in bytes.
+    pub fn wal_bytes(&self) -> u64 {
+        self.wal_bytes
     }
 
     /// Where appending goes on: after what recovery read.
@@ -162,6 +178,9 @@ impl Log {
         }
         failpoint::hit("log.after-commit");
         (self.last_seq, self.chain) = (last_seq, chain);
+        // A commit writes its leaf page anew, what does not fit into it, and now and then a page above.
+        let pages = (self.staged.facts.len() as u64 / PAGE_BYTES).saturating_add(2);
+        self.wal_bytes = self.wal_bytes.saturating_add(pages.saturating_mul(PAGE_BYTES));
         self.staged.facts.clear();
         self.staged.count = 0;
         Ok(())
@@ -228,6 +247,8 @@ impl Log {
     /// SQLite refuses; nothing is lost, the file only stays long.
     pub fn checkpoint(&mut self) -> Result<(), LogError> {
         failpoint::hit("checkpoint.before");
+        // Also if it fails: trying again at once would fail again.
+        self.wal_bytes = 0;
         self.connection
             .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))
             .map_err(|source| LogError::Sqlite { operation: "checkpoint", source })?;

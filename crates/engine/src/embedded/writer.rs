@@ -98,8 +98,6 @@ pub(crate) struct Upkeep {
     pub(crate) free_space_at: Instant,
     pub(crate) snapshot_seq: u64,
     pub(crate) checkpoint_seq: u64,
-    /// Bytes committed since the last checkpoint, about.
-    pub(crate) wal_bytes: u64,
 }
 
 /// The writer stopped because it no longer knows what is on disk.
@@ -244,8 +242,6 @@ impl Writer {
         for product in touched.iter().filter_map(|id| self.inventory.product(id)) {
             self.shared.storefront.publish_figures(product);
         }
-        self.upkeep.wal_bytes =
-            self.upkeep.wal_bytes.saturating_add((committed.len() as u64).saturating_mul(128));
         self.shared.tail.push(committed);
     }
 
@@ -259,7 +255,7 @@ impl Writer {
         if self.upkeep.free_space_at.elapsed() >= limits::FREE_SPACE_CHECK_EVERY {
             self.look_at_free_space();
         }
-        if self.upkeep.wal_bytes >= limits::WAL_BYTES_MAX {
+        if self.log.wal_bytes() >= limits::WAL_BYTES_MAX {
             self.checkpoint();
         }
         Ok(())
@@ -268,7 +264,7 @@ impl Writer {
     fn idle(&mut self) {
         self.clock.tick();
         if self.upkeep.checkpoint_seq < self.log.last_seq()
-            && self.upkeep.wal_bytes >= limits::WAL_BYTES_MAX / 4
+            && self.log.wal_bytes() >= limits::WAL_BYTES_MAX / 4
         {
             self.checkpoint();
         }
@@ -310,7 +306,6 @@ impl Writer {
                 warn!(error = &error as &dyn std::error::Error, "the write-ahead file stays long for now")
             }
         }
-        self.upkeep.wal_bytes = 0;
         self.upkeep.checkpoint_seq = self.log.last_seq();
     }
 
