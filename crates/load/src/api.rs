@@ -15,6 +15,7 @@ use crate::target::Target;
 /// A product as the storm needs it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Product {
+    #[serde(rename = "figures")]
     pub(crate) stock: StockCounts,
     #[serde(default)]
     pub(crate) limit_per_customer: Option<u64>,

@@ -204,7 +204,7 @@ impl From<yoink_core::Figures> for Figures {
     }
 }
 
-/// A product as buyers see it; operators also see its figures.
+/// A product. Its figures are public, so that anybody can check what a sale claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Product {
     /// Its id.
@@ -225,15 +225,12 @@ pub struct Product {
     pub max_per_order: u32,
     /// Whether an operator paused the sale.
     pub paused: bool,
-    /// All its units; in answers to operators only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub figures: Option<Figures>,
+    /// All its units.
+    pub figures: Figures,
 }
 
-impl Product {
-    /// What buyers see.
-    pub fn for_buyers(view: &ProductView) -> Self {
+impl From<&ProductView> for Product {
+    fn from(view: &ProductView) -> Self {
         let details = &view.details;
         Self {
             id: view.id.to_string(),
@@ -245,13 +242,8 @@ impl Product {
             limit_per_customer: details.limit_per_customer,
             max_per_order: details.max_per_order,
             paused: view.paused,
-            figures: None,
+            figures: view.figures.into(),
         }
-    }
-
-    /// What operators see.
-    pub fn for_operators(view: &ProductView) -> Self {
-        Self { figures: Some(view.figures.into()), ..Self::for_buyers(view) }
     }
 }
 

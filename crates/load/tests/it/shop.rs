@@ -308,7 +308,8 @@ impl Keeper {
             200,
             json!({
                 "id": "1", "name": "Test", "price": { "amount": 100, "currency": "EUR" },
-                "stock": { "stocked": stocked, "available": available, "held": 0, "sold": sold, "withheld": 0 },
+                "stock": available,
+                "figures": { "stocked": stocked, "available": available, "held": 0, "sold": sold, "withheld": 0 },
                 "starts_at": null, "ends_at": null, "limit_per_customer": null, "max_per_order": 10, "paused": false,
             }),
         )

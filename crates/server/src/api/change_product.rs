@@ -60,7 +60,7 @@ pub(crate) async fn change_product(
 ) -> Result<impl IntoResponse, Problem> {
     let change = check(body)?;
     let view = core.engine.change_product(id, change).await.map_err(|error| core.problem(error))?;
-    Ok(ok(Product::for_operators(&view)))
+    Ok(ok(Product::from(&view)))
 }
 
 fn check(body: ProductChangeBody) -> Result<ProductChange, Problem> {

@@ -70,7 +70,7 @@ pub(crate) async fn create_product(
     let product = check(body)?;
     let view = core.engine.create_product(product).await.map_err(|error| core.problem(error))?;
     let location = format!("/v1/products/{}", view.id);
-    let product = Product::for_operators(&view);
+    let product = Product::from(&view);
     Ok(([(header::LOCATION, location)], Json(StatusCode::CREATED, product)))
 }
 

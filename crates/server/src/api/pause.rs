@@ -23,7 +23,7 @@ pub(crate) async fn pause_product(
     ProductPath(id): ProductPath,
 ) -> Result<impl IntoResponse, Problem> {
     let view = core.engine.pause(id).await.map_err(|error| core.problem(error))?;
-    Ok(ok(Product::for_operators(&view)))
+    Ok(ok(Product::from(&view)))
 }
 
 /// Sell it again.
@@ -38,5 +38,5 @@ pub(crate) async fn resume_product(
     ProductPath(id): ProductPath,
 ) -> Result<impl IntoResponse, Problem> {
     let view = core.engine.resume(id).await.map_err(|error| core.problem(error))?;
-    Ok(ok(Product::for_operators(&view)))
+    Ok(ok(Product::from(&view)))
 }

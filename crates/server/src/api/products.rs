@@ -17,7 +17,7 @@ use crate::wire::{Product, ProductList};
 )]
 pub(crate) async fn list_products(State(core): State<Arc<Core>>) -> impl IntoResponse {
     let products = core.engine.storefront().products();
-    ok(ProductList { products: products.iter().map(Product::for_buyers).collect() })
+    ok(ProductList { products: products.iter().map(Product::from).collect() })
 }
 
 /// One product: stock, price, sale window, limits.
@@ -31,5 +31,5 @@ pub(crate) async fn get_product(
     ProductPath(id): ProductPath,
 ) -> Result<impl IntoResponse, Problem> {
     let product = core.engine.storefront().product(&id).ok_or_else(Problem::no_such_product)?;
-    Ok(ok(Product::for_buyers(&product)))
+    Ok(ok(Product::from(&product)))
 }

@@ -7,11 +7,12 @@ use serde_json::json;
 use crate::harness::Server;
 
 #[test]
-fn a_product_shows_stock_price_window_and_limits_and_no_other_figures() {
+fn a_product_shows_stock_price_window_limits_and_figures() {
     let server = Server::start();
     let expected = json!({
         "id": "1", "name": "Flash Sale Item", "price": {"amount": 19_999, "currency": "EUR"}, "stock": 100,
         "starts_at": null, "ends_at": null, "limit_per_customer": null, "max_per_order": 10, "paused": false,
+        "figures": {"stocked": 100, "available": 100, "held": 0, "sold": 0, "withheld": 0},
     });
     assert_eq!(server.get("/v1/products/1").json(), expected);
     assert_eq!(server.get("/v1/products").json(), json!({"products": [expected]}));
