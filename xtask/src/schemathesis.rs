@@ -48,6 +48,8 @@ pub(crate) fn run(args: &SchemathesisArgs) -> Result<Counted> {
     });
     say(format!("schemathesis: {operations} operations at {}", server.url()));
     let status = Command::new(program)
+        // What it keeps between runs belongs with what is built.
+        .current_dir(crate::target_folder()?)
         .arg("run")
         .arg(format!("{}/openapi.json", server.url()))
         // Every check but one: a JSON schema cannot say all that a valid request must be (1.0 is an integer to it, and

@@ -12,7 +12,7 @@ Examples:
   yoink storm                                        1,000 buyers at once, each wants one unit of product 1
   yoink storm --buyers 200 --requests 20000          200 buyers, 20,000 purchases between them
   yoink storm --rate 50:10s,300:20s,1000:25s         buyers arrive at rising rates, whatever the server does
-  yoink storm --rate 2000 --duration 30s --assert 'p95<50ms' --assert 'errors=0'
+  yoink storm --rate 2000 --duration 30s --assert 'p95<50ms' --assert 'errors==0'
   yoink storm --preset stress                        200 buyers, 100 units of a product of its own: exactly 100 win
   yoink storm --report storm.html                    charts of the run
 
@@ -46,7 +46,7 @@ pub struct StormArgs {
     /// A storm that an older system shipped, with its own expectations
     #[arg(long, value_name = "NAME")]
     pub preset: Option<PresetName>,
-    /// A threshold such as p95<50ms, rps>1000 or errors=0; may be given several times
+    /// A threshold such as p95<50ms, rps>1000 or errors==0; may be given several times
     #[arg(long = "assert", value_name = "COMPARISON")]
     pub asserts: Vec<String>,
     /// Units per purchase
