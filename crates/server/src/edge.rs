@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -57,6 +57,7 @@ pub(crate) struct Core {
     pub(crate) in_flight: AtomicU32,
     pub(crate) in_flight_max: u32,
     now_ms: AtomicU64,
+    is_closing: AtomicBool,
 }
 
 impl Core {
@@ -69,6 +70,7 @@ impl Core {
             in_flight: AtomicU32::new(0),
             in_flight_max: u32::try_from(per_core).unwrap_or(u32::MAX),
             now_ms: AtomicU64::new(0),
+            is_closing: AtomicBool::new(false),
             shared,
         }
     }
@@ -81,6 +83,15 @@ impl Core {
     pub(crate) fn set_now(&self, since_start: Duration) {
         let now_ms = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
         self.now_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Whether connections are to finish. Asked at every turn of every connection, so it takes no lock.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
     }
 
     /// The engine's "no" as a problem.
@@ -130,17 +141,12 @@ pub(crate) async fn answer(front: &Front, conn: Arc<Conn>, request: Request<Inco
         false => None,
     };
     let method = head.method.clone();
-    let _in_flight = InFlight::enter(core);
-    let (slot, mut response) = if _in_flight.is_none() {
-        (Slot::UNMATCHED, overloaded())
-    } else if let Some(problem) = check_head(&head) {
+    let answered = AssertUnwindSafe(dispatch(front, &conn, head, body)).catch_unwind().await;
+    let (slot, mut response) = answered.unwrap_or_else(|_| {
+        tracing::error!(request_id = %id, "a handler panicked; this is a bug");
+        let problem = Problem::new(&problem::INTERNAL, "This is our mistake; it was written down.");
         (Slot::UNMATCHED, from_problem(problem))
-    } else if is_purchase(&head) {
-        let response = purchase::answer(core, &conn, &head, body).await;
-        (core.shared.routes.purchase(), response)
-    } else {
-        Box::pin(route(front, &conn, head, body)).await
-    };
+    });
     if !matches!(response.body(), Body::Boxed(_, Some(_))) {
         conn.enter(Phase::Idle);
     }
@@ -151,6 +157,22 @@ pub(crate) async fn answer(front: &Front, conn: Arc<Conn>, request: Request<Inco
         log_request(core, &method, slot, &response, (id, trace.as_ref()), elapsed);
     }
     response
+}
+
+async fn dispatch(front: &Front, conn: &Arc<Conn>, head: Parts, body: Incoming) -> (Slot, Response<Body>) {
+    let core = &*front.core;
+    let Some(_in_flight) = InFlight::enter(core) else {
+        return (Slot::UNMATCHED, overloaded());
+    };
+    if let Some(problem) = check_head(&head) {
+        return (Slot::UNMATCHED, from_problem(problem));
+    }
+    if is_purchase(&head) {
+        let response = purchase::answer(core, conn, &head, body).await;
+        return (core.shared.routes.purchase(), response);
+    }
+    // Boxed, so that a connection does not reserve room for the largest handler there is.
+    Box::pin(route(front, conn, head, body)).await
 }
 
 fn is_purchase(head: &Parts) -> bool {
@@ -190,16 +212,7 @@ async fn route(front: &Front, conn: &Arc<Conn>, head: Parts, body: Incoming) -> 
     let mut request = Request::from_parts(head, axum::body::Body::from(bytes));
     let address = client_address(conn.peer, request.headers(), &settings.trusted_proxies);
     request.extensions_mut().insert(ClientAddress(address));
-    let call = AssertUnwindSafe(front.router.clone().oneshot(request)).catch_unwind();
-    let response = match call.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_) => {
-            tracing::error!("a handler panicked; this is a bug");
-            let problem = Problem::new(&problem::INTERNAL, "This is our mistake; it was written down.");
-            return (Slot::UNMATCHED, from_problem(problem));
-        }
-    };
+    let Ok(response) = front.router.clone().oneshot(request).await;
     let template = response.extensions().get::<RouteTemplate>();
     let slot = core.shared.routes.slot(&method, template.map(RouteTemplate::as_str));
     (slot, from_router(conn, response))

@@ -90,22 +90,38 @@ pub fn serve(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let (address, listeners) = listen_on_every_core(settings.listen, threads)?;
+    let admin_listener = settings
+        .admin_listen
+        .map(|address| bind(address, Sharing::No).map_err(|source| ServeError::Listen { address, source }));
+    let admin_listener = admin_listener.transpose()?;
+    let (shared, routes) = share(settings, threads, shutdown)?;
+    let running = start_cores(&engine, &shared, &routes, listeners, admin_listener)?;
+    drop(engine);
+    on_ready(address);
+    let mut result = Ok(());
+    for thread in running {
+        let ended = thread.join().unwrap_or(Err(ServeError::Panicked));
+        result = result.and(ended);
+    }
+    result
+}
+
+/// What all cores share, and the routes that each gives to its own.
+fn share(
+    settings: Settings,
+    threads: usize,
+    shutdown: ShutdownSignal,
+) -> Result<(Arc<Shared>, router::Routes), ServeError> {
     let limits = Limits::new(&settings.rate_limits).ok_or(ServeError::Settings {
         what: "a rate limit of 0 requests or 0 seconds lets nobody in; remove it or give it numbers from 1",
     })?;
-    let (address, listeners) = listen_on_every_core(settings.listen, threads)?;
-    let mut admin_listener = match settings.admin_listen {
-        Some(address) => {
-            Some(bind(address, Sharing::No).map_err(|source| ServeError::Listen { address, source })?)
-        }
-        None => None,
-    };
     let (routes, document) = router::describe();
     let table = RouteTable::new(&document);
-    let shared = Arc::new(Shared {
+    let shared = Shared {
         auth: Auth::new(&settings),
         limits,
-        shutdown: shutdown.clone(),
+        shutdown,
         started: Instant::now(),
         counters: (0..threads).map(|_| Arc::new(Counters::new(&table))).collect(),
         routes: table,
@@ -113,11 +129,24 @@ pub fn serve(
         connections_by_address: Mutex::new(HashMap::new()),
         openapi: crate::openapi::to_json(&document),
         settings,
-    });
-    let mut running = Vec::with_capacity(threads);
+    };
+    Ok((Arc::new(shared), routes))
+}
+
+type Running = Vec<std::thread::JoinHandle<Result<(), ServeError>>>;
+
+fn start_cores(
+    engine: &Engine,
+    shared: &Arc<Shared>,
+    routes: &router::Routes,
+    listeners: Vec<std::net::TcpListener>,
+    mut admin_listener: Option<std::net::TcpListener>,
+) -> Result<Running, ServeError> {
+    let mut running = Vec::with_capacity(listeners.len());
     for ((number, listener), counters) in listeners.into_iter().enumerate().zip(&shared.counters) {
         let start = CoreStart {
-            shared: Arc::clone(&shared),
+            number,
+            shared: Arc::clone(shared),
             counters: Arc::clone(counters),
             engine: engine.clone(),
             listener,
@@ -128,22 +157,12 @@ pub fn serve(
         match thread {
             Ok(thread) => running.push(thread),
             Err(source) => {
-                shutdown.cancel();
+                shared.shutdown.cancel();
                 return Err(ServeError::Thread { source });
             }
         }
     }
-    on_ready(address);
-    let mut result = Ok(());
-    for thread in running {
-        let ended = thread.join().unwrap_or(Err(ServeError::Panicked));
-        if ended.is_err() {
-            // One core less would serve worse in silence: stop, and let the supervisor start afresh.
-            shutdown.cancel();
-            result = ended;
-        }
-    }
-    result
+    Ok(running)
 }
 
 fn listen_on_every_core(
@@ -182,6 +201,7 @@ fn bind(address: SocketAddr, sharing: Sharing) -> std::io::Result<std::net::TcpL
 
 /// What a core's thread begins with.
 struct CoreStart {
+    number: usize,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     engine: Engine,
@@ -192,6 +212,8 @@ struct CoreStart {
 
 impl CoreStart {
     fn run(self) -> Result<(), ServeError> {
+        // One core less would serve worse in silence: whatever ends one, ends all.
+        let _ends_all = self.shared.shutdown.clone().drop_guard();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -210,6 +232,9 @@ impl CoreStart {
             Some(_) => Surface::Buyers,
         };
         let sweep = tokio::task::spawn_local(sweep(Arc::clone(&core), Rc::clone(&open)));
+        if self.number == 0 {
+            tokio::task::spawn_local(forget_regularly(Arc::clone(&self.shared)));
+        }
         if let Some(admin_listener) = self.admin_listener {
             let front = front(&core, &self.routes, Surface::Everything);
             let listener = to_tokio(admin_listener)?;
@@ -217,6 +242,7 @@ impl CoreStart {
         }
         let front = front(&core, &self.routes, surface);
         accept(to_tokio(self.listener)?, front, Rc::clone(&open)).await;
+        core.close();
         drain(&open, self.shared.settings.drain_timeout).await;
         sweep.abort();
         Ok(())
@@ -314,7 +340,7 @@ async fn serve_connection(tcp: TcpStream, conn: Arc<Conn>, front: Rc<Front>) {
         if conn.is_ended.load(Ordering::Relaxed) {
             return Poll::Ready(true);
         }
-        if !is_told_to_close && conn.core.shared.shutdown.is_cancelled() {
+        if !is_told_to_close && conn.core.is_closing() {
             is_told_to_close = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
@@ -385,18 +411,21 @@ async fn sweep(core: Arc<Core>, open: Rc<Open>) {
             .unwrap_or(Duration::from_secs(1));
     let every = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_millis(250));
     let mut ticks = tokio::time::interval(every);
-    let mut forget_at = FORGET_EVERY;
     loop {
         ticks.tick().await;
-        let since_start = core.shared.started.elapsed();
-        core.set_now(since_start);
-        if since_start >= forget_at {
-            forget_at = since_start + FORGET_EVERY;
-            core.shared.limits.forget();
-        }
+        core.set_now(core.shared.started.elapsed());
         for conn in open.conns.borrow().values() {
             conn.sweep(core.now_ms());
         }
+    }
+}
+
+/// Rate limits forget who is below them. One core does it for all.
+async fn forget_regularly(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(FORGET_EVERY);
+    loop {
+        ticks.tick().await;
+        shared.limits.forget();
     }
 }
 

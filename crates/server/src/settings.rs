@@ -271,7 +271,7 @@ impl fmt::Debug for JwtSecret {
     }
 }
 
-/// Who may ask how often. Replays of accepted requests never count.
+/// Who may ask how often. A replay of an accepted request is never refused.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimits {
     /// Purchases of one customer.
@@ -292,7 +292,7 @@ impl Default for RateLimits {
     }
 }
 
-/// At most `requests` in any `window_s` seconds. 0 in either refuses to start.
+/// `requests` at once, and then one more every `window_s / requests` seconds. 0 in either refuses to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How many.

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,6 +45,11 @@ impl Server {
 
     /// Without any product.
     pub fn start_empty(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_on(|data| Engine::open(Options::new(data)).unwrap(), change)
+    }
+
+    /// On an engine opened in the given folder.
+    pub fn start_on(open: impl FnOnce(PathBuf) -> Engine, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             mode: Mode::Dev,
             admin_key: Some(KeyHash::of(ADMIN_KEY)),
@@ -52,7 +58,7 @@ impl Server {
         };
         change(&mut settings);
         let folder = tempfile::tempdir().unwrap();
-        let engine = Engine::open(Options::new(folder.path().join("data"))).unwrap();
+        let engine = open(folder.path().join("data"));
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = sync_channel(1);
         let (serving, token) = (engine.clone(), shutdown.clone());

@@ -10,9 +10,12 @@ mod auth;
 mod bad_input;
 mod compat;
 mod contract;
+#[cfg(feature = "faults")]
+mod dead_letters;
 mod harness;
 mod headers;
 mod limits;
+mod logs;
 mod metrics;
 mod operators;
 mod orders;
