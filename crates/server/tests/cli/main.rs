@@ -1,6 +1,10 @@
 //! The binary as people and scripts meet it: what it says, what it writes, with which code it ends.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should panic, also in helpers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails in a test should panic, also in helpers"
+)]
 
 mod configuration;
 mod end_to_end;
