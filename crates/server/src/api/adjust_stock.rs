@@ -25,7 +25,7 @@ pub(crate) struct StockBody {
     #[schema(minimum = -1_000_000_000, maximum = 1_000_000_000)]
     delta: i64,
     /// For the books.
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     reason: String,
 }
 

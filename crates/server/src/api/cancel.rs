@@ -20,7 +20,7 @@ use crate::wire::Order;
 #[serde(deny_unknown_fields)]
 pub(crate) struct CancelBody {
     /// For the books.
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     reason: String,
 }
 

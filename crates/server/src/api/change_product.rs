@@ -22,7 +22,12 @@ use crate::wire::{Money, Product, When};
 pub(crate) struct ProductChangeBody {
     /// A new name.
     #[serde(default, deserialize_with = "present")]
-    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     name: Option<String>,
     /// A new price; accepted orders keep theirs.
     #[serde(default, deserialize_with = "present")]
@@ -38,7 +43,7 @@ pub(crate) struct ProductChangeBody {
     ends_at: Option<Option<When>>,
     /// A new limit; `null` takes it away.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000_000)]
     limit_per_customer: Option<Option<u32>>,
     /// A new most per order.
     #[serde(default, deserialize_with = "present")]

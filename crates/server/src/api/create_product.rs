@@ -19,16 +19,19 @@ use crate::json::Id;
 use crate::problem::{FieldError, Problem};
 use crate::wire::{Money, Product, When};
 
+/// A higher limit than there can be units means nothing.
+const LIMIT_PER_CUSTOMER_MAX: u32 = 1_000_000_000;
+
 /// Something to sell. Only name, price and stock are required.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewProductBody {
     /// Left out, the next free whole number.
     #[serde(default, deserialize_with = "product_id")]
-    #[schema(value_type = Option<crate::api::IdSchema>)]
+    #[schema(value_type = Option<crate::api::ProductIdSchema>)]
     id: Option<ProductId>,
     /// What people call it.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     name: String,
     /// What one unit costs.
     price: Money,
@@ -43,7 +46,7 @@ pub(crate) struct NewProductBody {
     ends_at: Option<When>,
     /// Units of live orders per customer; `null` does not limit them.
     #[serde(default)]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
     limit_per_customer: Option<u32>,
     /// Units in one order; left out, 10.
     #[serde(default)]
@@ -124,8 +127,9 @@ pub(crate) fn check_price(price: &Money, errors: &mut Vec<FieldError>) -> Option
 }
 
 pub(crate) fn check_limit_per_customer(limit: Option<u32>, errors: &mut Vec<FieldError>) {
-    if limit == Some(0) {
-        errors.push(wrong("/limit_per_customer", "must be at least 1, or null"));
+    if limit.is_some_and(|limit| !(1..=LIMIT_PER_CUSTOMER_MAX).contains(&limit)) {
+        let detail = format!("must be from 1 to {LIMIT_PER_CUSTOMER_MAX}, or null");
+        errors.push(wrong("/limit_per_customer", detail));
     }
 }
 

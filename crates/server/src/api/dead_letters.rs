@@ -83,6 +83,9 @@ pub(crate) async fn list_dead_letters(
     Query(filter): Query<Filter>,
 ) -> Result<impl IntoResponse, Problem> {
     let limit = check_limit(filter.limit, PAGE_MAX)?;
+    if filter.after < 0 {
+        return Err(Problem::field("", "query: after must be at least 0"));
+    }
     let filter = DeadLetterFilter {
         product: check_product(filter.product.as_deref(), "")?,
         error: filter.error,
@@ -134,7 +137,7 @@ pub(crate) async fn retry_dead_letter(
 #[serde(deny_unknown_fields)]
 pub(crate) struct DiscardBody {
     /// For the books.
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     reason: String,
 }
 

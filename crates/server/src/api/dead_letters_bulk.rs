@@ -23,6 +23,7 @@ pub(crate) async fn retry_dead_letters(
     State(core): State<Arc<Core>>,
     Body(body): Body<BulkRequest>,
 ) -> Result<impl IntoResponse, Problem> {
+    body.reason.as_deref().map(check_reason).transpose()?;
     let ids = parked(&core, body.filter).await?;
     let mut changed = 0;
     if !body.dry_run {

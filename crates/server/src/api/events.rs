@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use yoink_core::ProductChange;
 use yoink_engine::limits::READ_EVENTS_MAX;
 
-use super::{Query, check_limit, ok};
+use super::{Query, check_after, check_limit, ok};
 use crate::edge::Core;
 use crate::guard::auth::Operator;
 use crate::problem::Problem;
@@ -22,7 +22,7 @@ use crate::wire::{Event, EventList, Fact, Money, When};
 pub(crate) struct Page {
     /// Only those after this one.
     #[serde(default)]
-    #[param(default = 0)]
+    #[param(default = 0, maximum = 9_223_372_036_854_775_807_i64)]
     after: u64,
     /// At most this many.
     #[param(minimum = 1, maximum = 4096, default = 100)]
@@ -40,7 +40,8 @@ pub(crate) async fn list_events(
     Query(page): Query<Page>,
 ) -> Result<impl IntoResponse, Problem> {
     let limit = check_limit(page.limit, READ_EVENTS_MAX)?;
-    let found = core.engine.events(page.after, limit).await.map_err(|error| core.problem(error))?;
+    let found =
+        core.engine.events(check_after(page.after)?, limit).await.map_err(|error| core.problem(error))?;
     let next_after = found.last().map_or(page.after, |event| event.seq);
     let events = found.into_iter().map(to_wire).collect();
     Ok(ok(EventList { events, next_after }))

@@ -11,7 +11,7 @@ use yoink_core::{CustomerId, ProductId};
 use yoink_engine::OrderFilter;
 use yoink_engine::limits::LIST_ORDERS_MAX;
 
-use super::{Query, check_limit, ok};
+use super::{Query, check_after, check_limit, ok};
 use crate::edge::Core;
 use crate::guard::auth::Caller;
 use crate::problem::{FORBIDDEN, Problem};
@@ -30,7 +30,7 @@ pub(crate) struct Filter {
     status: Option<OrderStatus>,
     /// Only those accepted after this event.
     #[serde(default)]
-    #[param(default = 0)]
+    #[param(default = 0, maximum = 9_223_372_036_854_775_807_i64)]
     after: u64,
     /// At most this many.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -73,7 +73,7 @@ fn to_engine(filter: Filter, caller: &Caller) -> Result<OrderFilter, Problem> {
         customer,
         status: filter.status.map(Into::into),
         product: product.map_err(|error| Problem::field("", format!("query: product_id {error}")))?,
-        after: filter.after,
+        after: check_after(filter.after)?,
         limit: check_limit(filter.limit, LIST_ORDERS_MAX)?,
     })
 }

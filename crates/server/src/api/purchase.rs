@@ -35,11 +35,11 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 pub(crate) struct PurchaseBody<'a> {
     /// Who buys; may be left out by the holder of a customer token.
     #[serde(borrow, default, deserialize_with = "json::present")]
-    #[schema(value_type = Option<crate::api::IdSchema>, nullable = false)]
+    #[schema(value_type = Option<crate::api::CustomerIdSchema>, nullable = false)]
     customer_id: Option<Id<'a>>,
     /// What.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::IdSchema)]
+    #[schema(value_type = crate::api::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many, up to the product's `max_per_order`.
     #[serde(default = "one")]

@@ -136,7 +136,7 @@ pub(crate) async fn get_metrics(State(core): State<Arc<Core>>) -> impl IntoRespo
 pub(crate) struct RestockBody<'a> {
     /// To which product.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::IdSchema)]
+    #[schema(value_type = crate::api::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
@@ -149,7 +149,7 @@ pub(crate) struct RestockBody<'a> {
 pub(crate) struct RestockAnswer {
     status: &'static str,
     /// As it was sent.
-    #[schema(value_type = crate::api::IdSchema)]
+    #[schema(value_type = crate::api::ProductIdSchema)]
     product_id: serde_json::Value,
     /// Units that can be bought now.
     stock: u64,

@@ -371,7 +371,7 @@ pub struct BulkRequest {
     pub dry_run: bool,
     /// Why; needed to discard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub reason: Option<String>,
 }
 

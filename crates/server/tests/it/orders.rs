@@ -55,6 +55,7 @@ fn a_query_that_makes_no_sense_is_400() {
         "limit=x",
         "after=-1",
         "after=x",
+        "after=9223372036854775808",
         "status=lost",
         "customer_id=",
         "colour=red",
