@@ -296,6 +296,18 @@ impl Engine {
         }
     }
 
+    /// Gives the units of an order back as delivery does for a dead letter. For tests of decisions.
+    ///
+    /// # Errors
+    /// There is no such order; or the engine is too slow.
+    #[cfg(feature = "faults")]
+    pub async fn fail(&self, id: OrderId, reason: Box<str>) -> Result<(OrderView, Replayed), CallError> {
+        match self.command(Command::Fail { order: id, reason }).await? {
+            Answer::Ended(order, replayed) => Ok((*order, replayed)),
+            other => wrong(&other),
+        }
+    }
+
     /// Puts something on sale.
     ///
     /// # Errors

@@ -17,8 +17,10 @@ use common::{buy, id, open, product, restock, runtime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
+use yoink_core::OrderId;
 use yoink_engine::{
-    AcceptLoss, Engine, OpenError, Options, OrderFilter, OrderStatus, Replayed, audit_data_folder,
+    AcceptLoss, Engine, OpenError, Options, OrderFilter, OrderStatus, ProductFigures, Replayed,
+    audit_data_folder,
 };
 
 const ORDERS: u64 = 300;
@@ -257,13 +259,11 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert!(error.to_string().contains("file/data"), "{error}");
 }
 
-/// Everything that a snapshot keeps, and what comes after it in the log.
-#[test]
-fn a_snapshot_gives_the_same_state_as_the_whole_log_and_a_damaged_or_foreign_one_is_ignored() {
+/// A closed folder with a snapshot, the order that was cancelled in it, and its figures.
+fn folder_with_snapshot() -> (TempDir, OrderId, Vec<ProductFigures>) {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(folder.path());
-    let runtime = runtime();
-    let (cancelled, before) = runtime.block_on(async {
+    let (cancelled, figures) = runtime().block_on(async {
         let mut limited = product("1", 200_000);
         limited.limit_per_customer = Some(2);
         engine.create_product(limited).await.unwrap();
@@ -288,50 +288,61 @@ fn a_snapshot_gives_the_same_state_as_the_whole_log_and_a_damaged_or_foreign_one
         for buyer in buyers {
             buyer.await.unwrap();
         }
-        (first.order, engine.reconcile().await.unwrap())
+        (first.order, engine.reconcile().await.unwrap().products)
     });
     engine.close_blocking(Duration::from_secs(60));
-    drop(engine);
-    assert!(folder.path().join("snapshot").exists(), "closing wrote a snapshot");
-    let another = killed_folder();
-    fs::copy(folder.path().join("snapshot"), another.path().join("snapshot")).unwrap();
-    let engine = open(another.path());
-    assert_eq!(engine.recovery().snapshot_seq, 0, "a snapshot of another log was used");
-    runtime.block_on(assert_all_orders_are_there(&engine));
-    drop(engine);
+    assert!(folder.path().join("snapshot").exists(), "closing wrote no snapshot");
+    (folder, cancelled, figures)
+}
+
+/// Everything that a snapshot keeps, and what comes after it in the log.
+async fn assert_state_is_whole(engine: &Engine, cancelled: OrderId, figures: &[ProductFigures]) {
+    let reconciliation = engine.reconcile().await.unwrap();
+    assert_eq!((reconciliation.ok, reconciliation.products.as_slice()), (true, figures));
+    let order = engine.order(cancelled).await.unwrap().unwrap();
+    assert_eq!((order.status, order.reason.as_deref()), (OrderStatus::Cancelled, Some("no")));
+    let again = engine.purchase(buy("ann", "1", 2, Some("k"))).await.unwrap();
+    assert_eq!((again.order, again.replayed), (cancelled, Replayed::Yes));
+    let again = engine.adjust_stock(restock("1", 7, "more")).await.unwrap();
+    assert_eq!(again.replayed, Replayed::Yes);
+    let mine = engine.purchase(buy("buyer-3-999", "1", 1, Some("k"))).await.unwrap();
+    assert_eq!(mine.replayed, Replayed::Yes);
+    engine.purchase(buy("buyer-3-999", "1", 1, Some("k2"))).await.unwrap();
+    engine.purchase(buy("buyer-3-999", "1", 1, Some("k3"))).await.expect_err("two is the limit");
+    let page = OrderFilter { limit: 10, after: 90_000, ..OrderFilter::default() };
+    assert_eq!(engine.orders(page).await.unwrap().len(), 10);
+}
+
+#[test]
+fn a_snapshot_gives_the_same_state_as_the_whole_log_and_a_damaged_one_is_ignored() {
+    let (folder, cancelled, figures) = folder_with_snapshot();
     for damage in ["none", "flipped", "cut", "gone"] {
         let copied = copy(folder.path());
         let snapshot = copied.path().join("snapshot");
         let mut bytes = fs::read(&snapshot).unwrap();
+        let middle = bytes.len() / 2;
         match damage {
             "flipped" => {
-                let middle = bytes.len() / 2;
                 bytes[middle] ^= 4;
                 fs::write(&snapshot, bytes).unwrap();
             }
-            "cut" => fs::write(&snapshot, &bytes[..bytes.len() / 2]).unwrap(),
+            "cut" => fs::write(&snapshot, &bytes[..middle]).unwrap(),
             "gone" => fs::remove_file(&snapshot).unwrap(),
             _ => {}
         }
         let engine = open(copied.path());
         assert_eq!(engine.recovery().snapshot_seq > 0, damage == "none", "snapshot: {damage}");
-        runtime.block_on(async {
-            let after = engine.reconcile().await.unwrap();
-            assert_eq!((after.ok, &after.products), (true, &before.products), "snapshot: {damage}");
-            let order = engine.order(cancelled).await.unwrap().unwrap();
-            assert_eq!((order.status, order.reason.as_deref()), (OrderStatus::Cancelled, Some("no")));
-            let again = engine.purchase(buy("ann", "1", 2, Some("k"))).await.unwrap();
-            assert_eq!((again.order, again.replayed), (cancelled, Replayed::Yes));
-            let again = engine.adjust_stock(restock("1", 7, "more")).await.unwrap();
-            assert_eq!(again.replayed, Replayed::Yes);
-            let mine = engine.purchase(buy("buyer-3-999", "1", 1, Some("k"))).await.unwrap();
-            assert_eq!(mine.replayed, Replayed::Yes);
-            engine.purchase(buy("buyer-3-999", "1", 1, Some("k2"))).await.unwrap();
-            engine.purchase(buy("buyer-3-999", "1", 1, Some("k3"))).await.expect_err("two is the limit");
-            let page = OrderFilter { limit: 10, after: 90_000, ..OrderFilter::default() };
-            assert_eq!(engine.orders(page).await.unwrap().len(), 10);
-        });
+        runtime().block_on(assert_state_is_whole(&engine, cancelled, &figures));
     }
+}
+
+#[test]
+fn a_snapshot_of_another_log_is_ignored() {
+    let (folder, another) = (folder_with_snapshot().0, killed_folder());
+    fs::copy(folder.path().join("snapshot"), another.path().join("snapshot")).unwrap();
+    let engine = open(another.path());
+    assert_eq!(engine.recovery().snapshot_seq, 0, "a snapshot of another log was used");
+    runtime().block_on(assert_all_orders_are_there(&engine));
 }
 
 #[test]

@@ -1,0 +1,276 @@
+//! The decision tables of the core, held against the embedded engine: writer, storefront and all. What the core says
+//! and what a caller is told can not drift.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+mod common;
+#[path = "../../core/tests/tables/language.rs"]
+#[allow(dead_code, reason = "the core's own test uses the rest of it")]
+mod language;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use language::{Ask, CASE_START_US, Case, Detail, Outcome, Price, Step, Terms};
+use yoink_core::{
+    Currency, CustomerId, IdempotencyKey, MAX_PER_ORDER_DEFAULT, Money, NewProduct, OrderId, ProductChange,
+    Rejection, StockAdjustment, Timestamp, Window,
+};
+use yoink_engine::{CallError, Engine, Options, OrderFilter, OrderStatus, Replayed, TimeSource};
+
+/// Both clocks of a machine, moved together.
+#[derive(Clone)]
+struct Hands(Arc<AtomicI64>);
+
+impl TimeSource for Hands {
+    fn wall_us(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_us(&self) -> i64 {
+        self.0.load(Ordering::SeqCst) - CASE_START_US
+    }
+}
+
+struct Shop {
+    engine: Engine,
+    hands: Hands,
+    orders: Vec<OrderId>,
+}
+
+async fn play(case: &Case) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands(Arc::new(AtomicI64::new(CASE_START_US)));
+    let engine = Engine::open_with_time(Options::new(folder.path()), Box::new(hands.clone())).unwrap();
+    let mut shop = Shop { engine, hands, orders: Vec::new() };
+    for line in &case.lines {
+        shop.step(&line.step)
+            .await
+            .map_err(|what| format!("{}: {what} (case: {})", line.place, case.title))?;
+    }
+    let reconciliation = shop.engine.reconcile().await.unwrap();
+    assert!(reconciliation.ok, "{}: {reconciliation:?}", case.title);
+    shop.engine.close_blocking(Duration::ZERO);
+    Ok(())
+}
+
+impl Shop {
+    async fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::At { now_us } => {
+                // The writer looks at the clock while it is idle, so a leap of both clocks is no drift.
+                self.hands.0.store(*now_us, Ordering::SeqCst);
+                Ok(())
+            }
+            Step::Ask { ask, expected } => {
+                let actual = self.ask(ask).await;
+                match expected.agrees_with(&actual) {
+                    true => Ok(()),
+                    false => Err(format!("expected '{expected}', but the answer is '{actual}'")),
+                }
+            }
+            Step::StockIs { product, figures } => self.stock_is(product, figures),
+            Step::OrderIs { order, state, price } => self.order_is(*order, state, price.as_ref()).await,
+            Step::CustomerHas { customer, units, product } => {
+                let filter = OrderFilter {
+                    customer: Some(CustomerId::parse(customer).unwrap()),
+                    product: Some(common::id(product)),
+                    limit: 1_000,
+                    ..OrderFilter::default()
+                };
+                let orders = self.engine.orders(filter).await.unwrap();
+                let live = orders
+                    .iter()
+                    .filter(|order| matches!(order.status, OrderStatus::Accepted | OrderStatus::Confirmed));
+                let actual: u32 = live.map(|order| order.quantity).sum();
+                match actual == *units {
+                    true => Ok(()),
+                    false => Err(format!("expected {units} units, but {customer} has {actual}")),
+                }
+            }
+        }
+    }
+
+    fn stock_is(&self, product: &str, expected: &[(String, u64)]) -> Result<(), String> {
+        let Some(view) = self.engine.storefront().product(&common::id(product)) else {
+            return Err(format!("there is no product {product}"));
+        };
+        for (name, units) in expected {
+            let actual = match name.as_str() {
+                "stocked" => view.figures.stocked,
+                "available" => view.figures.available,
+                "held" => view.figures.held,
+                "sold" => view.figures.sold,
+                "withheld" => view.figures.withheld,
+                _ => panic!("{name} is not a figure"),
+            };
+            if actual != *units {
+                return Err(format!("expected {name} {units}, but it is {actual}"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn order_is(&self, number: u32, state: &str, price: Option<&Price>) -> Result<(), String> {
+        let Some(order) = self.engine.order(self.order_id(number)).await.unwrap() else {
+            return Err(format!("there is no order {number}"));
+        };
+        let actual = match order.status {
+            OrderStatus::Accepted | OrderStatus::Confirmed => "live",
+            OrderStatus::Cancelled => "cancelled",
+            OrderStatus::Failed => "failed",
+        };
+        if actual != state {
+            return Err(format!("expected order {number} to be {state}, but it is {actual}"));
+        }
+        match price.map(money) {
+            Some(price) if price != order.unit_price => {
+                Err(format!("order {number} costs {:?}", order.unit_price))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn ask(&mut self, ask: &Ask) -> Outcome {
+        let before = self.engine.last_seq();
+        let result = match ask {
+            Ask::Buy { customer, product, quantity, key } => {
+                return self.buy(common::buy(customer, product, *quantity, key.as_deref())).await;
+            }
+            Ask::Cancel { order } => {
+                self.engine.cancel(self.order_id(*order), "asked for".into()).await.map(|_| ())
+            }
+            Ask::Fail { order } => {
+                self.engine.fail(self.order_id(*order), "cannot be kept".into()).await.map(|_| ())
+            }
+            Ask::Product { id, stock, terms } => {
+                match self.engine.create_product(new_product(id.as_deref(), *stock, terms)).await {
+                    Ok(view) if id.is_none() => return Outcome::Product(view.id.to_string()),
+                    other => other.map(|_| ()),
+                }
+            }
+            Ask::Change { product, terms } => {
+                self.engine.change_product(common::id(product), change(terms)).await.map(|_| ())
+            }
+            Ask::Adjust { product, delta, key } => {
+                let adjustment = StockAdjustment {
+                    product: common::id(product),
+                    delta: *delta,
+                    reason: "count".into(),
+                    key: IdempotencyKey::parse(key).unwrap(),
+                };
+                self.engine.adjust_stock(adjustment).await.map(|_| ())
+            }
+            Ask::Pause { product } => self.engine.pause(common::id(product)).await.map(|_| ()),
+            Ask::Resume { product } => self.engine.resume(common::id(product)).await.map(|_| ()),
+        };
+        match (result, ask) {
+            (Err(CallError::Refused(rejection)), _) => self.refused(&rejection),
+            (Err(error), _) => panic!("{error:?}"),
+            (Ok(()), _) if self.engine.last_seq() > before => Outcome::Done,
+            (Ok(()), Ask::Cancel { order } | Ask::Fail { order }) => Outcome::ReplayOfOrder(*order),
+            (Ok(()), _) => Outcome::Replay,
+        }
+    }
+
+    async fn buy(&mut self, request: yoink_engine::PurchaseRequest) -> Outcome {
+        match self.engine.purchase(request).await {
+            Ok(purchased) if purchased.replayed == Replayed::Yes => {
+                Outcome::ReplayOfOrder(self.number_of(purchased.order))
+            }
+            Ok(purchased) => {
+                self.orders.push(purchased.order);
+                Outcome::Order(self.number_of(purchased.order))
+            }
+            Err(CallError::Refused(rejection)) => self.refused(&rejection),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn refused(&self, rejection: &Rejection) -> Outcome {
+        let orders =
+            |orders: &[OrderId]| Detail::Orders(orders.iter().map(|order| self.number_of(*order)).collect());
+        let details = match rejection {
+            Rejection::KeyReused { original } => vec![("original", orders(original.as_slice()))],
+            Rejection::QuantityAboveMax { max_per_order } => {
+                vec![("max", Detail::Number((*max_per_order).into()))]
+            }
+            Rejection::SaleNotStarted { starts_at } => vec![("starts", Detail::TimeUs(starts_at.0))],
+            Rejection::SaleEnded { ends_at } => vec![("ends", Detail::TimeUs(ends_at.0))],
+            Rejection::LimitReached { limit, used, existing } => vec![
+                ("limit", Detail::Number((*limit).into())),
+                ("used", Detail::Number((*used).into())),
+                ("existing", orders(existing)),
+            ],
+            Rejection::SoldOut { available } | Rejection::BelowCommitted { available } => {
+                vec![("available", Detail::Number(*available))]
+            }
+            _ => Vec::new(),
+        };
+        Outcome::Refused { name: rejection.name(), details }
+    }
+
+    fn order_id(&self, number: u32) -> OrderId {
+        let index = (number as usize).checked_sub(1);
+        index.and_then(|index| self.orders.get(index).copied()).unwrap_or(OrderId([0xff; 16]))
+    }
+
+    fn number_of(&self, order: OrderId) -> u32 {
+        let index = self.orders.iter().position(|known| *known == order);
+        index.map_or(0, |index| u32::try_from(index).unwrap() + 1)
+    }
+}
+
+fn money(price: &Price) -> Money {
+    Money { amount: price.amount, currency: Currency::parse(&price.currency).unwrap() }
+}
+
+fn new_product(id: Option<&str>, stock: u64, terms: &Terms) -> NewProduct {
+    let usual = Price { amount: 1_000, currency: "EUR".to_owned() };
+    NewProduct {
+        id: id.map(common::id),
+        name: "Lamp".into(),
+        price: money(terms.price.as_ref().unwrap_or(&usual)),
+        stock,
+        window: Window {
+            starts_at: terms.starts_at_us.flatten().map(Timestamp),
+            ends_at: terms.ends_at_us.flatten().map(Timestamp),
+        },
+        limit_per_customer: terms.limit.flatten(),
+        max_per_order: terms.max_per_order.unwrap_or(MAX_PER_ORDER_DEFAULT),
+    }
+}
+
+fn change(terms: &Terms) -> ProductChange {
+    ProductChange {
+        name: None,
+        price: terms.price.as_ref().map(money),
+        starts_at: terms.starts_at_us.map(|time_us| time_us.map(Timestamp)),
+        ends_at: terms.ends_at_us.map(|time_us| time_us.map(Timestamp)),
+        limit_per_customer: terms.limit,
+        max_per_order: terms.max_per_order,
+    }
+}
+
+#[test]
+fn every_line_of_every_table_holds_for_the_embedded_engine() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../core/tests/tables");
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "txt") {
+            let (file, text) =
+                (path.file_name().unwrap().to_string_lossy(), std::fs::read_to_string(&path).unwrap());
+            cases.extend(language::parse(&file, &text).unwrap_or_else(|mistake| panic!("{mistake}")));
+        }
+    }
+    assert!(cases.len() >= 60, "only {} cases were found", cases.len());
+    let runtime = common::runtime();
+    let failures: Vec<_> = cases.iter().filter_map(|case| runtime.block_on(play(case)).err()).collect();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
