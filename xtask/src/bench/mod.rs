@@ -47,7 +47,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let results = results::Results { rows, engine, seconds: args.seconds, pairs: args.pairs };
     if !args.dry_run {
         let path = crate::root()?.join("benchmarks").join("RESULTS.md");
-        std::fs::write(&path, results.markdown()).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, results.markdown())
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let text = if args.json { results.json() } else { results.markdown() };
     use std::io::Write as _;

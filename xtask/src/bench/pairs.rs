@@ -99,7 +99,14 @@ pub(super) fn measure(folder: &Path, seconds: u32, pairs: u32) -> Result<Vec<Row
 fn wrk(server: &Server, answer: Answer, connections: u32, seconds: u32) -> Result<Run> {
     let script = crate::root()?.join("benchmarks").join("wrk").join("purchase.lua");
     let output = Command::new("wrk")
-        .args(["--threads", "2", "--connections", &connections.to_string(), "--duration", &format!("{seconds}s")])
+        .args([
+            "--threads",
+            "2",
+            "--connections",
+            &connections.to_string(),
+            "--duration",
+            &format!("{seconds}s"),
+        ])
         .args(["--timeout", "10s", "--script"])
         .arg(script)
         .arg(format!("http://{}", server.address))
@@ -108,9 +115,12 @@ fn wrk(server: &Server, answer: Answer, connections: u32, seconds: u32) -> Resul
         .context("cannot run wrk")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find_map(|line| line.strip_prefix("RESULT "));
-    let Some(line) = line else { bail!("wrk gave no result: {text}{}", String::from_utf8_lossy(&output.stderr)) };
+    let Some(line) = line else {
+        bail!("wrk gave no result: {text}{}", String::from_utf8_lossy(&output.stderr))
+    };
     let result: Value = serde_json::from_str(line)?;
-    let figure = |name: &str| result.get(name).and_then(Value::as_f64).with_context(|| format!("wrk gave no {name}"));
+    let figure =
+        |name: &str| result.get(name).and_then(Value::as_f64).with_context(|| format!("wrk gave no {name}"));
     // A fast wrong answer is worth nothing: every one must be the expected one.
     let (requests, refused) = (figure("requests")?, figure("refused")?);
     let expected_refusals = match answer {
@@ -120,5 +130,9 @@ fn wrk(server: &Server, answer: Answer, connections: u32, seconds: u32) -> Resul
     if refused != expected_refusals || figure("broken")? != 0.0 {
         bail!("{} of {requests} answers were refusals, {} connections broke", refused, figure("broken")?);
     }
-    Ok(Run { requests_per_s: requests / figure("seconds")?, p50_ms: figure("p50_ms")?, p99_ms: figure("p99_ms")? })
+    Ok(Run {
+        requests_per_s: requests / figure("seconds")?,
+        p50_ms: figure("p50_ms")?,
+        p99_ms: figure("p99_ms")?,
+    })
 }
