@@ -8,9 +8,11 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 pub mod audit;
+mod chunked;
 mod command;
 mod event;
 mod ids;
+mod index;
 mod inventory;
 mod money;
 mod rejection;

@@ -1,7 +1,8 @@
 //! Where delivery gets its events: the tail in memory, or the log through the writer.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use yoink_core::{Command, Event, OrderId, Seq, Timestamp};
@@ -13,17 +14,27 @@ use crate::embedded::tail::Found;
 use crate::embedded::ticket::{Answer, Ask, Ticket};
 use crate::embedded::writer::Shared;
 
-/// Delivery pays an fsync per batch, on the disk that the log needs; a few milliseconds make large batches.
+/// A few milliseconds make large batches, and delivery pays per batch.
 const LINGER: Duration = Duration::from_millis(10);
+
+/// While the writer is busy, delivery rests this many times as long as it worked: selling comes first on a small
+/// machine, and the ledger catches up when the rush is over.
+const REST_PER_WORK: u32 = 9;
+/// The longest rest, so that who waits for the ledger is not forgotten.
+const REST_MAX: Duration = Duration::from_millis(200);
+/// Without a commit for this long the rush is over.
+const QUIET: Duration = Duration::from_millis(5);
 
 pub(crate) struct WriterSource {
     shared: Arc<Shared>,
     clock: Clock,
+    /// When events were last handed out.
+    handed_out: Cell<Instant>,
 }
 
 impl WriterSource {
     pub(crate) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { shared, clock }
+        Self { shared, clock, handed_out: Cell::new(Instant::now()) }
     }
 
     fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
@@ -37,7 +48,13 @@ impl WriterSource {
 
 impl Source for WriterSource {
     fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Vec<Event>, SourceClosed> {
-        match self.shared.tail.wait_after(after, limit, wait, LINGER) {
+        if !wait.is_zero() {
+            let rest = self.handed_out.get().elapsed().saturating_mul(REST_PER_WORK).min(REST_MAX);
+            self.shared.tail.rest(rest, QUIET);
+        }
+        let found = self.shared.tail.wait_after(after, limit, wait, LINGER);
+        self.handed_out.set(Instant::now());
+        match found {
             Found::Events(events) => Ok(events),
             Found::Closed => Err(SourceClosed),
             Found::Dropped => match self.ask(Ask::Events { after, limit }) {

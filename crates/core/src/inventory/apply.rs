@@ -199,17 +199,9 @@ impl Inventory {
         self.orders.push(record);
         self.customers.set_last_order(customer, position);
 
-        let Self { hasher, orders, orders_by_id, orders_by_key, keys, .. } = self;
-        let id_hash =
-            |number: &u32| orders.get(*number as usize).map_or(0, |order| hasher.hash_one(order.id));
-        orders_by_id.insert_unique(hasher.hash_one(id), position, id_hash);
+        self.orders_by_id.insert(self.hasher.hash_one(id), position);
         if let Some(key) = key {
-            let key_hash = |number: &u32| {
-                orders
-                    .get(*number as usize)
-                    .map_or(0, |order| hasher.hash_one((order.customer, keys.get(order.key))))
-            };
-            orders_by_key.insert_unique(hasher.hash_one((customer, key)), position, key_hash);
+            self.orders_by_key.insert(self.hasher.hash_one((customer, key)), position);
         }
         if is_live {
             let units = self.live_units.entry((customer, product)).or_insert(0);

@@ -1,22 +1,24 @@
 //! Customers by name, numbered in order of their first accepted order.
 
 use core::hash::BuildHasher;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
 use super::NONE;
+use crate::chunked::Chunked;
+use crate::index::Index;
 use crate::texts::Texts;
 
 #[derive(Debug, Default)]
 pub(super) struct Customers {
     names: Texts,
     /// By customer number: the position of the newest order; [`NONE`] before the first.
-    last_orders: Vec<u32>,
-    by_name: HashTable<u32>,
+    last_orders: Chunked<u32>,
+    by_name: Index,
 }
 
 impl Customers {
     pub(super) fn find(&self, hasher: &DefaultHashBuilder, name: &str) -> Option<u32> {
-        self.by_name.find(hasher.hash_one(name), |number| self.names.get(*number) == name).copied()
+        self.by_name.find(hasher.hash_one(name), |number| self.names.get(number) == name)
     }
 
     pub(super) fn find_or_add(&mut self, hasher: &DefaultHashBuilder, name: &str) -> u32 {
@@ -25,16 +27,12 @@ impl Customers {
         }
         let number = self.names.push(name);
         self.last_orders.push(NONE);
-        let names = &self.names;
-        self.by_name
-            .insert_unique(hasher.hash_one(name), number, |number| hasher.hash_one(names.get(*number)));
+        self.by_name.insert(hasher.hash_one(name), number);
         number
     }
 
-    pub(super) fn reserve(&mut self, hasher: &DefaultHashBuilder, additional: usize) {
-        let names = &self.names;
-        self.by_name.reserve(additional, |number| hasher.hash_one(names.get(*number)));
-        self.last_orders.reserve(additional);
+    pub(super) fn reserve(&mut self, additional: usize) {
+        self.by_name.reserve(additional);
     }
 
     pub(super) fn name(&self, number: u32) -> &str {

@@ -1,19 +1,19 @@
 //! All that is on sale and all that was sold, in memory.
 //!
-//! A record costs what it must: customers and keys are kept as bytes in one allocation each, and the look-up tables
-//! hold positions only, so a million orders fit in well under 300 MiB. Only acceptances are stored, so memory grows
-//! with units sold, not with traffic.
+//! A record costs what it must: customers and keys are kept as bytes in a few large pieces, and the look-up tables hold
+//! positions and hashes only, so a million orders fit in well under 300 MiB. Nothing is moved when it grows. Only
+//! acceptances are stored, so memory grows with units sold, not with traffic.
 
 mod apply;
 mod customers;
 mod decide;
 mod parts;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::{
     Currency, CustomerId, Figures, IdempotencyKey, Money, NewProduct, OrderId, ProductId, Rejection, Seq,
-    Stock, Timestamp, event::Event, texts::Texts,
+    Stock, Timestamp, chunked::Chunked, event::Event, index::Index, texts::Texts,
 };
 use core::hash::BuildHasher;
 use customers::Customers;
@@ -150,13 +150,13 @@ pub struct Inventory {
     products: Vec<Product>,
     product_numbers: HashMap<ProductId, u32>,
     /// In order of acceptance.
-    orders: Vec<OrderRecord>,
+    orders: Chunked<OrderRecord>,
     /// Order id → position in `orders`.
-    orders_by_id: HashTable<u32>,
+    orders_by_id: Index,
     customers: Customers,
     keys: Texts,
     /// (customer, key) → position in `orders`.
-    orders_by_key: HashTable<u32>,
+    orders_by_key: Index,
     /// (customer, product) → units of live orders; no entry means 0.
     live_units: HashMap<(u32, u32), u32>,
     /// Position in `orders` → how it ended.
@@ -242,18 +242,18 @@ impl Inventory {
 
     fn order_number(&self, id: OrderId) -> Option<u32> {
         let hash = self.hasher.hash_one(id);
-        let is_it = |number: &u32| self.orders.get(*number as usize).is_some_and(|order| order.id == id);
-        self.orders_by_id.find(hash, is_it).copied()
+        let is_it = |number: u32| self.orders.get(number as usize).is_some_and(|order| order.id == id);
+        self.orders_by_id.find(hash, is_it)
     }
 
     fn order_number_by_key(&self, customer: u32, key: &str) -> Option<u32> {
         let hash = self.hasher.hash_one((customer, key));
-        let is_it = |number: &u32| {
+        let is_it = |number: u32| {
             self.orders
-                .get(*number as usize)
+                .get(number as usize)
                 .is_some_and(|order| order.customer == customer && self.keys.get(order.key) == key)
         };
-        self.orders_by_key.find(hash, is_it).copied()
+        self.orders_by_key.find(hash, is_it)
     }
 
     /// Positions of a customer's orders, newest first.

@@ -1,7 +1,5 @@
 //! The inventory taken apart and put together again, for snapshots. The engine decides how parts look on disk.
 
-use core::hash::BuildHasher;
-
 use super::{
     AdjustmentRecord, Inconsistency, Inventory, NONE, Order, OrderEnd, OrderRecord, OrderState, Product,
 };
@@ -52,20 +50,10 @@ impl Inventory {
 
     /// Makes room for about this many orders, so that none of the tables has to grow on the way.
     pub fn reserve_orders(&mut self, orders: usize) {
-        let Self {
-            hasher, orders: records, orders_by_id, orders_by_key, customers, keys, live_units, ..
-        } = self;
-        // A table that grows asks for the hash of what is in it already.
-        let record = |number: &u32| records.get(*number as usize);
-        let id_hash = |number: &u32| record(number).map_or(0, |order| hasher.hash_one(order.id));
-        orders_by_id.reserve(orders, id_hash);
-        let key_hash = |number: &u32| {
-            record(number).map_or(0, |order| hasher.hash_one((order.customer, keys.get(order.key))))
-        };
-        orders_by_key.reserve(orders, key_hash);
-        records.reserve(orders);
-        customers.reserve(hasher, orders);
-        live_units.reserve(orders);
+        self.orders_by_id.reserve(orders);
+        self.orders_by_key.reserve(orders);
+        self.customers.reserve(orders);
+        self.live_units.reserve(orders);
     }
 
     /// Puts a part back.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     OpenError,
-    ledger::{Due, Ledger, LedgerFault, Loaded, Rows, Step, WriteError},
+    ledger::{Due, Ledger, LedgerFault, Loaded, Rows, Step, Synced, WriteError},
 };
 
 /// How long the thread waits for an event before it looks for commands. An operator's call takes at most this longer.
@@ -26,7 +26,7 @@ const IDLE_WAIT: Duration = Duration::from_millis(25);
 const PAUSED_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How much lower than selling the thread's priority is: on a small machine selling must win.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 19;
 
 /// The thread's state. What is in memory is only ever changed after the transaction that it follows from.
 pub(super) struct Worker {
@@ -206,7 +206,8 @@ impl Worker {
         }
         self.note_oldest(events.iter().find(|event| is_order(event)).map(|event| event.at));
         let (policy, now) = (self.policy, self.source.now());
-        let carried = self.write(|rows| carry_events(rows, events, policy, now))?;
+        let carried =
+            self.write_synced(Synced::WithTheNext, |rows| carry_events(rows, events, policy, now))?;
         self.pass(Step::AfterCommit)?;
         let refused = carried.refused.iter().map(|due| due.seq);
         self.shared.advance(last, refused.chain(carried.dead.iter().copied()));
@@ -285,8 +286,16 @@ impl Worker {
         &mut self,
         work: impl FnOnce(&Rows<'_>) -> Result<T, rusqlite::Error>,
     ) -> Result<T, Halt> {
+        self.write_synced(Synced::AtOnce, work)
+    }
+
+    fn write_synced<T>(
+        &mut self,
+        sync: Synced,
+        work: impl FnOnce(&Rows<'_>) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, Halt> {
         let begun = Instant::now();
-        let done = self.ledger()?.write(work);
+        let done = self.ledger()?.write(sync, work);
         self.shared.update(|status| {
             status.write_duration.add(begun.elapsed());
             if done.is_ok() {

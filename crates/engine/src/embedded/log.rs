@@ -6,6 +6,8 @@
 //!
 //! One connection, exclusively locked, is the only one that ever opens the file.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -13,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use yoink_core::{Event, Seq, Timestamp};
 
 use super::codec;
-use crate::{Durability, OpenError, failpoint};
+use crate::{Durability, OpenError, failpoint, limits};
 
 /// The format of the log's rows. Raised when an older version could no longer read them.
 pub const FORMAT: i64 = 1;
@@ -75,8 +77,9 @@ pub struct Log {
     wal_bytes: u64,
 }
 
-/// A page of the log's file, in bytes: SQLite's default.
-const PAGE_BYTES: u64 = 4_096;
+/// A page of the log's file, in bytes. A commit writes its last page anew and, when the file grows, two more, each
+/// with two calls to the system; with four times SQLite's default that is about half as many calls per commit.
+const PAGE_BYTES: u64 = 16_384;
 
 /// Events that wait for the commit.
 #[derive(Debug, Default)]
@@ -109,6 +112,9 @@ impl Log {
         .map_err(failed("open the log"))?;
         configure(&connection, durability).map_err(failed("configure the log"))?;
         check_format(&connection, &file.path)?;
+        if file.vfs.is_none() && durability == Durability::Fsync {
+            lengthen_wal(&file.path);
+        }
         Ok(Self {
             connection,
             path: file.path.clone(),
@@ -179,7 +185,7 @@ impl Log {
         failpoint::hit("log.after-commit");
         (self.last_seq, self.chain) = (last_seq, chain);
         // A commit writes its leaf page anew, what does not fit into it, and now and then a page above.
-        let pages = (self.staged.facts.len() as u64 / PAGE_BYTES).saturating_add(2);
+        let pages = (self.staged.facts.len() as u64 / PAGE_BYTES).saturating_add(1);
         self.wal_bytes = self.wal_bytes.saturating_add(pages.saturating_mul(PAGE_BYTES));
         self.staged.facts.clear();
         self.staged.count = 0;
@@ -274,11 +280,39 @@ impl Log {
 fn configure(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     // Exclusive first: the write-ahead index then lives in this process's memory, and no second connection can open
     // the file.
+    connection.pragma_update(None, "page_size", PAGE_BYTES.cast_signed())?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", durability.synchronous())?;
     // The writer decides when, between two batches.
     connection.pragma_update(None, "wal_autocheckpoint", 0)
+}
+
+/// Fills the write-ahead file up with zeros to the size at which it is folded back.
+///
+/// A commit that makes a file longer waits for the file system's own journal too: twice as long as one that overwrites
+/// (measured here: 0.2 ms against 0.1 ms). SQLite reads the file up to the first frame that is not sound, and zeros are
+/// none, so they mean nothing to it; after a fold-back it overwrites the file from its beginning.
+fn lengthen_wal(log: &Path) {
+    let mut path = log.as_os_str().to_owned();
+    path.push("-wal");
+    let lengthened = (|| {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        let (mut length, wanted) =
+            (file.metadata()?.len(), limits::WAL_BYTES_MAX + limits::WAL_BYTES_MAX / 8);
+        let zeros = vec![0; 1 << 20];
+        while length < wanted {
+            let piece =
+                zeros.get(..usize::try_from(wanted - length).unwrap_or(zeros.len())).unwrap_or(&zeros);
+            file.write_all_at(piece, length)?;
+            length = length.saturating_add(piece.len() as u64);
+        }
+        file.sync_all()
+    })();
+    if let Err(error) = lengthened {
+        let error: std::io::Error = error;
+        tracing::debug!(%error, "the write-ahead file grows as it is written; commits take a little longer");
+    }
 }
 
 /// Makes the table in a new file, and refuses a file that is not ours or is of a newer format.

@@ -68,6 +68,17 @@ impl Tail {
         self.grown.notify_all();
     }
 
+    /// Waits for `rest`, or until no commit has come for `quiet`, or until nothing will come any more.
+    pub(crate) fn rest(&self, rest: Duration, quiet: Duration) {
+        let rested = Instant::now() + rest;
+        let mut state = self.state.lock();
+        while !state.is_closed && Instant::now() < rested {
+            if self.grown.wait_for(&mut state, quiet).timed_out() {
+                return;
+            }
+        }
+    }
+
     /// At most `limit` events after `after`. Waits up to `wait` for the first, and then up to `linger` for `limit` to
     /// come together, so that a reader who pays per read gets large ones.
     pub(crate) fn wait_after(&self, after: Seq, limit: usize, wait: Duration, linger: Duration) -> Found {

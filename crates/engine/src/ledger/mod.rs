@@ -55,6 +55,29 @@ mod migrations {
 pub(crate) struct Ledger {
     connection: Connection,
     fault: LedgerFault,
+    /// What the connection is set to.
+    sync: Synced,
+}
+
+/// When a transaction of the ledger is on disk, and not only in the operating system's cache. It survives the end of
+/// the process either way, and what was written before it is on disk before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Synced {
+    /// With its COMMIT. For what only the ledger knows: dead letters, attempts, an operator's word.
+    AtOnce,
+    /// With the next one that is, or the next checkpoint. For what the log knows: after a power loss the position,
+    /// which is part of the same transaction, has gone back too, and delivery carries the same events again. An fsync
+    /// for each of these batches would be paid by the log, which is on the same disk.
+    WithTheNext,
+}
+
+impl Synced {
+    fn pragma(self) -> &'static str {
+        match self {
+            Self::AtOnce => "PRAGMA synchronous = FULL",
+            Self::WithTheNext => "PRAGMA synchronous = NORMAL",
+        }
+    }
 }
 
 /// What delivery keeps in memory of the ledger; read when it opens.
@@ -82,7 +105,7 @@ impl Ledger {
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
         recognise(&connection, &path)?;
         check(&connection, &path)?;
-        let mut ledger = Self { connection, fault };
+        let mut ledger = Self { connection, fault, sync: Synced::AtOnce };
         ledger.migrate(&path)?;
         Ok(ledger)
     }
@@ -96,7 +119,7 @@ impl Ledger {
         let path = folder.join(FILE_NAME);
         let connection = connect(&path, OpenFlags::empty())?;
         recognise(&connection, &path)?;
-        Ok(Self { connection, fault })
+        Ok(Self { connection, fault, sync: Synced::AtOnce })
     }
 
     /// Does `work` in one transaction. The only function that commits.
@@ -105,9 +128,14 @@ impl Ledger {
     /// [`ErrorClass::Transient`]: nothing happened. [`ErrorClass::Unknown`]: drop this ledger, open it again and look.
     pub fn write<T>(
         &mut self,
+        sync: Synced,
         work: impl FnOnce(&Rows<'_>) -> Result<T, rusqlite::Error>,
     ) -> Result<T, WriteError> {
         self.fault.before_write()?;
+        if self.sync != sync {
+            self.connection.execute_batch(sync.pragma())?;
+            self.sync = sync;
+        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&Rows { transaction: &transaction, fault: &self.fault })?;
         let fault = self.fault.at_commit();
