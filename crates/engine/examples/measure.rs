@@ -35,7 +35,7 @@ fn main() {
     let rss_after = rss_mib();
 
     let last = engine.last_seq();
-    let confirmed = runtime.block_on(engine.wait_confirmed(last, Duration::from_secs(600)));
+    let confirmed = runtime.block_on(engine.wait_delivered(last, Duration::from_secs(600)));
     assert_eq!(confirmed, Confirmed::Yes);
     let ledger_seconds = begun.elapsed().as_secs_f64();
     let figures = engine.figures();

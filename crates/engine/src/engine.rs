@@ -26,7 +26,9 @@ use crate::embedded::writer::{EngineState, Shared, Upkeep, Writer};
 use crate::figures::EngineFigures;
 use crate::lane::{Lane, LaneDriver};
 use crate::source::WriterSource;
-use crate::views::{Adjusted, OrderFilter, OrderView, ProductView, PurchaseRequest, Purchased, Replayed};
+use crate::views::{
+    Adjusted, OrderFilter, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
+};
 use crate::{CallError, Durability, OpenError, Storefront, limits};
 
 /// How to open an engine.
@@ -240,8 +242,20 @@ impl Engine {
         }
     }
 
-    /// Waits until the ledger has the order that event `seq` accepted, at most `wait`.
-    pub async fn wait_confirmed(&self, seq: Seq, wait: Duration) -> Confirmed {
+    /// Waits until the ledger has the order, at most `wait`. An order that ended meanwhile is not confirmed.
+    pub async fn wait_confirmed(&self, purchased: &Purchased, wait: Duration) -> Confirmed {
+        if self.wait_delivered(purchased.seq, wait).await == Confirmed::NotYet {
+            return Confirmed::NotYet;
+        }
+        // Delivery is done with an order also when it gave its units back, so the order itself has the last word.
+        match self.order(purchased.order).await {
+            Ok(Some(order)) if order.status == OrderStatus::Confirmed => Confirmed::Yes,
+            _ => Confirmed::NotYet,
+        }
+    }
+
+    /// Waits until delivery is done with event `seq` and what it led to, at most `wait`.
+    pub async fn wait_delivered(&self, seq: Seq, wait: Duration) -> Confirmed {
         match tokio::time::timeout(wait, self.parts.delivery.until_confirmed(seq)).await {
             Ok(()) => Confirmed::Yes,
             Err(_) => Confirmed::NotYet,

@@ -91,7 +91,7 @@ pub enum OpenError {
     /// The log ends before what it promised.
     #[error(
         "{path} ends at event {found}, but orders were promised up to event {promised}: it was truncated or restored \
-         from an older backup. Restore the whole data folder, or start with --accept-loss to go on without the rest"
+         from an older backup. Restore the whole data folder, or move ledger.db away and start with --accept-loss to go on without the rest"
     )]
     Truncated {
         /// The log.
@@ -100,6 +100,17 @@ pub enum OpenError {
         found: u64,
         /// The last event that the beacon knows to have been there.
         promised: u64,
+    },
+    /// The ledger is not what was written.
+    #[error(
+        "the ledger {path} is damaged: {what}. The log has every order: move this file away and start again, and it is \
+         made again from the log. Dead letters are found anew; the reasons for discarding some are lost"
+    )]
+    LedgerDamaged {
+        /// The ledger.
+        path: PathBuf,
+        /// How it shows.
+        what: String,
     },
     /// The ledger is ahead of the log.
     #[error(

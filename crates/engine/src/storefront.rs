@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
-use yoink_core::{Figures, Inventory, NewProduct, Product, ProductId, Rejection, Timestamp};
+use yoink_core::{CustomerId, Figures, Inventory, NewProduct, Product, ProductId, Rejection, Timestamp};
 
 use crate::views::{ProductView, PurchaseRequest};
 
@@ -149,6 +149,11 @@ impl Storefront {
     /// One product's shelf.
     pub fn shelf(&self, id: &ProductId) -> Option<Arc<Shelf>> {
         self.shelves.load().by_id.get(id).cloned()
+    }
+
+    /// Whether this customer may ever have had an order accepted. "No" is certain.
+    pub fn may_have_bought(&self, customer: &CustomerId) -> bool {
+        self.buyers.may_have(customer.as_str())
     }
 
     /// The rejection that the writer would certainly give, if it is certain; `None` means: ask the writer.

@@ -291,7 +291,7 @@ fn a_damaged_ledger_is_refused_with_advice_and_rebuilt_from_the_log_without_it()
     std::fs::write(&path, bytes).unwrap();
 
     let refused = start(folder.path(), &shop, options(&fault, Release)).unwrap_err();
-    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
+    assert!(matches!(refused, OpenError::LedgerDamaged { .. }), "{refused:?}");
     assert!(refused.to_string().contains("rebuilt from the log"), "{refused}");
 
     std::fs::remove_file(&path).unwrap();

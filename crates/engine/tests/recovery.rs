@@ -41,7 +41,7 @@ fn killed_folder() -> TempDir {
 
 /// The beacon may lag by 50 ms and the ledger by a batch; damage is told apart best when both are up to date.
 async fn until_beacon_and_ledger(engine: &Engine, folder: &Path) {
-    engine.wait_confirmed(engine.last_seq(), Duration::from_secs(30)).await;
+    engine.wait_delivered(engine.last_seq(), Duration::from_secs(30)).await;
     let last_seq = engine.last_seq();
     for _ in 0..10_000 {
         let beacon = fs::read(folder.join("beacon")).unwrap();
@@ -157,7 +157,7 @@ fn a_truncated_write_ahead_file_is_refused_and_opened_only_when_told_to_accept_t
     assert!(sold > 0 && sold < ORDERS);
     runtime().block_on(async {
         engine.purchase(buy("late", "1", 1, None)).await.unwrap();
-        engine.wait_confirmed(engine.last_seq(), Duration::from_secs(30)).await;
+        engine.wait_delivered(engine.last_seq(), Duration::from_secs(30)).await;
         assert!(engine.reconcile().await.unwrap().ok);
     });
     engine.close_blocking(Duration::from_secs(5));
@@ -358,7 +358,7 @@ fn a_lost_ledger_is_made_again_from_the_log() {
     }
     let engine = open(folder.path());
     runtime().block_on(async {
-        engine.wait_confirmed(engine.last_seq(), Duration::from_secs(30)).await;
+        engine.wait_delivered(engine.last_seq(), Duration::from_secs(30)).await;
         let reconciliation = engine.reconcile().await.unwrap();
         assert!(reconciliation.ok, "{reconciliation:?}");
         assert_eq!(reconciliation.orders.confirmed, ORDERS);

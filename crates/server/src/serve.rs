@@ -23,7 +23,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
-use yoink_engine::Engine;
+use yoink_engine::{Engine, EngineState};
 
 use crate::connection::{Conn, Phase, Stream, whole_answer};
 use crate::edge::{Core, Front, Shared, answer};
@@ -67,6 +67,12 @@ pub enum ServeError {
     /// A serving thread panicked.
     #[error("a serving thread stopped unexpectedly; this is a bug")]
     Panicked,
+    /// The engine stopped: a commit failed, so it no longer knows what is on disk.
+    #[error(
+        "the engine stopped because the log could not be written; look at the disk and start again: the log says what \
+         was accepted, and whoever asks again with the same key gets the same answer"
+    )]
+    EngineStopped,
     /// A setting is impossible.
     #[error("{what}")]
     Settings {
@@ -76,7 +82,8 @@ pub enum ServeError {
 }
 
 /// Serves HTTP until `shutdown`; blocks. `on_ready` gets the address once connections are accepted. Returns when the
-/// last connection is done, at most `drain_timeout` after `shutdown`. The engine stays open.
+/// last connection is done, at most `drain_timeout` after `shutdown`, or after the engine stopped by itself. The engine
+/// stays open.
 ///
 /// # Errors
 /// See [`ServeError`]; nothing is served if an address is taken or a setting is impossible.
@@ -97,14 +104,16 @@ pub fn serve(
     let admin_listener = admin_listener.transpose()?;
     let (shared, routes) = share(settings, threads, shutdown)?;
     let running = start_cores(&engine, &shared, &routes, listeners, admin_listener)?;
-    drop(engine);
     on_ready(address);
     let mut result = Ok(());
     for thread in running {
         let ended = thread.join().unwrap_or(Err(ServeError::Panicked));
         result = result.and(ended);
     }
-    result
+    match engine.state() {
+        EngineState::Failed => Err(ServeError::EngineStopped),
+        _ => result,
+    }
 }
 
 /// What all cores share, and the routes that each gives to its own.
@@ -414,6 +423,10 @@ async fn sweep(core: Arc<Core>, open: Rc<Open>) {
     loop {
         ticks.tick().await;
         core.set_now(core.shared.started.elapsed());
+        if core.engine.state() == EngineState::Failed {
+            // Nothing can be sold any more. A supervisor's restart reads the log and goes on.
+            core.shared.shutdown.cancel();
+        }
         for conn in open.conns.borrow().values() {
             conn.sweep(core.now_ms());
         }

@@ -256,14 +256,7 @@ fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 fn damaged(path: &Path, what: &str) -> OpenError {
-    OpenError::Damaged {
-        path: path.to_owned(),
-        seq: 0,
-        what: format!(
-            "{what}. The log has every order: move this file away and start again, and it is rebuilt from the log \
-             (dead letters are found anew; reasons that operators gave for discarding some are lost)"
-        ),
-    }
+    OpenError::LedgerDamaged { path: path.to_owned(), what: what.to_owned() }
 }
 
 fn sqlite(operation: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {

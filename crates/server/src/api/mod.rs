@@ -55,18 +55,16 @@ pub(crate) async fn purchase_within(
     address: IpAddr,
 ) -> Result<Purchased, Problem> {
     let is_refused_anyway = core.engine.storefront().refuse_early(core.engine.now(), &request).is_some();
-    if !is_refused_anyway {
-        let check = |which: &Which| core.shared.limits.check(*which, &request.customer, address);
-        if let Err(refusal) = limits.iter().try_for_each(check) {
-            let Some(key) = request.key.clone() else {
-                return Err(refusal);
-            };
-            let before = core.engine.order_by_key(request.customer.clone(), key).await;
-            if before.map_err(|error| core.problem(error))?.is_none() {
-                return Err(refusal);
-            }
-            // The key has its order, so this can only be told of it: it is as if it had not been too fast.
+    // Whose key has its order can only be told of it, so it is neither refused for being too fast nor counted.
+    let is_replay = match &request.key {
+        Some(key) if core.engine.storefront().may_have_bought(&request.customer) => {
+            let before = core.engine.order_by_key(request.customer.clone(), key.clone()).await;
+            before.map_err(|error| core.problem(error))?.is_some()
         }
+        _ => false,
+    };
+    if !is_refused_anyway && !is_replay {
+        limits.iter().try_for_each(|which| core.shared.limits.check(*which, &request.customer, address))?;
     }
     core.engine.purchase(request).await.map_err(|error| core.problem(error))
 }

@@ -133,7 +133,7 @@ pub(crate) fn check_quantity(quantity: u32) -> Result<(), Problem> {
 /// Waits for the ledger, but not into the shutdown.
 async fn wait_confirmed(core: &Core, purchased: &Purchased, wait: Duration) -> Confirmed {
     tokio::select! {
-        confirmed = core.engine.wait_confirmed(purchased.seq, wait) => confirmed,
+        confirmed = core.engine.wait_confirmed(purchased, wait) => confirmed,
         () = core.shared.shutdown.cancelled() => Confirmed::NotYet,
     }
 }

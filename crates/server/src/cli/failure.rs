@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use yoink_engine::OpenError;
 
+use crate::ServeError;
+
 /// Wrong usage: what clap ends with, too.
 pub(super) const CODE_USAGE: u8 = 2;
 const CODE_FAILED: u8 = 1;
@@ -12,6 +14,8 @@ const CODE_FAILED: u8 = 1;
 const CODE_DAMAGED: u8 = 65;
 /// `EX_CANTCREAT` of sysexits: the data folder is in use.
 const CODE_IN_USE: u8 = 73;
+/// `EX_IOERR` of sysexits: the disk failed under the running engine.
+const CODE_STORAGE_FAILED: u8 = 74;
 /// What a shell reports of a command that SIGPIPE ended.
 const CODE_BROKEN_PIPE: u8 = 141;
 
@@ -30,10 +34,14 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
+    if let Some(ServeError::EngineStopped) = error.downcast_ref() {
+        return CODE_STORAGE_FAILED;
+    }
     match error.downcast_ref::<OpenError>() {
         Some(OpenError::InUse { .. }) => CODE_IN_USE,
         Some(
             OpenError::Damaged { .. }
+            | OpenError::LedgerDamaged { .. }
             | OpenError::Truncated { .. }
             | OpenError::LedgerAhead { .. }
             | OpenError::NewerFormat { .. },

@@ -128,3 +128,33 @@ fn all_that_match_are_retried_or_discarded_at_once_and_a_dry_run_only_says_which
     assert_eq!(bulk("discard", json!({"filter": {}, "reason": "x"}))["matched"], 0);
     assert_eq!(stock(&server), 97);
 }
+
+#[test]
+fn who_waits_for_an_order_that_the_ledger_can_never_take_is_not_told_that_it_is_there() {
+    let fault = LedgerFault::default();
+    fault.refuse_customers("bad", Times::Always);
+    let server = Server::start_on(
+        move |data| {
+            let mut options = Options::new(data);
+            options.delivery.on_dead_letter = OnDeadLetter::Release;
+            options.delivery.backoff_base = std::time::Duration::from_millis(1);
+            options.delivery.fault = fault;
+            Engine::open(options).unwrap()
+        },
+        |_| {},
+    );
+    server.create_product(&json!({"id": "1", "stock": 100}));
+    let body = json!({"customer_id": "bad-1", "product_id": "1"});
+    let answer = server
+        .send(&crate::harness::Request::new("POST", "/v1/orders").json(&body).header("prefer", "wait=10"));
+    assert_eq!((answer.status, &answer.json()["status"]), (202, &json!("accepted")), "{answer:?}");
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    eventually("the order has failed", || {
+        server.get(&format!("/v1/orders/{id}")).json()["status"] == "failed"
+    });
+    assert_eq!(stock(&server), json!(100));
+    let good = json!({"customer_id": "good", "product_id": "1"});
+    let answer = server
+        .send(&crate::harness::Request::new("POST", "/v1/orders").json(&good).header("prefer", "wait=10"));
+    assert_eq!((answer.status, &answer.json()["status"]), (201, &json!("confirmed")), "{answer:?}");
+}

@@ -124,3 +124,50 @@ fn a_port_that_is_taken_is_an_error_that_says_so() {
     assert!(error.to_string().contains(&format!("cannot listen on {}", server.address)), "{error}");
     engine.close_blocking(Duration::from_secs(1));
 }
+
+/// A log that can no longer be written stops the engine, and with it the process: a supervisor's restart reads the log.
+#[test]
+fn an_engine_that_stopped_ends_the_server_with_an_error() {
+    let disk = yoink_faultfs::Disk::new(7);
+    let mount = disk.mount().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = yoink_engine::Options::new(folder.path());
+    options.log_vfs = Some(mount.name().to_owned());
+    let engine = yoink_engine::Engine::open(options).unwrap();
+    let settings = yoink_server::Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        mode: yoink_server::Mode::Dev,
+        threads: 1,
+        ..yoink_server::Settings::default()
+    };
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+    let serving = engine.clone();
+    let server = std::thread::spawn(move || {
+        let shutdown = yoink_server::ShutdownSignal::new();
+        yoink_server::serve(serving, settings, |address| ready.send(address).unwrap(), shutdown)
+    });
+    let mut stream = connect(is_ready.recv_timeout(Duration::from_secs(10)).unwrap());
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+        let product = yoink_core::NewProduct {
+            id: None,
+            name: "Mug".into(),
+            price: yoink_core::Money { amount: 1, currency: yoink_core::Currency::parse("EUR").unwrap() },
+            stock: 5,
+            window: yoink_core::Window::default(),
+            limit_per_customer: None,
+            max_per_order: 1,
+        };
+        engine.create_product(product).await.unwrap();
+    });
+    disk.fail_next_sync();
+    let body = r#"{"customer_id":"ann","product_id":"1"}"#;
+    let length = body.len();
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}"
+    );
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+    let answer = read_answer(&mut stream);
+    assert_eq!((answer.status, answer.header("order-outcome")), (503, Some("unknown")), "{answer:?}");
+    let served = server.join().unwrap();
+    assert!(matches!(served, Err(yoink_server::ServeError::EngineStopped)), "{served:?}");
+}
