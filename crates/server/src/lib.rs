@@ -6,6 +6,8 @@
 
 mod api;
 mod body;
+#[doc(hidden)]
+pub mod budget;
 pub mod cli;
 mod compat;
 pub mod config;

@@ -5,6 +5,7 @@
 
 mod engine;
 mod pairs;
+mod profile;
 mod results;
 mod server;
 
@@ -26,6 +27,9 @@ pub(crate) struct BenchArgs {
     /// Orders for the figures of the engine alone
     #[arg(long, default_value_t = 1_000_000)]
     orders: u64,
+    /// Measure only what each step of a purchase costs, against its budget
+    #[arg(long)]
+    profile: bool,
     /// Print one JSON document instead of a table
     #[arg(long)]
     json: bool,
@@ -38,6 +42,9 @@ pub(crate) struct BenchArgs {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     if args.seconds == 0 || args.pairs == 0 || args.orders == 0 {
         bail!("--seconds, --pairs and --orders must be at least 1");
+    }
+    if args.profile {
+        return profile::run(args.json);
     }
     need_wrk()?;
     build()?;

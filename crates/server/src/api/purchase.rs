@@ -82,7 +82,7 @@ async fn buy(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Res
     json::check_content_type(&head.headers)?;
     let caller = core.shared.auth.buyer(&head.headers)?;
     let bytes = body::read(conn, &head.headers, body, settings.body_bytes_max).await?;
-    let request = parse(core, &caller, &head.headers, &bytes)?;
+    let request = parse(settings.idempotency_key, &caller, &head.headers, &bytes)?;
     let purchased = if core.shared.limits.is_off(Which::General) {
         core.engine.purchase(request.clone()).await.map_err(|error| core.problem(error))?
     } else {
@@ -98,8 +98,13 @@ async fn buy(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Res
     Ok(render(&request, &purchased, confirmed, wait))
 }
 
+/// For measuring: parses as for a caller who may act for anyone.
+pub(crate) fn parse_for_anyone(headers: &HeaderMap, bytes: &Bytes) -> Result<PurchaseRequest, Problem> {
+    parse(IdempotencyKeyRule::Optional, &Caller::Anyone, headers, bytes)
+}
+
 fn parse(
-    core: &Core,
+    key_rule: IdempotencyKeyRule,
     caller: &Caller,
     headers: &HeaderMap,
     bytes: &Bytes,
@@ -115,7 +120,7 @@ fn parse(
     let product = body.product_id.to_product("/product_id")?;
     check_quantity(body.quantity)?;
     let key = idempotency_key(headers)?;
-    if key.is_none() && core.shared.settings.idempotency_key == IdempotencyKeyRule::Required {
+    if key.is_none() && key_rule == IdempotencyKeyRule::Required {
         return Err(Problem::field("", "Idempotency-Key: this server wants one with every purchase"));
     }
     Ok(PurchaseRequest { customer, product, quantity: body.quantity, key })
@@ -138,7 +143,7 @@ async fn wait_confirmed(core: &Core, purchased: &Purchased, wait: Duration) -> C
     }
 }
 
-fn render(
+pub(crate) fn render(
     request: &PurchaseRequest,
     purchased: &Purchased,
     confirmed: Confirmed,
