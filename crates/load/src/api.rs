@@ -12,6 +12,9 @@ use crate::client::{Answer, Client, SendError, StormRequest};
 use crate::error::{OptionsProblem, StormError, plain_reason};
 use crate::target::Target;
 
+/// Few enough for a page to stay far below what the client reads of one answer.
+const ORDERS_PER_PAGE: u32 = 500;
+
 /// A product as the storm needs it.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Product {
@@ -28,6 +31,15 @@ pub(crate) struct FoundOrder {
     pub(crate) product: String,
     pub(crate) quantity: u64,
     pub(crate) status: String,
+}
+
+/// One page of a customer's orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OrderPage {
+    /// Each with its id, oldest first.
+    pub(crate) orders: Vec<(String, FoundOrder)>,
+    /// Where the next page begins; `None` on the last.
+    pub(crate) next_after: Option<u64>,
 }
 
 /// Connects once, so that "nobody there" is said in one sentence before anything else happens.
@@ -97,14 +109,39 @@ pub(crate) fn order_request(
     get(target, key, &format!("/v1/orders/{}", encode(id)))
 }
 
+/// A request for the orders of `customer` that follow `after`, 0 for the first page.
+pub(crate) fn orders_request(
+    target: &Target,
+    key: Option<&str>,
+    customer: &str,
+    after: u64,
+) -> Result<StormRequest, StormError> {
+    let customer = encode(customer);
+    get(target, key, &format!("/v1/orders?customer_id={customer}&after={after}&limit={ORDERS_PER_PAGE}"))
+}
+
 /// Reads an order; `None` if it is not one.
 pub(crate) fn read_order(body: &[u8]) -> Option<FoundOrder> {
-    let order: Value = serde_json::from_slice(body).ok()?;
+    found_order(&serde_json::from_slice(body).ok()?)
+}
+
+/// Reads a page of orders; `None` if it is not one.
+pub(crate) fn read_orders(body: &[u8]) -> Option<OrderPage> {
+    let page: Value = serde_json::from_slice(body).ok()?;
+    let orders = page.get("orders")?.as_array()?;
+    let orders = orders.iter().map(|order| Some((text(order, "id")?, found_order(order)?)));
+    Some(OrderPage {
+        orders: orders.collect::<Option<_>>()?,
+        next_after: page.get("next_after").and_then(Value::as_u64),
+    })
+}
+
+fn found_order(order: &Value) -> Option<FoundOrder> {
     Some(FoundOrder {
-        customer: text(&order, "customer_id")?,
-        product: text(&order, "product_id")?,
+        customer: text(order, "customer_id")?,
+        product: text(order, "product_id")?,
         quantity: order.get("quantity")?.as_u64()?,
-        status: text(&order, "status")?,
+        status: text(order, "status")?,
     })
 }
 
@@ -167,6 +204,20 @@ mod tests {
         assert_eq!((order.customer.as_str(), order.product.as_str(), order.quantity), ("ann", "1", 2));
         assert_eq!(read_order(b"{}"), None);
         assert_eq!(read_order(b"no"), None);
+    }
+
+    #[test]
+    fn a_page_of_orders_is_read_whole_or_not_at_all() {
+        let body = br#"{"orders":[{"id":"a","status":"accepted","customer_id":"ann","product_id":1,"quantity":2}],"next_after":7}"#;
+        let page = read_orders(body).unwrap();
+        assert_eq!(
+            (page.orders[0].0.as_str(), page.orders[0].1.quantity, page.next_after),
+            ("a", 2, Some(7))
+        );
+        assert_eq!(read_orders(br#"{"orders":[],"next_after":null}"#).unwrap().next_after, None);
+        for body in [&br#"{"orders":[{"id":"a"}]}"#[..], b"[]", b"{}", b"no"] {
+            assert_eq!(read_orders(body), None);
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub struct StormOptions {
     pub quantity: u32,
     /// Sent as `Authorization: Bearer` with every purchase and look-up, if given.
     pub key: Option<String>,
-    /// Used where the storm must do an operator's work: the `stress` preset creates its own product with it. Also sent
-    /// with look-ups when `key` is not given.
+    /// Used where the storm must do an operator's work: the presets `stress`, `anti-bot` and `idempotency` create their
+    /// own product with it. Also sent with look-ups when `key` is not given.
     pub admin_key: Option<String>,
     /// Which of the server's ways to buy is taken.
     pub route: Option<Route>,
@@ -58,6 +58,8 @@ pub struct StormOptions {
     pub threads: Option<usize>,
     /// Whether every answer is looked up again afterwards.
     pub audit: Audit,
+    /// How long the audit waits for an order that is undecided, unreadable or not yet listed; a ledger may be behind.
+    pub audit_patience: Duration,
     /// Thresholds such as `p95<50ms`; each is a line of the report, and the storm fails if one does not hold.
     pub asserts: Vec<Assertion>,
     /// What is shown on standard error while the storm runs.
@@ -97,6 +99,7 @@ impl Default for StormOptions {
             seed: None,
             threads: None,
             audit: Audit::Full,
+            audit_patience: Duration::from_secs(10),
             asserts: Vec::new(),
             progress: ProgressMode::Auto,
             html_path: None,
@@ -117,7 +120,7 @@ pub enum Route {
     CompatOrders,
     /// `POST /buy`, as in Yoink and Flash Sale Engine.
     CompatBuy,
-    /// `POST /purchase`, as in Flash Sale System. Its answers name no order, so they cannot be looked up.
+    /// `POST /purchase`, as in Flash Sale System. Its answers name no order, so they are looked up by customer.
     CompatPurchase,
 }
 

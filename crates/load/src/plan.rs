@@ -43,6 +43,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) threads: usize,
     pub(crate) audit: Audit,
+    pub(crate) audit_patience: Duration,
     /// For look-ups: the buyer's key or, without one, the admin's.
     pub(crate) read_key: Option<String>,
     pub(crate) template: RequestTemplate,
@@ -85,6 +86,7 @@ impl Plan {
             timeout: options.timeout,
             warm_up_requests: options.warm_up_requests.unwrap_or(concurrency as u64),
             audit: options.audit,
+            audit_patience: options.audit_patience,
             read_key: options.key.clone().or_else(|| options.admin_key.clone()),
             target,
             route,

@@ -11,7 +11,9 @@ use crate::report::StormReport;
 use crate::schedule::Stage;
 
 /// Units that the `stress` preset puts on sale when it can create its own product.
-pub(crate) const STRESS_UNITS: u64 = 100;
+const STRESS_UNITS: u64 = 100;
+/// Units that `anti-bot` and `idempotency` put on sale at least, so that nothing they show is hidden by a sell-out.
+const ENOUGH_UNITS: u64 = 1_000;
 /// Purchases a minute that `POST /purchase` lets one customer make.
 const PURCHASES_A_MINUTE: u64 = 5;
 
@@ -74,6 +76,18 @@ impl Preset {
                 options.buyers.get_or_insert(20);
             }
         }
+    }
+
+    /// Units of the product that the storm creates for itself if it can; `None` if the preset takes what is there.
+    pub(crate) fn own_units(self, options: &StormOptions) -> Option<u64> {
+        let purchases = match self {
+            Preset::Stress => STRESS_UNITS,
+            Preset::AntiBot | Preset::Idempotency => {
+                options.requests.or(options.buyers).unwrap_or(0).max(ENOUGH_UNITS)
+            }
+            Preset::Spike | Preset::Twenty => return None,
+        };
+        Some(purchases.saturating_mul(options.quantity.into()))
     }
 
     /// Holds the report against the preset's expectations. `available` is what the product had before.

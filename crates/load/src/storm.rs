@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::api;
-use crate::audit::{AuditReport, Claim, Evidence, StockCounts, Who, judge, look_up_all};
+use crate::audit::{
+    AuditReport, Claim, Evidence, StockCounts, Who, has_orders, judge, list_all, look_up_all,
+};
 use crate::client::Client;
 use crate::error::StormError;
-use crate::options::{Audit, StormOptions};
+use crate::options::{Audit, Route, StormOptions};
 use crate::plan::{Pace, Plan};
-use crate::preset::{Preset, STRESS_UNITS};
+use crate::preset::Preset;
 use crate::progress::Progress;
 use crate::record::{RecordedAnswer, RecordedAttempt, Recorder, read_record};
 use crate::report::StormReport;
@@ -41,12 +43,15 @@ pub async fn run(mut options: StormOptions) -> Result<StormReport, StormError> {
     api::reach(&mut client, &target).await?;
     // Checked before a product is created for it.
     Plan::new(&options, target.clone())?;
-    if options.preset == Some(Preset::Stress) {
-        notes.push(prepare_stress(&mut options, &mut client, &target).await?);
+    if let Some(units) = options.preset.and_then(|preset| preset.own_units(&options)) {
+        notes.push(prepare_product(&mut options, units, &mut client, &target).await?);
     }
     let plan = Plan::new(&options, target)?;
     let before = match plan.audit {
-        Audit::Full => Some(look_at_product(&mut client, &plan, &mut notes).await?),
+        Audit::Full => Some(Before {
+            stock: Some(look_at_product(&mut client, &plan, &mut notes).await?),
+            repeats: look_for_repeat(&options, &mut client, &plan, &mut notes).await,
+        }),
         Audit::Skip => None,
     };
     let mut progress = Progress::new(options.progress, plan.requests_expected());
@@ -59,7 +64,8 @@ pub async fn run(mut options: StormOptions) -> Result<StormReport, StormError> {
     let mut report = StormReport::new(&plan, tally, audit, notes);
     report.preset = options.preset;
     report.checks = options.preset.map_or_else(Vec::new, |preset| {
-        preset.checks(&report, before.map(|stock| u64::try_from(stock.available).unwrap_or(0)))
+        let available = before.and_then(|before| before.stock).map(|stock| stock.available);
+        preset.checks(&report, available.map(|units| u64::try_from(units).unwrap_or(0)))
     });
     report.assertions = options.asserts.iter().map(|assertion| assertion.check(&report)).collect();
     report.write_files(&options)?;
@@ -82,7 +88,8 @@ pub async fn audit_record(options: &StormOptions, record: &Path) -> Result<Audit
     for attempt in attempts.into_iter().filter(|attempt| attempt.product == plan.product) {
         sort_recorded(attempt, &mut claims, &mut unknown);
     }
-    judge_claims(&plan, &mut client, claims, unknown, Before { stock: None, sold_out_customers: 0 }).await
+    let before = Before { stock: None, repeats: Repeats::No };
+    judge_claims(&plan, &mut client, claims, unknown, (before, 0)).await
 }
 
 /// A purchase is settled only by an answer for every time it was sent: one without may still have bought.
@@ -105,19 +112,21 @@ fn sort_recorded(attempt: RecordedAttempt, claims: &mut Vec<Claim>, unknown: &mu
     }
 }
 
-async fn prepare_stress(
+async fn prepare_product(
     options: &mut StormOptions,
+    units: u64,
     client: &mut Client,
     target: &Target,
 ) -> Result<String, StormError> {
     let Some(admin_key) = &options.admin_key else {
         return Ok(format!(
-            "no admin key was given, so product {} was used as it is instead of a new one with {STRESS_UNITS} units",
+            "no admin key was given, so product {} was used as it is instead of a new one with {units} units",
             options.product
         ));
     };
-    let units = STRESS_UNITS * u64::from(options.quantity);
-    options.product = api::create_product(client, target, admin_key, "Storm stress", units).await?;
+    let preset = options.preset.map_or("", Preset::name);
+    let name = format!("Storm {preset}");
+    options.product = api::create_product(client, target, admin_key, &name, units).await?;
     Ok(format!("product {} was created with {units} units for this storm", options.product))
 }
 
@@ -134,6 +143,23 @@ async fn look_at_product(
         notes.push(format!("product {} is limited to {limit} units per customer", plan.product));
     }
     Ok(product.stock)
+}
+
+/// A storm with the seed of an earlier one sends the same keys, and its acceptances may be replays.
+async fn look_for_repeat(
+    options: &StormOptions,
+    client: &mut Client,
+    plan: &Plan,
+    notes: &mut Vec<String>,
+) -> Repeats {
+    if options.seed.is_none() || plan.route == Route::Native || !has_orders(plan, client).await {
+        return Repeats::No;
+    }
+    notes.push(format!(
+        "customers of seed {} have orders from before, so acceptances without an order id may be theirs",
+        plan.seed
+    ));
+    Repeats::Yes
 }
 
 /// The sending itself.
@@ -211,16 +237,25 @@ async fn collect(
     Ok(total)
 }
 
+/// What was there before the storm.
+#[derive(Clone, Copy)]
 struct Before {
     stock: Option<StockCounts>,
-    sold_out_customers: u64,
+    repeats: Repeats,
+}
+
+/// Whether an earlier storm had the same customers and keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    Yes,
+    No,
 }
 
 async fn audit_storm(
     plan: &Arc<Plan>,
     client: &mut Client,
     tally: &Tally,
-    before: StockCounts,
+    before: Before,
     progress: &Progress,
 ) -> Result<AuditReport, StormError> {
     let claims = tally.kept.iter().map(claim).collect();
@@ -229,8 +264,7 @@ async fn audit_storm(
     unknown.dedup();
     progress.step(&format!("looking up {} orders", tally.kept.len()));
     let unknown = unknown.into_iter().map(Who::Numbered).collect();
-    let before = Before { stock: Some(before), sold_out_customers: tally.sold_out_customers.len() };
-    judge_claims(plan, client, claims, unknown, before).await
+    judge_claims(plan, client, claims, unknown, (before, tally.sold_out_customers.len())).await
 }
 
 fn claim(kept: &Kept) -> Claim {
@@ -242,20 +276,24 @@ async fn judge_claims(
     client: &mut Client,
     mut claims: Vec<Claim>,
     unknown: Vec<Who>,
-    before: Before,
+    (before, sold_out_customers): (Before, u64),
 ) -> Result<AuditReport, StormError> {
     /// Between an order's look-up and the product's, an order may fail and its units come back. A bad verdict is
     /// therefore reached a second time before it is believed.
     const SECOND_LOOK_AFTER: Duration = Duration::from_millis(500);
     let (resolution, resolved) = resolve(plan, unknown).await;
     claims.extend(resolved);
+    if before.repeats == Repeats::Yes {
+        claims.iter_mut().filter(|claim| claim.order_id.is_none()).for_each(|claim| claim.replayed = true);
+    }
     let mut evidence = Evidence {
         looked: look_up_all(plan, &claims).await?,
+        unnamed: list_all(plan, &claims).await,
         claims,
         before: before.stock,
         after: look_at_stock(plan, client).await?,
         resolution,
-        sold_out_customers: before.sold_out_customers,
+        sold_out_customers,
     };
     let first = judge(plan, &evidence);
     if first.is_ok() {
@@ -263,6 +301,7 @@ async fn judge_claims(
     }
     tokio::time::sleep(SECOND_LOOK_AFTER).await;
     evidence.looked = look_up_all(plan, &evidence.claims).await?;
+    evidence.unnamed = list_all(plan, &evidence.claims).await;
     evidence.after = look_at_stock(plan, client).await?;
     Ok(judge(plan, &evidence))
 }

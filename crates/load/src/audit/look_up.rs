@@ -14,10 +14,8 @@ use crate::error::StormError;
 use crate::plan::Plan;
 
 /// Look-ups at once.
-const LOOKING_MAX: usize = 32;
-/// How long one order may be unreadable or undecided before that is the result.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const LOOKING_MAX: usize = 32;
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// What was found under an order's id.
 #[derive(Clone, Debug)]
@@ -61,7 +59,7 @@ pub(crate) async fn look_up_all(
 }
 
 async fn look_up(plan: &Plan, client: &mut Client, id: &str) -> Result<Looked, StormError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + plan.audit_patience;
     loop {
         let request = order_request(&plan.target, plan.read_key.as_deref(), id)?;
         let reason = match client.send(request).await {
@@ -88,7 +86,7 @@ async fn look_up(plan: &Plan, client: &mut Client, id: &str) -> Result<Looked, S
 }
 
 /// Older systems queue first and decide later.
-fn is_undecided(status: &str) -> bool {
+pub(super) fn is_undecided(status: &str) -> bool {
     ["queued", "pending", "processing"].iter().any(|undecided| status.eq_ignore_ascii_case(undecided))
 }
 
@@ -104,6 +102,10 @@ pub(super) fn difference(plan: &Plan, who: &Who, order: &FoundOrder) -> Option<S
     if order.quantity != who.quantity(plan) {
         return Some(format!("it is for {} units", order.quantity));
     }
-    let known = ["accepted", "confirmed", "cancelled", "failed"].contains(&order.status.as_str());
-    (!known).then(|| format!("its status is {:?}", order.status))
+    (!is_known(&order.status)).then(|| format!("its status is {:?}", order.status))
+}
+
+/// A status that says whether the order has its units.
+pub(super) fn is_known(status: &str) -> bool {
+    ["accepted", "confirmed", "cancelled", "failed"].contains(&status)
 }

@@ -148,7 +148,7 @@ fn audit(report: &StormReport, out: &mut dyn Write, decoration: Decoration) -> i
         orders.failed
     )?;
     if audit.without_id > 0 {
-        writeln!(out, "{} acceptances name no order, so they could not be looked up", audit.without_id)?;
+        writeln!(out, "{} acceptances name no order, so they were looked up by customer", audit.without_id)?;
     }
     for finding in &audit.findings {
         writeln!(out, "{}: {}", finding.kind, printable(&finding.detail))?;

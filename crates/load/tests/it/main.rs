@@ -6,6 +6,7 @@ mod files;
 mod latency;
 mod presets;
 mod shop;
+mod unnamed;
 mod verdict;
 
 use yoink_load::{ProgressMode, StormError, StormOptions, StormReport};

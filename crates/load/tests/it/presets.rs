@@ -82,6 +82,23 @@ fn anti_bot_passes_only_if_the_sixth_purchase_is_refused() {
 }
 
 #[test]
+fn anti_bot_and_idempotency_create_their_own_product_if_they_can() {
+    for (preset, fault) in [(Preset::AntiBot, Fault::LimitsPurchases), (Preset::Idempotency, Fault::None)] {
+        // The given product is sold out, so that only a new one can show what is to be shown.
+        let shop = Shop::open(0, fault);
+        let admin_key = Some("admin".to_owned());
+        let report = storm(StormOptions { preset: Some(preset), admin_key, ..options(&shop) }).unwrap();
+        assert!(report.is_ok(), "{preset}: {:?}", report.problems());
+        assert_eq!((report.product.as_str(), shop.books.lock().unwrap().created_products), ("77", 1));
+        assert!(report.notes.iter().any(|note| note.contains("was created with 1000 units")));
+    }
+    let shop = Shop::open(10, Fault::None);
+    let report = preset(&shop, Preset::Idempotency);
+    assert_eq!(report.product, "1");
+    assert!(report.notes.iter().any(|note| note.contains("no admin key")), "{:?}", report.notes);
+}
+
+#[test]
 fn spike_fails_if_anybody_is_left_without_an_answer() {
     let spike = |fault| {
         let shop = Shop::open(10, fault);

@@ -47,8 +47,20 @@ pub enum Fault {
     Stalls { period: Duration, stall: Duration },
     /// Says 500 to everything that is bought.
     Breaks,
-    /// Says that the customer is too fast, after five.
+    /// Says that the customer is too fast, after five. The limit is right; `POST /purchase` should have it.
     LimitsPurchases,
+    /// Limits too, but says yes to `POST /purchase` and stores nothing.
+    StoresNothing,
+    /// Limits too, and stores orders without taking their units from the stock.
+    SellsWithoutCounting,
+    /// Limits too, and every third purchase is for twice as much as was asked.
+    DoublesEveryThird,
+    /// Limits too, and answers this to `GET /v1/orders`.
+    HidesLists(u16),
+    /// Limits too, and every listed order is `cancelled`, its unit back in stock.
+    CancelsAll,
+    /// Limits too, and the list is empty the first few times that it is read.
+    ListsLate(u64),
 }
 
 /// What a shop has seen.
@@ -61,6 +73,8 @@ pub struct Books {
     /// Customer and quantity by order id.
     pub orders: HashMap<String, (String, u64)>,
     pub purchases: u64,
+    /// Times that a list of orders was read.
+    pub lists: u64,
     pub time_requests: u64,
     pub connections: u64,
     pub created_products: u64,
@@ -185,7 +199,8 @@ impl Keeper {
                 self.wait().await;
                 self.buy(&body["customer_id"], &body, key).map(|reply| self.closing(reply))
             }
-            (&Method::POST, "/purchase") => Ok(self.limited_purchase()),
+            (&Method::POST, "/purchase") => Ok(self.limited_purchase(&body, key)),
+            (&Method::GET, "/v1/orders") => Ok(self.list(parts.uri.query().unwrap())),
             (&Method::GET, "/v1/time") => {
                 self.books.lock().unwrap().time_requests += 1;
                 Ok(reply(200, json!({})))
@@ -255,14 +270,61 @@ impl Keeper {
     }
 
     /// `POST /purchase` with its limit of five.
-    fn limited_purchase(&self) -> Reply {
+    fn limited_purchase(&self, body: &Value, key: Option<String>) -> Reply {
         let mut books = self.books.lock().unwrap();
         books.purchases += 1;
-        if self.fault == Fault::LimitsPurchases && books.purchases > 5 {
+        let customer = body["userId"].as_str().unwrap().to_owned();
+        let key = (customer.clone(), key.unwrap());
+        let queued = || reply(200, json!({ "status": "queued" }));
+        if books.by_key.contains_key(&key) {
+            return queued();
+        }
+        if self.fault != Fault::None && books.purchases > 5 {
             return reply(429, json!({ "error": "Too many requests" }));
         }
-        books.sold += 1;
-        reply(200, json!({ "status": "queued" }))
+        if self.fault == Fault::StoresNothing {
+            return queued();
+        }
+        let mut quantity = body["quantity"].as_u64().unwrap();
+        books.next_id += 1;
+        if self.fault == Fault::DoublesEveryThird && books.next_id.is_multiple_of(3) {
+            quantity *= 2;
+        }
+        if !matches!(self.fault, Fault::SellsWithoutCounting | Fault::CancelsAll) {
+            books.sold += quantity;
+        }
+        let id = format!("order-{}", books.next_id);
+        books.by_key.insert(key, id.clone());
+        books.orders.insert(id, (customer, quantity));
+        queued()
+    }
+
+    /// `GET /v1/orders` in pages of two, so that every reader has to turn them.
+    fn list(&self, query: &str) -> Reply {
+        let mut books = self.books.lock().unwrap();
+        books.lists += 1;
+        let field = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap();
+        let after: u64 = field("after=").parse().unwrap();
+        let mut found: Vec<(u64, Value)> = books
+            .orders
+            .iter()
+            .filter(|(_, (customer, _))| customer == field("customer_id="))
+            .map(|(id, (customer, quantity))| {
+                let number = id.strip_prefix("order-").unwrap().parse().unwrap();
+                (number, order_body(id, &books.product, (customer, *quantity)))
+            })
+            .filter(|(number, _)| *number > after)
+            .collect();
+        found.sort_by_key(|(number, _)| *number);
+        match self.fault {
+            Fault::HidesLists(status) => return problem(status, "hidden"),
+            Fault::ListsLate(times) if books.lists <= times => found.clear(),
+            Fault::CancelsAll => found.iter_mut().for_each(|(_, order)| order["status"] = "cancelled".into()),
+            _ => {}
+        }
+        let next_after = (found.len() > 2).then(|| found[1].0);
+        let orders: Vec<Value> = found.into_iter().take(2).map(|(_, order)| order).collect();
+        reply(200, json!({ "orders": orders, "next_after": next_after }))
     }
 
     fn create_product(&self, body: &Value) -> Reply {
@@ -317,13 +379,13 @@ impl Keeper {
 }
 
 fn order(status: u16, id: &str, product: &str, bought: (&str, u64)) -> Reply {
-    let (customer, quantity) = bought;
-    reply(
-        status,
-        json!({
-            "id": id, "seq": 1, "status": "accepted", "customer_id": customer, "product_id": product,
-            "quantity": quantity, "unit_price": { "amount": 100, "currency": "EUR" },
-            "accepted_at": "2026-01-05T10:00:00.123456Z",
-        }),
-    )
+    reply(status, order_body(id, product, bought))
+}
+
+fn order_body(id: &str, product: &str, (customer, quantity): (&str, u64)) -> Value {
+    json!({
+        "id": id, "seq": 1, "status": "accepted", "customer_id": customer, "product_id": product,
+        "quantity": quantity, "unit_price": { "amount": 100, "currency": "EUR" },
+        "accepted_at": "2026-01-05T10:00:00.123456Z",
+    })
 }
