@@ -27,8 +27,10 @@ use crate::figures::EngineFigures;
 use crate::lane::{Lane, LaneDriver};
 use crate::source::WriterSource;
 use crate::views::{
-    Adjusted, OrderFilter, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
+    Adjusted, OrderFilter, OrderPage, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased,
+    Replayed,
 };
+use crate::watch::Watch;
 use crate::{CallError, Durability, OpenError, Storefront, limits};
 
 /// How to open an engine.
@@ -46,6 +48,8 @@ pub struct Options {
     pub free_bytes_min: u64,
     /// How orders are carried to the ledger.
     pub delivery: DeliveryOptions,
+    /// How often the ledger is counted and held against memory, while nobody is buying.
+    pub watch_every: Duration,
     /// The file layer under the log; `None` is the operating system's. For tests that take the power away.
     pub log_vfs: Option<String>,
 }
@@ -60,6 +64,7 @@ impl Options {
             inbox_tickets_max: limits::INBOX_TICKETS_MAX,
             free_bytes_min: limits::FREE_BYTES_MIN,
             delivery: DeliveryOptions::default(),
+            watch_every: limits::WATCH_EVERY,
             log_vfs: None,
         }
     }
@@ -97,6 +102,7 @@ struct Parts {
     delivery: Delivery,
     report: RecoveryReport,
     writer: Mutex<Option<JoinHandle<()>>>,
+    watch: Watch,
 }
 
 impl Parts {
@@ -107,6 +113,7 @@ impl Parts {
         let Some(writer) = self.writer.lock().take() else {
             return;
         };
+        self.watch.stop();
         // Delivery first: it may need the writer to give units back, or to read what memory no longer has.
         self.delivery.stop(Stop::AfterDraining(drain));
         self.shared.inbox.close();
@@ -151,6 +158,7 @@ impl Engine {
             })
         })?;
         let Recovered { inventory, log, beacon, incarnation, report } = recovered;
+        log.prepare_commits(&file, options.durability);
         let clock = Clock::new(time, inventory.last_at());
         let shared = Arc::new(Shared::new(
             Inbox::new(options.inbox_tickets_max),
@@ -183,7 +191,10 @@ impl Engine {
         };
         let writer = start(writer)?;
         let durability = options.durability;
-        let parts = Parts { shared, clock, durability, delivery, report, writer: Mutex::new(Some(writer)) };
+        let watch_source = WriterSource::new(Arc::clone(&shared), clock.clone());
+        let watch = Watch::start(Arc::clone(&shared), watch_source, delivery.clone(), options.watch_every);
+        let writer = Mutex::new(Some(writer));
+        let parts = Parts { shared, clock, durability, delivery, report, writer, watch };
         Ok(Self { parts: Arc::new(parts), lane: None })
     }
 
@@ -235,6 +246,10 @@ impl Engine {
         if let Some(rejection) = shared.storefront.refuse_early(self.now(), &request) {
             shared.counters.reject(&rejection);
             return Err(rejection.into());
+        }
+        if request.key.is_some() {
+            // Who asks again while this is undecided waits behind it, instead of being told "sold out" on the way.
+            shared.storefront.publish_buyer(request.customer.as_str());
         }
         match self.ask(Ask::Purchase(request)).await? {
             Answer::Purchased(purchased) => Ok(purchased),
@@ -288,13 +303,13 @@ impl Engine {
         }
     }
 
-    /// A list of orders, oldest first.
+    /// A page of orders, oldest first.
     ///
     /// # Errors
     /// The engine is too slow or closing.
-    pub async fn orders(&self, filter: OrderFilter) -> Result<Vec<OrderView>, CallError> {
+    pub async fn orders(&self, filter: OrderFilter) -> Result<OrderPage, CallError> {
         match self.ask(Ask::Orders(Box::new(filter))).await? {
-            Answer::Orders(orders) => Ok(orders),
+            Answer::Orders(page) => Ok(page),
             other => wrong(&other),
         }
     }
@@ -413,13 +428,19 @@ impl Engine {
             inbox_tickets: shared.inbox.waiting() as u64,
             clock_steps: self.parts.clock.steps(),
             checkpoints: counters.checkpoints.load(Relaxed),
-            conservation_error_units: shared
-                .storefront
-                .shelves()
-                .iter()
-                .map(|shelf| (shelf.id(), shelf.settled_figures().conservation_error_units()))
-                .collect(),
+            conservation_error_units: self.conservation_errors(),
         }
+    }
+
+    /// By product: what its figures lack to add up, or else what the ledger lacks against them; 0 while all is well.
+    fn conservation_errors(&self) -> Vec<(ProductId, i64)> {
+        let shared = &self.parts.shared;
+        let differences = shared.differences.lock().clone();
+        let error = |shelf: &Arc<crate::Shelf>| match shelf.settled_figures().conservation_error_units() {
+            0 => differences.iter().find(|(id, _)| *id == shelf.id()).map_or(0, |(_, units)| *units),
+            error => error,
+        };
+        shared.storefront.shelves().iter().map(|shelf| (shelf.id(), error(shelf))).collect()
     }
 
     /// Refuses new calls, finishes what waits, lets delivery catch up for at most `drain`, and leaves the folder so

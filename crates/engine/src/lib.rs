@@ -17,6 +17,7 @@ mod reconciliation;
 mod source;
 mod storefront;
 mod views;
+mod watch;
 
 pub use delivery::{
     DeadLetter, DeadLetterFilter, DeadLetterRefusal, DeadLetterState, Delivery, DeliveryError,
@@ -33,5 +34,6 @@ pub use lane::LaneDriver;
 pub use reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, audit_data_folder};
 pub use storefront::{Shelf, Storefront};
 pub use views::{
-    Adjusted, OrderFilter, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
+    Adjusted, OrderFilter, OrderPage, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased,
+    Replayed,
 };

@@ -21,6 +21,12 @@ pub const READ_EVENTS_MAX: usize = 4_096;
 /// Orders that one listing returns.
 pub const LIST_ORDERS_MAX: usize = 1_000;
 
+/// How often the ledger is counted and held against memory, while nobody is buying.
+pub const WATCH_EVERY: Duration = Duration::from_secs(30);
+
+/// Orders that one listing looks at. The writer serves listings between commits; this bounds how long one takes.
+pub const LIST_EXAMINED_MAX: usize = 5_000;
+
 /// The log's write-ahead file is folded back at this size, or when nobody is waiting. The larger, the rarer; the
 /// smaller, the shorter the pause, and the sooner commits overwrite the file instead of making it longer, which costs
 /// the file system less.

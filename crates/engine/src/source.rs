@@ -12,7 +12,7 @@ use crate::delivery::{Source, SourceClosed};
 use crate::embedded::clock::Clock;
 use crate::embedded::tail::Found;
 use crate::embedded::ticket::{Answer, Ask, Ticket};
-use crate::embedded::writer::Shared;
+use crate::embedded::writer::{EngineState, Shared};
 
 /// A few milliseconds make large batches, and delivery pays per batch.
 const LINGER: Duration = Duration::from_millis(10);
@@ -37,7 +37,8 @@ impl WriterSource {
         Self { shared, clock, handed_out: Cell::new(Instant::now()) }
     }
 
-    fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
+    /// Asks the writer and waits for its answer, ahead of no buyer and turned away by none.
+    pub(crate) fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
         self.shared.inbox.admit_own();
         let (reply, answered) = oneshot::channel();
         let asked_us = self.clock.monotonic_us();
@@ -62,6 +63,12 @@ impl Source for WriterSource {
                 Ok(other) => unreachable!("the writer gave another kind of answer: {other:?}"),
                 // It waited too long behind a crowd; delivery asks again.
                 Err(CallError::Expired | CallError::Overloaded) => Ok(Vec::new()),
+                Err(_) if self.shared.state() == EngineState::Failed => Err(SourceClosed),
+                Err(CallError::OutcomeUnknown) => {
+                    // The log could not be read just now; the writer has said why. Delivery asks for ever.
+                    std::thread::sleep(QUIET.saturating_mul(20));
+                    Ok(Vec::new())
+                }
                 Err(_) => Err(SourceClosed),
             },
         }

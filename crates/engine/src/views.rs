@@ -98,12 +98,7 @@ pub struct OrderView {
 impl OrderView {
     /// Copies an order; `is_confirmed` says whether the ledger has it.
     pub(crate) fn new(order: &Order<'_>, is_confirmed: impl FnOnce(&Order<'_>) -> bool) -> Option<Self> {
-        let status = match order.state {
-            OrderState::Cancelled => OrderStatus::Cancelled,
-            OrderState::Failed => OrderStatus::Failed,
-            OrderState::Live if is_confirmed(order) => OrderStatus::Confirmed,
-            OrderState::Live => OrderStatus::Accepted,
-        };
+        let status = status(order, is_confirmed);
         Some(Self {
             id: order.id,
             seq: order.seq,
@@ -116,6 +111,16 @@ impl OrderView {
             ended_at: order.end.map(|end| end.at),
             reason: order.end.map(|end| end.reason.clone()),
         })
+    }
+}
+
+/// Where an order is in its life; `is_confirmed` says whether the ledger has it.
+pub(crate) fn status(order: &Order<'_>, is_confirmed: impl FnOnce(&Order<'_>) -> bool) -> OrderStatus {
+    match order.state {
+        OrderState::Cancelled => OrderStatus::Cancelled,
+        OrderState::Failed => OrderStatus::Failed,
+        OrderState::Live if is_confirmed(order) => OrderStatus::Confirmed,
+        OrderState::Live => OrderStatus::Accepted,
     }
 }
 
@@ -132,6 +137,15 @@ pub struct OrderFilter {
     pub after: Seq,
     /// At most this many, up to [`crate::limits::LIST_ORDERS_MAX`].
     pub limit: usize,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderPage {
+    /// The orders, oldest first. May be fewer than asked for although more follow, if many had to be passed over.
+    pub orders: Vec<OrderView>,
+    /// Where the next page begins ([`OrderFilter::after`]); `None` if this is the last.
+    pub next_after: Option<Seq>,
 }
 
 /// A product as it stands.

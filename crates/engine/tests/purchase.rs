@@ -184,15 +184,16 @@ fn lists_are_pages_by_customer_status_and_product() {
             limit,
             ..OrderFilter::default()
         };
-        let first = engine.orders(filter(0, 3)).await.unwrap();
-        let second = engine.orders(filter(first[2].seq, 3)).await.unwrap();
+        let first = engine.orders(filter(0, 3)).await.unwrap().orders;
+        let second = engine.orders(filter(first[2].seq, 3)).await.unwrap().orders;
         assert_eq!((first.len(), second.len()), (3, 2));
         assert!(first.iter().chain(&second).is_sorted_by_key(|order| order.seq));
         engine.cancel(first[0].id, "no".into()).await.unwrap();
         let cancelled =
             OrderFilter { status: Some(OrderStatus::Cancelled), limit: 10, ..OrderFilter::default() };
-        assert_eq!(engine.orders(cancelled).await.unwrap().len(), 1);
-        let all = engine.orders(OrderFilter { limit: usize::MAX, ..OrderFilter::default() }).await.unwrap();
+        assert_eq!(engine.orders(cancelled).await.unwrap().orders.len(), 1);
+        let all =
+            engine.orders(OrderFilter { limit: usize::MAX, ..OrderFilter::default() }).await.unwrap().orders;
         assert_eq!(all.len(), 20);
     });
     engine.close_blocking(std::time::Duration::ZERO);
@@ -280,4 +281,76 @@ async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Outpu
         })
     })
     .await
+}
+
+/// A listing that finds little must not keep the writer from selling: it looks at a bounded number of orders and says
+/// where to go on.
+#[test]
+fn a_listing_that_passes_over_many_orders_comes_in_pages_and_misses_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path());
+    runtime().block_on(async {
+        engine.create_product(product("1", 100_000)).await.unwrap();
+        let (lane, driver) = engine.with_own_lane();
+        tokio::spawn(driver.run());
+        let buyers: Vec<_> = (0..120)
+            .map(|buyer| {
+                let lane = lane.clone();
+                tokio::spawn(async move {
+                    for _ in 0..100 {
+                        lane.purchase(buy(&format!("b{buyer}"), "1", 1, None)).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for buyer in buyers {
+            buyer.await.unwrap();
+        }
+        let last = engine.purchase(buy("last", "1", 1, None)).await.unwrap();
+        engine.cancel(last.order, "no".into()).await.unwrap();
+        let (mut after, mut pages, mut found) = (0, 0, Vec::new());
+        loop {
+            let filter = OrderFilter {
+                status: Some(OrderStatus::Cancelled),
+                limit: 10,
+                after,
+                ..OrderFilter::default()
+            };
+            let page = engine.orders(filter).await.unwrap();
+            pages += 1;
+            found.extend(page.orders.into_iter().map(|order| order.id));
+            match page.next_after {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        assert_eq!((found, pages), (vec![last.order], 3), "12,001 orders at 5,000 a page");
+    });
+    engine.close_blocking(std::time::Duration::ZERO);
+}
+
+/// While the first request with a key is undecided, a second one waits for it, whatever the storefront says meanwhile.
+#[test]
+fn who_asks_again_while_the_first_is_undecided_is_never_told_no() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path());
+    runtime().block_on(async {
+        engine.create_product(product("1", 1)).await.unwrap();
+        for round in 0..300 {
+            let name = format!("buyer-{round}");
+            let asks: Vec<_> = (0..8)
+                .map(|_| {
+                    let (engine, request) = (engine.clone(), buy(&name, "1", 1, Some("k")));
+                    tokio::spawn(async move { engine.purchase(request).await })
+                })
+                .collect();
+            let mut orders = Vec::new();
+            for ask in asks {
+                orders.push(ask.await.unwrap().expect("the last unit is this buyer's").order);
+            }
+            assert!(orders.iter().all(|order| *order == orders[0]));
+            engine.cancel(orders[0], "next round".into()).await.unwrap();
+        }
+    });
+    engine.close_blocking(std::time::Duration::ZERO);
 }

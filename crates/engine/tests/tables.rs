@@ -83,7 +83,7 @@ impl Shop {
                     limit: 1_000,
                     ..OrderFilter::default()
                 };
-                let orders = self.engine.orders(filter).await.unwrap();
+                let orders = self.engine.orders(filter).await.unwrap().orders;
                 let live = orders
                     .iter()
                     .filter(|order| matches!(order.status, OrderStatus::Accepted | OrderStatus::Confirmed));

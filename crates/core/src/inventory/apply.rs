@@ -205,7 +205,10 @@ impl Inventory {
         }
         if is_live {
             let units = self.live_units.entry((customer, product)).or_insert(0);
-            *units = units.saturating_add(quantity);
+            *units = match units.checked_add(quantity) {
+                Some(sum) => sum,
+                None => panic!("a customer would have more units than can be counted after order {id}"),
+            };
         }
     }
 

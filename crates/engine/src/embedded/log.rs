@@ -10,6 +10,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 use yoink_core::{Event, Seq, Timestamp};
@@ -110,11 +111,13 @@ impl Log {
             None => Connection::open_with_flags(&file.path, flags),
         }
         .map_err(failed("open the log"))?;
+        // A connection that closes folds the write-ahead file back and deletes it. Where the start is refused, or where
+        // a sync has failed, that would destroy what is left of the evidence, so it is allowed by `close` only.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(failed("configure the log"))?;
         configure(&connection, durability).map_err(failed("configure the log"))?;
         check_format(&connection, &file.path)?;
-        if file.vfs.is_none() && durability == Durability::Fsync {
-            lengthen_wal(&file.path);
-        }
         Ok(Self {
             connection,
             path: file.path.clone(),
@@ -143,6 +146,23 @@ impl Log {
     /// How much was written to the write-ahead file since it was last folded back, about, in bytes.
     pub fn wal_bytes(&self) -> u64 {
         self.wal_bytes
+    }
+
+    /// Gets the file ready for fast commits. To be called when recovery has accepted it, and not before.
+    pub fn prepare_commits(&self, file: &LogFile, durability: Durability) {
+        if file.vfs.is_none() && durability == Durability::Fsync {
+            lengthen_wal(&file.path);
+        }
+    }
+
+    /// Folds the write-ahead file back and closes the log. A log that is merely dropped is left as it is.
+    ///
+    /// # Errors
+    /// SQLite refuses; nothing is lost, the next start folds it back.
+    pub fn close(self) -> Result<(), LogError> {
+        let failed = |source| LogError::Sqlite { operation: "close", source };
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
+        self.connection.close().map_err(|(_, source)| failed(source))
     }
 
     /// Where appending goes on: after what recovery read.

@@ -62,11 +62,23 @@ pub(crate) fn recover(
     let beacon_path = folder.join("beacon");
     let (beacon, promise) =
         Beacon::open(&beacon_path).map_err(|source| OpenError::DataFolder { path: beacon_path, source })?;
-    let (mut inventory, start) = start_state(folder, &log)?;
-    let snapshot_seq = start.seq;
-    let end = replay(&log, &mut inventory, start)?;
+    let mut start = start_state(folder, &log)?;
+    let mut inventory = std::mem::take(&mut start.inventory);
+    let snapshot_seq = start.position.seq;
+    let end = replay(&log, &mut inventory, start.position)?;
     log.set_end(end.seq, end.chain);
+    if promise == Promise::default() && end.seq > 0 {
+        warn!(
+            last_seq = end.seq,
+            "there is no beacon, so a truncated log could not be told from a shorter one"
+        );
+    }
+    reaches(&log, start.promised, accept_loss)?;
     let incarnation = keep_promise(&log, promise, accept_loss)?;
+    if log.last_seq() < start.promised {
+        // It would say at every start again what has been accepted now.
+        let _ = std::fs::remove_file(folder.join("snapshot"));
+    }
     let report = RecoveryReport {
         snapshot_seq,
         replayed_events: end.seq.saturating_sub(snapshot_seq),
@@ -82,23 +94,50 @@ pub(crate) fn recover(
     Ok(Recovered { inventory, log, beacon, incarnation, report })
 }
 
+/// What replaying begins with.
+struct Start {
+    inventory: Inventory,
+    position: snapshot::Position,
+    /// The log was seen to reach this event.
+    promised: Seq,
+}
+
 /// The newest usable snapshot, or nothing.
-fn start_state(folder: &Path, log: &Log) -> Result<(Inventory, snapshot::Position), OpenError> {
-    let nothing = (Inventory::new(), snapshot::Position { seq: 0, chain: 0 });
+fn start_state(folder: &Path, log: &Log) -> Result<Start, OpenError> {
+    let nothing = |promised| Start {
+        inventory: Inventory::new(),
+        position: snapshot::Position { seq: 0, chain: 0 },
+        promised,
+    };
     let path = folder.join("snapshot");
     let (inventory, position) = match snapshot::read(&path) {
         Ok(Some(found)) => found,
-        Ok(None) => return Ok(nothing),
+        Ok(None) => return Ok(nothing(0)),
         Err(error) => {
             warn!(path = %path.display(), %error, "a snapshot is ignored; the whole log is replayed instead");
-            return Ok(nothing);
+            return Ok(nothing(0));
         }
     };
     if log.chain_at(position.seq).map_err(|error| open_error(log.path(), error))? == Some(position.chain) {
-        return Ok((inventory, position));
+        return Ok(Start { inventory, position, promised: position.seq });
     }
     warn!(path = %path.display(), seq = position.seq, "a snapshot is not of this log; the whole log is replayed");
-    Ok(nothing)
+    Ok(nothing(position.seq))
+}
+
+/// Holds the log against the event that something saw in it.
+fn reaches(log: &Log, promised: Seq, accept_loss: AcceptLoss) -> Result<(), OpenError> {
+    let found = log.last_seq();
+    if found >= promised {
+        return Ok(());
+    }
+    match accept_loss {
+        AcceptLoss::No => Err(OpenError::Truncated { path: log.path().to_path_buf(), found, promised }),
+        AcceptLoss::Yes => {
+            warn!(found, promised, "going on without events that were promised");
+            Ok(())
+        }
+    }
 }
 
 fn replay(
@@ -143,21 +182,8 @@ fn keep_promise(log: &Log, promise: Promise, accept_loss: AcceptLoss) -> Result<
                 .to_owned(),
         });
     }
-    match accept_loss {
-        AcceptLoss::No => Err(OpenError::Truncated {
-            path: log.path().to_path_buf(),
-            found: log.last_seq(),
-            promised: promise.seq,
-        }),
-        AcceptLoss::Yes => {
-            warn!(
-                found = log.last_seq(),
-                promised = promise.seq,
-                "going on without events that were promised"
-            );
-            Ok(promise.incarnation.saturating_add(1))
-        }
-    }
+    reaches(log, promise.seq, accept_loss)?;
+    Ok(promise.incarnation.saturating_add(1))
 }
 
 pub(crate) fn open_error(path: &Path, error: LogError) -> OpenError {

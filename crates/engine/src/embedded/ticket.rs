@@ -7,7 +7,9 @@ use tokio::sync::{Notify, oneshot};
 use yoink_core::{Command, CustomerId, Event, Figures, IdempotencyKey, OrderId, ProductId, Seq};
 
 use crate::CallError;
-use crate::views::{Adjusted, OrderFilter, OrderView, ProductView, PurchaseRequest, Purchased, Replayed};
+use crate::views::{
+    Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
+};
 
 /// What is asked.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub(crate) enum Answer {
     Purchased(Purchased),
     Order(Box<Option<OrderView>>),
     Ended(Box<OrderView>, Replayed),
-    Orders(Vec<OrderView>),
+    Orders(OrderPage),
     Product(Box<ProductView>),
     Adjusted(Adjusted),
     Events(Vec<Event>),

@@ -46,12 +46,21 @@ pub(crate) struct Shared {
     pub(crate) tail: Tail,
     pub(crate) storefront: Storefront,
     pub(crate) counters: Counters,
+    /// By product, what the last look at the ledger found missing or too much; empty while everything adds up.
+    pub(crate) differences: parking_lot::Mutex<Vec<(yoink_core::ProductId, i64)>>,
     state: AtomicU8,
 }
 
 impl Shared {
     pub(crate) fn new(inbox: Inbox, tail: Tail, storefront: Storefront) -> Self {
-        Self { inbox, tail, storefront, counters: Counters::new(), state: AtomicU8::new(0) }
+        Self {
+            inbox,
+            tail,
+            storefront,
+            counters: Counters::new(),
+            differences: parking_lot::Mutex::default(),
+            state: AtomicU8::new(0),
+        }
     }
 
     pub(crate) fn state(&self) -> EngineState {
@@ -318,7 +327,7 @@ impl Writer {
     }
 
     /// After the last answer: leave the folder so that the next start is quick.
-    fn close(&mut self) {
+    fn close(mut self) {
         if self.upkeep.beacon_seq < self.log.last_seq()
             && let Err(error) = self.write_beacon()
         {
@@ -328,6 +337,9 @@ impl Writer {
             self.write_snapshot();
         }
         self.checkpoint();
+        if let Err(error) = self.log.close() {
+            warn!(error = &error as &dyn std::error::Error, "the next start folds the log back");
+        }
     }
 }
 

@@ -51,11 +51,9 @@ pub(crate) async fn list_orders(
 ) -> Result<impl IntoResponse, Problem> {
     let caller = core.shared.auth.lister(&headers)?;
     let filter = to_engine(filter, &caller)?;
-    let limit = filter.limit;
-    let found = core.engine.orders(filter).await.map_err(|error| core.problem(error))?;
-    let next_after = (found.len() == limit).then(|| found.last().map(|order| order.seq)).flatten();
-    let orders = found.into_iter().map(Order::from).collect();
-    Ok(ok(OrderList { orders, next_after }))
+    let page = core.engine.orders(filter).await.map_err(|error| core.problem(error))?;
+    let orders = page.orders.into_iter().map(Order::from).collect();
+    Ok(ok(OrderList { orders, next_after: page.next_after }))
 }
 
 fn to_engine(filter: Filter, caller: &Caller) -> Result<OrderFilter, Problem> {

@@ -101,7 +101,7 @@ async fn orders_of(core: &Core, headers: &HeaderMap, user: &str) -> Result<Vec<O
         return Ok(Vec::new());
     }
     let filter = OrderFilter { customer: Some(customer), limit: LIST_ORDERS_MAX, ..OrderFilter::default() };
-    let orders = core.engine.orders(filter).await.map_err(|error| core.problem(error))?;
+    let orders = core.engine.orders(filter).await.map_err(|error| core.problem(error))?.orders;
     Ok(orders.into_iter().map(OldOrder::from).collect())
 }
 

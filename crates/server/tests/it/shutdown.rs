@@ -59,7 +59,7 @@ fn under_load_every_order_that_was_answered_is_there_afterwards() {
     let mut after = 0;
     loop {
         let filter = OrderFilter { after, limit: 1_000, ..OrderFilter::default() };
-        let page = runtime.block_on(server.engine.orders(filter)).unwrap();
+        let page = runtime.block_on(server.engine.orders(filter)).unwrap().orders;
         let Some(last) = page.last() else { break };
         after = last.seq;
         known.extend(page.iter().map(|order| order.id.to_string()));
@@ -93,6 +93,22 @@ fn idle_connections_and_long_waits_do_not_hold_the_server() {
     let answer = read_answer(&mut waiting);
     assert_eq!((answer.status, answer.header("connection")), (202, Some("close")));
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn for_the_delay_a_closing_server_says_so_and_sells_on() {
+    let delay = Duration::from_secs(2);
+    let mut server = Server::start_with(|settings| settings.drain_delay = delay);
+    assert_eq!(server.get("/readyz").status, 200);
+    let start = Instant::now();
+    server.shutdown.cancel();
+    let not_ready = server.get("/readyz").problem(503, "not-ready");
+    assert_eq!(not_ready["detail"], "The server is closing.");
+    assert_eq!(server.buy("ann").status, 202);
+    server.stop().unwrap();
+    assert!(start.elapsed() >= delay, "{:?}", start.elapsed());
+    assert!(start.elapsed() < delay + Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(std::net::TcpStream::connect(server.address).is_err(), "the listeners are closed");
 }
 
 #[test]

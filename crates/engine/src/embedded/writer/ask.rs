@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::embedded::ticket::Books;
-use crate::views::{OrderFilter, OrderView};
+use crate::views::{OrderFilter, OrderPage, OrderView};
 
 impl Writer {
     pub(super) fn answer(&mut self, now: Timestamp, ask: Ask, committed: &mut Vec<Event>) -> Reply {
@@ -113,31 +113,53 @@ impl Writer {
         self.inventory.order(id).and_then(|order| OrderView::new(&order, &self.is_confirmed))
     }
 
-    /// A customer's orders come newest first from the inventory; a page is oldest first, as everywhere.
-    fn orders(&self, filter: &OrderFilter) -> Vec<OrderView> {
-        let limit = filter.limit.min(limits::LIST_ORDERS_MAX);
-        let is_wanted = |view: &OrderView| {
-            filter.status.is_none_or(|status| view.status == status)
-                && filter.product.is_none_or(|product| view.product == product)
-        };
-        let view = |order: yoink_core::Order<'_>| OrderView::new(&order, &self.is_confirmed);
+    /// One page. Looks at a bounded number of orders, and copies only those that are wanted.
+    fn orders(&self, filter: &OrderFilter) -> OrderPage {
         match &filter.customer {
-            None => self
-                .inventory
-                .orders_after(filter.after)
-                .filter_map(view)
-                .filter(is_wanted)
-                .take(limit)
-                .collect(),
+            None => {
+                self.page(filter, self.inventory.orders_after(filter.after).take(limits::LIST_EXAMINED_MAX))
+            }
             Some(customer) => {
-                let newer =
-                    self.inventory.orders_of(customer.as_str()).take_while(|order| order.seq > filter.after);
-                let mut views: Vec<_> = newer.filter_map(view).filter(is_wanted).collect();
-                views.reverse();
-                views.truncate(limit);
-                views
+                // A customer's orders come newest first from the inventory; a page is oldest first, as everywhere.
+                let newest = self.inventory.orders_of(customer.as_str()).take(limits::LIST_EXAMINED_MAX);
+                let mut newer: Vec<_> = newest.take_while(|order| order.seq > filter.after).collect();
+                newer.reverse();
+                self.page(filter, newer.into_iter())
             }
         }
+    }
+
+    fn page<'a>(
+        &'a self,
+        filter: &OrderFilter,
+        orders: impl Iterator<Item = yoink_core::Order<'a>>,
+    ) -> OrderPage {
+        let limit = filter.limit.min(limits::LIST_ORDERS_MAX);
+        let mut page = OrderPage::default();
+        let mut last = filter.after;
+        let is_wanted = |order: &yoink_core::Order<'_>| {
+            filter.product.is_none_or(|product| order.product == product)
+                && filter
+                    .status
+                    .is_none_or(|status| status == crate::views::status(order, &self.is_confirmed))
+        };
+        for order in orders {
+            if page.orders.len() >= limit {
+                break;
+            }
+            last = order.seq;
+            if is_wanted(&order) {
+                page.orders.extend(OrderView::new(&order, &self.is_confirmed));
+            }
+        }
+        let is_last = match &filter.customer {
+            None => self.inventory.orders_after(last).next().is_none(),
+            Some(customer) => {
+                self.inventory.orders_of(customer.as_str()).next().is_none_or(|order| order.seq <= last)
+            }
+        };
+        page.next_after = (!is_last).then_some(last);
+        page
     }
 
     fn books(&self) -> Books {
