@@ -4,6 +4,8 @@
 
 #[path = "delivery/dead_letters.rs"]
 mod dead_letters;
+#[path = "delivery/outage.rs"]
+mod outage;
 #[path = "delivery/random.rs"]
 mod random;
 #[path = "delivery/shop.rs"]
@@ -16,7 +18,7 @@ use yoink_core::Timestamp;
 use yoink_engine::{
     OnDeadLetter::{Park, Release},
     OpenError, OrderStatus,
-    delivery::Stop,
+    delivery::{DeliveryEnd, Stop},
     ledger::{CommitFault, LedgerFault, MovementKind, Step, Times},
 };
 
@@ -257,12 +259,25 @@ async fn a_drain_ends_in_time_although_the_ledger_is_down() {
 }
 
 #[tokio::test]
-async fn delivery_ends_when_its_source_does() {
+async fn delivery_ends_when_its_source_does_and_says_so() {
     let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
     let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
+    assert_eq!(delivery.status().ended, None);
     shop.close();
     ended(&delivery).await;
     assert!(delivery.pause().await.is_err());
+    assert_eq!(delivery.status().ended, Some(DeliveryEnd::SourceClosed));
+}
+
+#[tokio::test]
+async fn delivery_that_was_told_to_stop_says_so() {
+    for stop in [Stop::Now, Stop::AfterDraining(Duration::from_secs(30))] {
+        let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
+        let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
+        delivery.stop(stop);
+        let status = delivery.status();
+        assert_eq!((status.running, status.ended), (false, Some(DeliveryEnd::Asked)), "{stop:?}");
+    }
 }
 
 #[test]
@@ -276,6 +291,50 @@ fn a_ledger_ahead_of_the_log_is_refused() {
     older.sell(customers(9));
     let refused = start(folder.path(), &older, options(&fault, Release));
     assert!(matches!(refused, Err(OpenError::LedgerAhead { ledger: 10, log: 9, .. })), "{refused:?}");
+}
+
+/// The files of a ledger in a folder: itself, and its write-ahead file.
+fn files(folder: &std::path::Path) -> [Option<Vec<u8>>; 2] {
+    ["ledger.db", "ledger.db-wal"].map(|name| std::fs::read(folder.join(name)).ok())
+}
+
+#[tokio::test]
+async fn a_refused_start_changes_no_byte_of_a_killed_ledger() {
+    let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
+    shop.sell(customers(10));
+    let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
+    all_delivered(&delivery, &shop).await;
+    // What a process that is killed now leaves behind.
+    let killed = tempfile::tempdir().unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        std::fs::copy(folder.path().join(name), killed.path().join(name)).unwrap();
+    }
+    let before = files(killed.path());
+    assert!(before[1].as_ref().is_some_and(|wal| !wal.is_empty()), "nothing that could be folded back");
+
+    let older = Shop::default();
+    older.sell(customers(9));
+    let refused = start(killed.path(), &older, options(&fault, Release));
+    assert!(matches!(refused, Err(OpenError::LedgerAhead { ledger: 10, log: 9, .. })), "{refused:?}");
+    assert!(files(killed.path()) == before, "a refused start changed the ledger's files");
+
+    // Not refused, it goes on, and folds back when it is stopped.
+    let delivery = start(killed.path(), &shop, options(&fault, Release)).unwrap();
+    assert_eq!(delivery.stop(Stop::Now).position, 10);
+    let after = files(killed.path());
+    assert!(after[1].is_none() && after[0] != before[0], "a clean stop left the write-ahead file");
+}
+
+#[tokio::test]
+async fn a_stop_after_trouble_folds_the_write_ahead_file_back_too() {
+    let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
+    fault.refuse_all(Times::Count(3));
+    shop.sell(customers(10));
+    let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
+    all_delivered(&delivery, &shop).await;
+    delivery.stop(Stop::Now);
+    assert_eq!(files(folder.path())[1], None);
+    assert_eq!(look(folder.path(), "SELECT position FROM meta"), 10);
 }
 
 #[test]
@@ -292,7 +351,7 @@ fn a_damaged_ledger_is_refused_with_advice_and_rebuilt_from_the_log_without_it()
 
     let refused = start(folder.path(), &shop, options(&fault, Release)).unwrap_err();
     assert!(matches!(refused, OpenError::LedgerDamaged { .. }), "{refused:?}");
-    assert!(refused.to_string().contains("rebuilt from the log"), "{refused}");
+    assert!(refused.to_string().contains("made again from the log"), "{refused}");
 
     std::fs::remove_file(&path).unwrap();
     let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();

@@ -68,12 +68,17 @@ impl Worker {
         reply: Reply<T>,
         work: impl FnOnce(&mut Self) -> Result<T, Halt>,
     ) -> Result<(), Halt> {
+        let written_before = self.written_total;
         let (answer, end) = match work(self) {
             Ok(done) => (Ok(done), Ok(())),
-            Err(Halt::End) => (Err(DeliveryError::OutcomeUnknown), Err(Halt::End)),
+            Err(Halt::End(end)) => (Err(DeliveryError::OutcomeUnknown), Err(Halt::End(end))),
             Err(Halt::Trouble(trouble)) => {
                 self.note_trouble(&trouble);
-                (Err(DeliveryError::from(trouble)), Ok(()))
+                // IMPORTANT: "nothing happened" is only true until the call's first transaction is committed.
+                let is_begun = self.written_total != written_before;
+                let error =
+                    if is_begun { DeliveryError::OutcomeUnknown } else { DeliveryError::from(trouble) };
+                (Err(error), Ok(()))
             }
         };
         // Whoever asked may have gone; what was done is done.
@@ -116,21 +121,22 @@ impl Worker {
 
     /// Parked: its units come back, then it goes to the archive. Released: to the archive.
     fn discard_dead_letter(&mut self, id: i64, reason: &str) -> Result<Settled, Halt> {
-        let Some(DeadLetterRow { letter, .. }) = self.ledger()?.dead_letter(id)? else {
+        let Some(mut row) = self.ledger()?.dead_letter(id)? else {
             return Ok(Err(DeadLetterRefusal::NotFound));
         };
         let now = self.source.now();
-        match letter.state {
+        match row.letter.state {
             DeadLetterState::Parked | DeadLetterState::Releasing => {
                 self.write(|rows| rows.begin_release(id, ThenState::Discarded, (now, reason)))?;
-                self.may_have_releasing = true;
-                self.release()?;
+                row.letter.reason = Some(reason.into());
+                // This one, not the oldest ones: the caller is told what became of it.
+                self.release_these(&[row])?;
             }
             DeadLetterState::Released => {
                 let why = (now, Some(reason));
                 self.write(|rows| rows.settle_dead_letter(id, DeadLetterState::Discarded, why))?;
             }
-            DeadLetterState::Discarded => return Ok(Ok(letter)),
+            DeadLetterState::Discarded => return Ok(Ok(row.letter)),
             DeadLetterState::Retried => return Ok(Err(DeadLetterRefusal::AlreadyRetried)),
         }
         self.read_again(id)

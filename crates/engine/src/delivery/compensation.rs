@@ -27,9 +27,14 @@ impl Worker {
             self.may_have_releasing = false;
             return Ok(());
         }
+        self.release_these(&letters)
+    }
+
+    /// Gives back the units of these dead letters, which are recorded as releasing.
+    pub(super) fn release_these(&mut self, letters: &[DeadLetterRow]) -> Result<(), Halt> {
         failpoint::hit("delivery.dead-letter-recorded");
         self.pass(Step::DeadLetterRecorded)?;
-        for letter in &letters {
+        for letter in letters {
             self.give_back(letter)?;
         }
         failpoint::hit("delivery.compensated");

@@ -43,7 +43,7 @@ pub use self::{
         OnDeadLetter,
     },
     prepared::Prepared,
-    status::{DeliveryStatus, DurationHistogram},
+    status::{DeliveryEnd, DeliveryStatus, DurationHistogram},
 };
 use self::{status::Shared, worker::Worker};
 #[cfg(feature = "faults")]
@@ -143,7 +143,10 @@ pub enum DeliveryError {
     #[error("delivery has stopped; nothing happened, try again after the restart")]
     Stopped,
     /// It ended, or the ledger failed, during the call.
-    #[error("delivery stopped before it could answer; look at what the call was for, then try again")]
+    #[error(
+        "the ledger failed or delivery stopped during the call, which may be done in part; look at what it was for, \
+         then try again"
+    )]
     OutcomeUnknown,
     /// The ledger cannot be used just now.
     #[error("the ledger cannot be used just now; nothing happened, try again in a moment")]
@@ -215,6 +218,11 @@ impl Delivery {
         if ledger > log_last_seq {
             return Err(OpenError::LedgerAhead { path: folder.join(FILE_NAME), ledger, log: log_last_seq });
         }
+        prepared.ledger.fold_back_on_close().map_err(|source| OpenError::Sqlite {
+            operation: "prepare",
+            path: folder.join(FILE_NAME),
+            source,
+        })?;
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
         let shared = Arc::new(Shared::new());
         let worker = Worker::new(prepared, source, (inbox, Arc::clone(&shared)));

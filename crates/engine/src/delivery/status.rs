@@ -12,8 +12,10 @@ use yoink_core::{Seq, Timestamp};
 /// Where delivery is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeliveryStatus {
-    /// Whether its thread runs. If it does not and nobody closed the engine, it stopped because its source did.
+    /// Whether its thread runs.
     pub running: bool,
+    /// Why it runs no longer; `None` while it runs.
+    pub ended: Option<DeliveryEnd>,
     /// Whether an operator paused it.
     pub paused: bool,
     /// The last event whose effect is in the ledger.
@@ -24,8 +26,8 @@ pub struct DeliveryStatus {
     pub dead_letters_open: u64,
     /// Why the ledger cannot be written just now; `None` while it can.
     pub last_error: Option<String>,
-    /// When the oldest order that delivery knows of and that is not in the ledger was accepted. Dead letters do not
-    /// count: they wait for a person.
+    /// When the oldest order that delivery knows of and that is not in the ledger was accepted; while delivery cannot
+    /// work, the oldest event. Dead letters do not count: they wait for a person.
     pub oldest_undelivered_at: Option<Timestamp>,
     /// Orders that the ledger took since this process started. Those of a COMMIT that was done although it reported an
     /// error are not counted; [`crate::ledger::LedgerCounts`] counts rows.
@@ -38,6 +40,18 @@ pub struct DeliveryStatus {
     pub rollback_failed_total: u64,
     /// How long transactions of the ledger took, COMMIT included, those that failed too.
     pub write_duration: DurationHistogram,
+}
+
+/// Why the delivery thread runs no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryEnd {
+    /// It was told to stop, or nobody holds its handle any more.
+    Asked,
+    /// The engine, where it gets its events from, closed or failed, and nobody had told it to stop: nothing is carried
+    /// to the ledger until the next start.
+    SourceClosed,
+    /// A bug: the thread panicked. Nothing is carried to the ledger until the next start.
+    Panicked,
 }
 
 /// Durations, counted by size.
@@ -66,11 +80,29 @@ impl DurationHistogram {
 }
 
 /// Says that the thread runs, until it is dropped, by a panic too.
-pub(super) struct Running(pub Arc<Shared>);
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    end: DeliveryEnd,
+}
+
+impl Running {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, end: DeliveryEnd::Panicked }
+    }
+
+    /// It runs no longer, and this is why.
+    pub fn end(mut self, end: DeliveryEnd) {
+        self.end = end;
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.update(|status| status.running = false);
+        let end = self.end;
+        self.shared.update(|status| {
+            status.running = false;
+            status.ended = Some(end);
+        });
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     carry::{Carried, Policy, carry_events, carry_retries, chain},
     command::Command,
     retry::Schedule,
-    status::{Running, Shared},
+    status::{DeliveryEnd, Running, Shared},
 };
 use crate::{
     OpenError,
@@ -44,6 +44,10 @@ pub(super) struct Worker {
     /// Whether there may be dead letters whose units are to be given back.
     pub(super) may_have_releasing: bool,
     schedule: Schedule,
+    /// When the oldest event behind the position was committed, as far as is known. Trouble does not change it.
+    next_at: Option<Timestamp>,
+    /// Transactions that were committed, so that a call can say whether it began to change anything.
+    pub(super) written_total: u64,
     /// Troubles in a row, and when to go on after the last.
     troubles: u32,
     wait_until: Option<Instant>,
@@ -56,7 +60,7 @@ pub(super) enum Halt {
     /// The ledger cannot be used just now.
     Trouble(Trouble),
     /// Delivery ends.
-    End,
+    End(DeliveryEnd),
 }
 
 /// Why the ledger cannot be used just now.
@@ -84,7 +88,7 @@ impl<E: Into<Trouble>> From<E> for Halt {
 
 impl From<SourceClosed> for Halt {
     fn from(_: SourceClosed) -> Self {
-        Self::End
+        Self::End(DeliveryEnd::SourceClosed)
     }
 }
 
@@ -109,6 +113,8 @@ impl Worker {
             paused: false,
             may_have_releasing: true,
             schedule: Schedule::default(),
+            next_at: None,
+            written_total: 0,
             troubles: 0,
             wait_until: None,
             drain_until: None,
@@ -121,12 +127,26 @@ impl Worker {
     pub fn run(mut self) {
         // Where the system does not allow it, delivery is merely as important as selling.
         let _ = rustix::process::nice(NICENESS);
-        let _running = Running(Arc::clone(&self.shared));
+        let running = Running::new(Arc::clone(&self.shared));
+        let end = self.turns();
+        if end == DeliveryEnd::SourceClosed {
+            tracing::warn!(
+                position = self.position,
+                "delivery ended because the engine closed or failed and nobody had stopped delivery; no order gets into \
+                 the ledger until the engine is started again, which carries what is left"
+            );
+        }
+        running.end(end);
+    }
+
+    fn turns(&mut self) -> DeliveryEnd {
         loop {
             match self.turn() {
                 Ok(()) => {}
                 Err(Halt::Trouble(trouble)) => self.note_trouble(&trouble),
-                Err(Halt::End) => return,
+                // It had been told to stop, and was only draining.
+                Err(Halt::End(_)) if self.drain_until.is_some() => return DeliveryEnd::Asked,
+                Err(Halt::End(end)) => return end,
             }
         }
     }
@@ -134,9 +154,12 @@ impl Worker {
     fn turn(&mut self) -> Result<(), Halt> {
         self.obey_waiting()?;
         if self.drain_until.is_some_and(|until| Instant::now() >= until) {
-            return Err(Halt::End);
+            return Err(Halt::End(DeliveryEnd::Asked));
         }
         if let Some(until) = self.wait_until {
+            if self.next_at.is_none() {
+                self.look_ahead()?;
+            }
             let until = self.drain_until.map_or(until, |drain| drain.min(until));
             return self.wait_for_command(until, |worker| worker.wait_until = None);
         }
@@ -154,7 +177,7 @@ impl Worker {
             match self.commands.try_recv() {
                 Ok(command) => self.obey(command)?,
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(Halt::End),
+                Err(TryRecvError::Disconnected) => return Err(Halt::End(DeliveryEnd::Asked)),
             }
         }
     }
@@ -167,15 +190,22 @@ impl Worker {
                 then(self);
                 Ok(())
             }
-            Err(RecvTimeoutError::Disconnected) => Err(Halt::End),
+            Err(RecvTimeoutError::Disconnected) => Err(Halt::End(DeliveryEnd::Asked)),
         }
     }
 
     fn stay_paused(&mut self) -> Result<(), Halt> {
-        let next = self.source.events(self.position, 1, Duration::ZERO)?;
-        self.note_oldest(next.first().map(|event| event.at));
+        self.look_ahead()?;
         let until = Instant::now().checked_add(PAUSED_LOOK_EVERY).unwrap_or_else(Instant::now);
         self.wait_for_command(until, |_| ())
+    }
+
+    /// Looks, without carrying anything, how old the next event is.
+    fn look_ahead(&mut self) -> Result<(), Halt> {
+        let next = self.source.events(self.position, 1, Duration::ZERO)?;
+        self.next_at = next.first().map(|event| event.at);
+        self.note_oldest();
+        Ok(())
     }
 
     pub(super) fn begin_stop(&mut self, stop: Stop) -> Result<(), Halt> {
@@ -184,27 +214,31 @@ impl Worker {
                 self.drain_until = Instant::now().checked_add(time);
                 Ok(())
             }
-            Stop::Now | Stop::AfterDraining(_) => Err(Halt::End),
+            Stop::Now | Stop::AfterDraining(_) => Err(Halt::End(DeliveryEnd::Asked)),
         }
     }
 
     /// Carries the next events of the log.
     fn carry_next(&mut self) -> Result<(), Halt> {
-        let events =
-            self.source.events(self.position, self.options.batch_orders_max.max(1), self.patience())?;
+        let events_max = self.options.batch_orders_max.max(1);
+        let events = self.source.events(self.position, events_max, self.patience())?;
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            self.note_oldest(None);
+            self.next_at = None;
+            self.note_oldest();
             return if self.drain_until.is_some() && !self.may_have_releasing {
-                Err(Halt::End)
+                Err(Halt::End(DeliveryEnd::Asked))
             } else {
                 Ok(())
             };
         };
+        // A full batch means that there is probably more, and no older than this.
+        let next_at = (events.len() >= events_max).then_some(last.at);
         let (expected, found, last) = (self.position.saturating_add(1), first.seq, last.seq);
         if found != expected {
             return Err(Trouble::Gap { expected, found }.into());
         }
-        self.note_oldest(events.iter().find(|event| is_order(event)).map(|event| event.at));
+        self.next_at = events.iter().find(|event| is_order(event)).map(|event| event.at);
+        self.note_oldest();
         let (policy, now) = (self.policy, self.source.now());
         let carried =
             self.write_synced(Synced::WithTheNext, |rows| carry_events(rows, events, policy, now))?;
@@ -212,6 +246,7 @@ impl Worker {
         let refused = carried.refused.iter().map(|due| due.seq);
         self.shared.advance(last, refused.chain(carried.dead.iter().copied()));
         self.position = last;
+        self.next_at = next_at;
         self.note_carried(&carried, now)
     }
 
@@ -251,7 +286,7 @@ impl Worker {
             status.failed_total = status.failed_total.saturating_add(dead as u64);
             status.retrying = retrying as u64;
         });
-        self.note_oldest(None);
+        self.note_oldest();
         if dead > 0 {
             self.may_have_releasing = true;
             self.count_dead_letters()?;
@@ -270,8 +305,8 @@ impl Worker {
         self.shared.update(|status| status.retrying = retrying);
     }
 
-    fn note_oldest(&self, next: Option<Timestamp>) {
-        let oldest = self.schedule.oldest().into_iter().chain(next).min();
+    fn note_oldest(&self) {
+        let oldest = self.schedule.oldest().into_iter().chain(self.next_at).min();
         self.shared.update(|status| status.oldest_undelivered_at = oldest);
     }
 
@@ -302,26 +337,34 @@ impl Worker {
                 status.last_error = None;
             }
         });
-        if done.is_ok() && self.troubles > 0 {
+        let done = done?;
+        self.written_total = self.written_total.saturating_add(1);
+        if self.troubles > 0 {
             tracing::info!(troubles = self.troubles, "the ledger can be written again");
             self.troubles = 0;
         }
-        Ok(done?)
+        Ok(done)
     }
 
     /// The ledger; after trouble it is opened and read again first.
     pub(super) fn ledger(&mut self) -> Result<&mut Ledger, Halt> {
-        if self.ledger.is_none() {
-            let reopened = Ledger::reopen(&self.folder, self.fault.clone());
-            let ledger = reopened.map_err(|error| Trouble::Open(Box::new(error)))?;
-            let loaded = ledger.load()?;
-            if loaded.position < self.position {
-                return Err(Trouble::WentBack { was: self.position, found: loaded.position }.into());
-            }
-            self.take_over(loaded);
-            self.ledger = Some(ledger);
+        let ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => self.reopen()?,
+        };
+        Ok(self.ledger.insert(ledger))
+    }
+
+    fn reopen(&mut self) -> Result<Ledger, Halt> {
+        let reopened = Ledger::reopen(&self.folder, self.fault.clone());
+        let ledger = reopened.map_err(|error| Trouble::Open(Box::new(error)))?;
+        let loaded = ledger.load()?;
+        if loaded.position < self.position {
+            return Err(Trouble::WentBack { was: self.position, found: loaded.position }.into());
         }
-        self.ledger.as_mut().ok_or(Halt::End)
+        ledger.fold_back_on_close()?;
+        self.take_over(loaded);
+        Ok(ledger)
     }
 
     /// What was just read from the ledger is what is known.
@@ -338,7 +381,7 @@ impl Worker {
             status.retrying = retrying;
             status.dead_letters_open = loaded.dead_letters_open;
         });
-        self.note_oldest(None);
+        self.note_oldest();
     }
 
     /// Whatever it was: drop the connection, wait, open the file again and believe what it says. That is right for an
@@ -356,7 +399,7 @@ impl Worker {
     /// Passes a step at which a test may stop delivery.
     pub(super) fn pass(&self, step: Step) -> Result<(), Halt> {
         match self.fault.stops_at(step) {
-            true => Err(Halt::End),
+            true => Err(Halt::End(DeliveryEnd::Asked)),
             false => Ok(()),
         }
     }

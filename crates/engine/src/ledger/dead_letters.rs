@@ -52,6 +52,7 @@ pub(super) fn count_open(connection: &Connection) -> Result<u64, rusqlite::Error
 impl Ledger {
     /// Dead letters that are not settled.
     pub fn dead_letters_open(&self) -> Result<u64, rusqlite::Error> {
+        self.fault.before_read()?;
         count_open(&self.connection)
     }
 
@@ -73,6 +74,7 @@ impl Ledger {
 
     /// The dead letter with this id.
     pub fn dead_letter(&self, id: i64) -> Result<Option<DeadLetterRow>, rusqlite::Error> {
+        self.fault.before_read()?;
         let sql = format!("SELECT {LETTER_COLUMNS}, {ORDER_COLUMNS} FROM dead_letters WHERE id = ?1");
         self.connection.prepare_cached(&sql)?.query_row([id], read).optional()
     }

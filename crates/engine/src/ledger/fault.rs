@@ -32,6 +32,10 @@ mod none {
             Ok(())
         }
 
+        pub fn before_read(&self) -> Result<(), rusqlite::Error> {
+            Ok(())
+        }
+
         pub fn at_commit(&self) -> Self {
             Self {}
         }

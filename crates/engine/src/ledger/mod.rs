@@ -17,7 +17,7 @@ mod row;
 use std::path::{Path, PathBuf};
 
 use refinery::error::Kind;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 use yoink_core::Seq;
 
 pub use self::failure::{ErrorClass, WriteError};
@@ -122,6 +122,15 @@ impl Ledger {
         Ok(Self { connection, fault, sync: Synced::AtOnce })
     }
 
+    /// From now on closing the ledger folds its write-ahead file back and removes it. Until then closing leaves the
+    /// files as they were found: a start that is refused must not change what a person will want to look at.
+    ///
+    /// # Errors
+    /// SQLite does not know the setting.
+    pub fn fold_back_on_close(&self) -> Result<(), rusqlite::Error> {
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
+    }
+
     /// Does `work` in one transaction. The only function that commits.
     ///
     /// # Errors
@@ -180,6 +189,11 @@ impl Ledger {
             },
             _ => damaged(path, &format!("its tables were made by something else ({error})")),
         })?;
+        // Written only when the file is new: a start that is refused later leaves the files as they were.
+        let known = header(&self.connection).map_err(|source| sqlite("read the header of", path, source))?;
+        if known == (APPLICATION_ID, FORMAT) {
+            return Ok(());
+        }
         let header = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}");
         let written = self.connection.execute_batch(&header);
         written.map_err(|source| sqlite("write the header of", path, source))
@@ -211,6 +225,8 @@ fn connect(path: &Path, create: OpenFlags) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let opened = Connection::open_with_flags(path, flags);
     let connection = opened.map_err(|source| sqlite("open", path, source))?;
+    let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    kept.map_err(|source| sqlite("prepare", path, source))?;
     connection.set_prepared_statement_cache_capacity(64);
     let pragmas = format!(
         "PRAGMA locking_mode = EXCLUSIVE;
@@ -234,9 +250,7 @@ fn connect(path: &Path, create: OpenFlags) -> Result<Connection, OpenError> {
 
 /// Is this file a ledger that this version can write?
 fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let read = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
-    let header = read("PRAGMA application_id").and_then(|id| Ok((id, read("PRAGMA user_version")?)));
-    let (id, format) = header.map_err(|source| sqlite("read the header of", path, source))?;
+    let (id, format) = header(connection).map_err(|source| sqlite("read the header of", path, source))?;
     if id != APPLICATION_ID && id != 0 {
         return Err(damaged(path, "it is another program's file"));
     }
@@ -244,6 +258,12 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::NewerFormat { path: path.to_owned(), found: format, known: FORMAT });
     }
     Ok(())
+}
+
+/// Whose file it is, and its format.
+fn header(connection: &Connection) -> Result<(i64, i64), rusqlite::Error> {
+    let read = |pragma: &str| connection.query_row(pragma, [], |row| row.get(0));
+    Ok((read("PRAGMA application_id")?, read("PRAGMA user_version")?))
 }
 
 fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {

@@ -58,7 +58,7 @@ async fn step(
     orders: &mut Vec<OrderId>,
 ) {
     let times = Times::Count(random.random_range(1..5));
-    match random.random_range(0..12) {
+    match random.random_range(0..13) {
         0..=3 => {
             let names = ["ann", "bad"];
             let count = random.random_range(1..20);
@@ -74,7 +74,8 @@ async fn step(
             let steps = [Step::AfterCommit, Step::DeadLetterRecorded, Step::Compensated];
             fault.stop_at(steps[random.random_range(0..steps.len())]);
         }
-        10 => {
+        10 => fault.break_read_after_commit(times),
+        11 => {
             // A call may fail while the ledger is down; what matters is what is true at the end.
             let id = random.random_range(1..10);
             let _ = match random.random() {

@@ -13,7 +13,7 @@ use yoink_core::{
 use yoink_engine::{
     DeadLetterFilter, OnDeadLetter, OpenError,
     delivery::{DeadLetter, Delivery, DeliveryOptions, Source, SourceClosed},
-    ledger::LedgerFault,
+    ledger::{LedgerFault, Times},
 };
 
 /// Longer than anything here takes on a slow machine; reaching it fails the test.
@@ -33,6 +33,8 @@ struct State {
     /// How often delivery asked for the units of an order to come back.
     fail_calls: HashMap<OrderId, u32>,
     closed: bool,
+    /// The ledger's disk is full from the moment at which delivery asks for units to come back.
+    full_at_fail: Option<LedgerFault>,
 }
 
 impl Shop {
@@ -109,6 +111,10 @@ impl Shop {
         self.shared.1.notify_all();
     }
 
+    pub fn fill_disk_at_fail(&self, fault: &LedgerFault) {
+        self.shared.0.lock().full_at_fail = Some(fault.clone());
+    }
+
     pub fn reopen(&self) {
         self.shared.0.lock().closed = false;
     }
@@ -146,6 +152,9 @@ impl Source for Shop {
         let mut state = self.shared.0.lock();
         if state.closed {
             return Err(SourceClosed);
+        }
+        if let Some(fault) = state.full_at_fail.take() {
+            fault.refuse_all(Times::Always);
         }
         *state.fail_calls.entry(order).or_insert(0) += 1;
         if give_back(&mut state, order) {

@@ -32,6 +32,9 @@ struct Settings {
     customer: Option<(Box<str>, Times)>,
     all: Option<Times>,
     commit: Option<(CommitFault, Times)>,
+    read_after_commit: Option<Times>,
+    /// A COMMIT came by, and the next read fails.
+    unreadable: bool,
     stop_at: Option<Step>,
     stopped: u64,
 }
@@ -110,6 +113,11 @@ impl LedgerFault {
         self.settings.lock().commit = Some((fault, times));
     }
 
+    /// A COMMIT is done, and the first time that dead letters are read after it fails, as with a bad sector.
+    pub fn break_read_after_commit(&self, times: Times) {
+        self.settings.lock().read_after_commit = Some(times);
+    }
+
     /// Delivery ends at this step, once, without doing anything that comes after it.
     pub fn stop_at(&self, step: Step) {
         self.settings.lock().stop_at = Some(step);
@@ -163,9 +171,19 @@ impl LedgerFault {
         }
     }
 
+    pub(crate) fn before_read(&self) -> Result<(), Error> {
+        match std::mem::take(&mut self.settings.lock().unreadable) {
+            true => Err(failure(ffi::SQLITE_IOERR)),
+            false => Ok(()),
+        }
+    }
+
     /// What this COMMIT does.
     pub(crate) fn at_commit(&self) -> ThisCommit {
         let mut settings = self.settings.lock();
+        if settings.read_after_commit.as_mut().is_some_and(Times::take) {
+            settings.unreadable = true;
+        }
         let fault = settings.commit.as_mut().and_then(|(fault, times)| times.take().then_some(*fault));
         ThisCommit { fault }
     }
