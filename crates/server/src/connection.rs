@@ -4,6 +4,7 @@
 //! one sweep per core a few times a second ends those that took too long.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +16,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use hyper::rt::{ReadBufCursor, Write as _};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::edge::{Core, put_standard_head};
+use crate::guard::framing::HeadWatch;
 use crate::problem::{HEADERS_TOO_LARGE, Problem, URI_TOO_LONG};
+
+/// The most that one read takes from the operating system: nearly always a whole request.
+const READ_BYTES_MAX: usize = 8_192;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,13 +131,14 @@ impl Conn {
 pub(crate) struct Stream {
     tcp: TokioIo<TcpStream>,
     conn: Arc<Conn>,
+    heads: HeadWatch,
     /// What is sent instead of hyper's own answer to a head that it could not read.
     instead: Option<Bytes>,
 }
 
 impl Stream {
     pub(crate) fn new(tcp: TcpStream, conn: Arc<Conn>) -> Self {
-        Self { tcp: TokioIo::new(tcp), conn, instead: None }
+        Self { tcp: TokioIo::new(tcp), conn, heads: HeadWatch::default(), instead: None }
     }
 
     /// Sends what fits at once, for a connection that is about to be closed.
@@ -162,7 +169,10 @@ impl Stream {
         }
         let status = bytes.strip_prefix(b"HTTP/1.")?.get(2..5)?;
         let problem = match status {
-            b"400" => Problem::field("", "the request line or a header is malformed"),
+            b"400" => {
+                let complaint = self.heads.complaint();
+                Problem::field("", complaint.unwrap_or("the request line or a header is malformed"))
+            }
             b"414" => Problem::new(&URI_TOO_LONG, "Ask for a shorter address."),
             b"431" => Problem::new(&HEADERS_TOO_LARGE, "Send fewer or shorter headers."),
             _ => return None,
@@ -197,10 +207,16 @@ impl hyper::rt::Read for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        cursor: ReadBufCursor<'_>,
+        mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.tcp).poll_read(cx, cursor))?;
+        // Through a place of our own, because hyper's cannot be looked at without unsafe code. A request is small.
+        let mut space = [MaybeUninit::uninit(); READ_BYTES_MAX];
+        let wanted = space.get_mut(..cursor.remaining().min(READ_BYTES_MAX)).unwrap_or_default();
+        let mut arrived = ReadBuf::uninit(wanted);
+        ready!(Pin::new(this.tcp.inner_mut()).poll_read(cx, &mut arrived))?;
+        this.heads.look(arrived.filled_mut());
+        cursor.put_slice(arrived.filled());
         if this.conn.is_in(Phase::Idle) {
             this.conn.enter(Phase::Head);
         }

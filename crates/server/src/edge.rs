@@ -141,6 +141,8 @@ pub(crate) async fn answer(front: &Front, conn: Arc<Conn>, request: Request<Inco
         false => None,
     };
     let method = head.method.clone();
+    // Where a body in chunks ends only hyper knows, so `HeadWatch` cannot look at what would follow it.
+    let is_last = body.size_hint().exact().is_none();
     let answered = AssertUnwindSafe(dispatch(front, &conn, head, body)).catch_unwind().await;
     let (slot, mut response) = answered.unwrap_or_else(|_| {
         tracing::error!(request_id = %id, "a handler panicked; this is a bug");
@@ -151,6 +153,9 @@ pub(crate) async fn answer(front: &Front, conn: Arc<Conn>, request: Request<Inco
         conn.enter(Phase::Idle);
     }
     put_standard_headers(response.headers_mut(), id, trace.as_ref());
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    }
     let elapsed = started.elapsed();
     core.counters.observe(slot, response.status(), elapsed);
     if core.shared.settings.request_log == RequestLog::On && tracing::enabled!(tracing::Level::DEBUG) {
@@ -165,7 +170,9 @@ async fn dispatch(front: &Front, conn: &Arc<Conn>, head: Parts, body: Incoming) 
         return (Slot::UNMATCHED, overloaded());
     };
     if let Some(problem) = check_head(&head) {
-        return (Slot::UNMATCHED, from_problem(problem));
+        let mut response = from_problem(problem);
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+        return (Slot::UNMATCHED, response);
     }
     if is_purchase(&head) {
         let response = purchase::answer(core, conn, &head, body).await;
@@ -249,6 +256,7 @@ pub(crate) fn from_problem(problem: Problem) -> Response<Body> {
     response
 }
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CONTENT_SECURITY_POLICY: HeaderValue =

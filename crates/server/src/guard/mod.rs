@@ -2,4 +2,5 @@
 
 pub(crate) mod address;
 pub(crate) mod auth;
+pub(crate) mod framing;
 pub(crate) mod rate_limit;

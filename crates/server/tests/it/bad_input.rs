@@ -181,6 +181,11 @@ fn a_head_that_is_not_http_is_400_with_a_problem_and_the_connection_ends() {
         "GET /livez HTTP/1.1\r\n\r\n",
         "GET /livez HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
         "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nhello",
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /livez HTTP/1.1\nhost: x\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nhost: x\n\r\n",
+        "GET /livez HTTP/1.1\r\nhost: x\r\n\n",
         "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
         "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: 5x\r\n\r\nhello",
         "POST /v1/orders HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n",
@@ -189,8 +194,40 @@ fn a_head_that_is_not_http_is_400_with_a_problem_and_the_connection_ends() {
         let answer = raw(&server, head.as_bytes());
         answer.problem(400, "validation");
         assert!(answer.header("request-id").is_some(), "{head:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{head:?}");
     }
     assert_eq!(server.get("/livez").status, 200);
+}
+
+/// A proxy in front may take these for other requests than they are here.
+#[test]
+fn behind_a_head_with_two_readings_nothing_is_served() {
+    let server = Server::start();
+    let hidden = "GET /v1/time HTTP/1.1\r\nhost: x\r\n\r\n";
+    let first = "POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n\n\n";
+    for head in [
+        "GET /livez HTTP/1.1\r\nhost: x\n\r\n",
+        "GET /livez HTTP/1.1\nhost: x\n\n",
+        "POST /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nContent-Length: 0\r\n\r\n",
+        "POST /livez HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
+    ] {
+        let statuses = statuses_of_all(&server, &format!("{first}{head}{hidden}"));
+        assert_eq!(statuses, ["404", "400"], "{head:?}");
+    }
+    let chunked = "POST /livez HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(statuses_of_all(&server, &format!("{chunked}{hidden}")), ["405"]);
+}
+
+/// Sends bytes as they are and reads until the server closes.
+fn statuses_of_all(server: &Server, text: &str) -> Vec<String> {
+    let mut stream = server.connect();
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answers = Vec::new();
+    // Closing with bytes unread resets the connection; what was answered before is there.
+    let _ = std::io::Read::read_to_end(&mut stream, &mut answers);
+    let answers = String::from_utf8(answers).unwrap();
+    answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
 }
 
 #[test]
