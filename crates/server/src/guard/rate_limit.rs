@@ -64,14 +64,16 @@ impl Limits {
     /// Counts one request.
     ///
     /// # Errors
-    /// 429 `quota-exceeded` if it is one too many; then nothing was counted against the limit that refused.
+    /// 429 `quota-exceeded` if it is one too many; then nothing was counted against the limit that refused, nor
+    /// against the customer.
     pub(crate) fn check(&self, which: Which, customer: &CustomerId, address: IpAddr) -> Result<(), Problem> {
         let pair = self.pair(which);
-        if let Some(limit) = &pair.by_customer {
-            limit.check("customer", customer.as_str())?;
-        }
+        // The address first: what it may not send must not use up what its customer may buy from elsewhere.
         if let Some(limit) = &pair.by_address {
             limit.check("address", &network_of(address))?;
+        }
+        if let Some(limit) = &pair.by_customer {
+            limit.check("customer", customer.as_str())?;
         }
         Ok(())
     }
@@ -194,6 +196,20 @@ mod tests {
         assert_eq!(value("ratelimit-policy"), "\"customer\";q=2;w=3600");
         assert_eq!(value("ratelimit"), format!("\"customer\";r=0;t={}", value("retry-after")));
         assert!(check("bob").is_ok());
+    }
+
+    #[test]
+    fn what_an_address_may_not_send_does_not_count_against_the_customer() {
+        let limits = Limits::new(&RateLimits {
+            per_customer: Some(Policy { requests: 2, window_s: 3_600 }),
+            per_address: Some(Policy { requests: 1, window_s: 3_600 }),
+            ..RateLimits::default()
+        })
+        .unwrap();
+        let check =
+            |address: &str| limits.check(Which::General, &customer("ann"), address.parse().unwrap()).is_ok();
+        let addresses = ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        assert_eq!(addresses.map(check), [true, false, false, true, false]);
     }
 
     #[test]

@@ -108,15 +108,18 @@ fn purchase_as_flash_sale_system_had_it() {
 
 #[test]
 fn purchase_lets_a_customer_in_five_times_a_minute_and_replays_always() {
-    let server = Server::start();
-    let send = |customer: u32, key: &str| {
+    let trusted = vec!["127.0.0.0/8".parse().unwrap()];
+    let server = Server::start_with(|settings| settings.trusted_proxies = trusted);
+    let send_from = |address: &str, customer: u32, key: &str| {
         let request = Request::new("POST", "/purchase").header("idempotency-key", key);
+        let request = request.header("x-forwarded-for", address);
         server.send(&request.json(&json!({"userId": customer, "productId": 1})))
     };
+    let send = |customer, key: &str| send_from("192.0.2.1", customer, key);
     for number in 0..5 {
         assert_eq!(send(1, &format!("k-{number}")).status, 200);
     }
-    let refused = send(1, "k-5");
+    let refused = send_from("192.0.2.2", 1, "k-5");
     assert_eq!((refused.status, refused.json()), (429, json!({"error": "Too many requests"})));
     assert_eq!(refused.header("ratelimit-policy"), Some("\"customer\";q=5;w=60"));
     let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
