@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use confique::{Config as _, File, FileFormat, Layer as _};
 use serde::Serialize;
 
-pub use check::Refusal;
+pub use check::{CLOSING_MS_MAX, Refusal};
 pub use values::{
     DurabilityName, EngineName, JwtSecretEntry, KeyEntry, LogFormat, OnDeadLetterName, RateLimit, Secret,
 };
@@ -196,7 +196,10 @@ pub struct HttpConfig {
     /// Requests being answered at once.
     #[config(env = "YOINK_HTTP_IN_FLIGHT_MAX", default = 50000)]
     pub in_flight_max: usize,
-    /// How long a shutdown waits for open requests.
+    /// How long a shutdown goes on accepting while `/readyz` is 503.
+    #[config(env = "YOINK_HTTP_DRAIN_DELAY_MS")]
+    pub drain_delay_ms: Option<u64>,
+    /// How long a shutdown then waits for open requests.
     #[config(env = "YOINK_HTTP_DRAIN_TIMEOUT_MS", default = 4000)]
     pub drain_timeout_ms: u64,
 }

@@ -82,8 +82,8 @@ pub enum ServeError {
 }
 
 /// Serves HTTP until `shutdown`; blocks. `on_ready` gets the address once connections are accepted. Returns when the
-/// last connection is done, at most `drain_timeout` after `shutdown`, or after the engine stopped by itself. The engine
-/// stays open.
+/// last connection is done, at most `drain_delay` and `drain_timeout` after `shutdown`, or after the engine stopped by
+/// itself. The engine stays open.
 ///
 /// # Errors
 /// See [`ServeError`]; nothing is served if an address is taken or a setting is impossible.
@@ -283,12 +283,11 @@ impl Open {
 }
 
 async fn accept(listener: TcpListener, front: Rc<Front>, open: Rc<Open>) {
-    let shutdown = &front.core.shared.shutdown;
-    let mut cancelled = pin!(shutdown.cancelled());
+    let mut is_over = pin!(end_of_accepting(&front.core));
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut cancelled => return,
+            () = &mut is_over => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -299,6 +298,17 @@ async fn accept(listener: TcpListener, front: Rc<Front>, open: Rc<Open>) {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// The shutdown, and then the time in which `/readyz` tells load balancers to send nobody here any more.
+async fn end_of_accepting(core: &Core) {
+    core.shared.shutdown.cancelled().await;
+    let delay = core.shared.settings.drain_delay;
+    // A stopped engine sells nothing, and the sooner the process ends, the sooner it is started again. Without a delay
+    // nothing is waited for, so that those whose wait ends with the shutdown are told that their connection does too.
+    if !delay.is_zero() && core.engine.state() != EngineState::Failed {
+        tokio::time::sleep(delay).await;
     }
 }
 

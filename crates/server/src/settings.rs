@@ -51,7 +51,10 @@ pub struct Settings {
     pub connections_per_address_max: Option<usize>,
     /// Requests being answered by the whole process; more are told 503 `overloaded`.
     pub in_flight_max: usize,
-    /// How long the drain waits for open requests at shutdown.
+    /// How long connections are still accepted after the shutdown began, while `/readyz` says 503 already, so that a
+    /// load balancer has the time to notice.
+    pub drain_delay: Duration,
+    /// How long the drain waits for open requests after that.
     pub drain_timeout: Duration,
     /// Whether each request writes a line at debug level.
     pub request_log: RequestLog,
@@ -80,7 +83,8 @@ impl Default for Settings {
             connections_max: 10_000,
             connections_per_address_max: None,
             in_flight_max: 50_000,
-            drain_timeout: Duration::from_secs(10),
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(4),
             request_log: RequestLog::On,
         }
     }

@@ -17,8 +17,8 @@ use crate::config::{Config, Secret};
 
 /// What a second SIGINT or SIGTERM ends with, as a shell would report the first.
 const CODE_INTERRUPTED: i32 = 130;
-/// How long delivery may catch up at the end. Together with the drain of connections it fits into the 10 s that
-/// process managers give.
+/// How long delivery may catch up at the end. Together with `config::CLOSING_MS_MAX` it fits into the 10 s that process
+/// managers give.
 const CATCH_UP: Duration = Duration::from_secs(4);
 
 /// Which of the two.

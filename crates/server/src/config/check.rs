@@ -10,6 +10,10 @@ use crate::settings::{KeyHash, Scope};
 /// The shortest admin key or token secret outside development, in characters.
 pub const SECRET_CHARS_MIN: usize = 32;
 
+/// How long a shutdown may take before the ledger catches up: the rest of the 10 s that process managers give is for
+/// that and for leaving the folder in order.
+pub const CLOSING_MS_MAX: u64 = 5_500;
+
 /// Why a configuration is not started with.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -185,6 +189,11 @@ impl Config {
         if http.header_bytes_max < 8_192 {
             return refuse("http.header_bytes_max", http.header_bytes_max as u64, "at least 8192");
         }
+        if self.drain_delay_ms().saturating_add(http.drain_timeout_ms) > CLOSING_MS_MAX {
+            let must =
+                "at most 5500 together with http.drain_timeout_ms, so that a shutdown ends within 10 s";
+            return refuse("http.drain_delay_ms", self.drain_delay_ms(), must);
+        }
         if delivery.backoff_base_ms > delivery.backoff_max_ms {
             let must = "at most delivery.backoff_max_ms";
             return refuse("delivery.backoff_base_ms", delivery.backoff_base_ms, must);
@@ -297,10 +306,23 @@ mod tests {
     }
 
     #[test]
+    fn without_a_setting_only_the_open_network_has_a_delay_before_the_drain() {
+        let mut config = guarded();
+        assert_eq!(config.drain_delay_ms(), 0);
+        config.listen = "0.0.0.0:3000".parse().unwrap();
+        assert_eq!(config.drain_delay_ms(), 1_000);
+        config.check().unwrap();
+        config.http.drain_delay_ms = Some(0);
+        assert_eq!(config.drain_delay_ms(), 0);
+    }
+
+    #[test]
     fn numbers_that_cannot_work_are_refused() {
         refused(|config| config.delivery.attempts_max = 0, "delivery.attempts_max is 0");
         refused(|config| config.delivery.backoff_base_ms = 6_000, "at most delivery.backoff_max_ms");
         refused(|config| config.http.header_bytes_max = 100, "at least 8192");
+        refused(|config| config.http.drain_delay_ms = Some(1_501), "http.drain_delay_ms is 1501");
+        refused(|config| config.http.drain_timeout_ms = 5_501, "within 10 s");
         refused(|config| config.http.in_flight_max = 0, "http.in_flight_max is 0");
         refused(|config| config.admin_listen = Some(config.listen), "different ports");
     }

@@ -10,6 +10,9 @@ use crate::settings::{
     Settings,
 };
 
+/// The delay where others connect, if none is set.
+const DRAIN_DELAY_MS: u64 = 1_000;
+
 impl Config {
     /// The edge's settings. Checks first.
     ///
@@ -46,9 +49,16 @@ impl Config {
             connections_max: http.connections_max,
             connections_per_address_max: http.connections_per_address_max,
             in_flight_max: http.in_flight_max,
+            drain_delay: Duration::from_millis(self.drain_delay_ms()),
             drain_timeout: Duration::from_millis(http.drain_timeout_ms),
             request_log: if self.log.requests { RequestLog::On } else { RequestLog::Off },
         })
+    }
+
+    /// `http.drain_delay_ms`; if that is not set, none where nobody but this machine connects.
+    pub(super) fn drain_delay_ms(&self) -> u64 {
+        let is_local = self.dev || self.listen.ip().is_loopback();
+        self.http.drain_delay_ms.unwrap_or(if is_local { 0 } else { DRAIN_DELAY_MS })
     }
 
     /// The engine's options. Call after [`Config::check`].
@@ -97,5 +107,21 @@ impl Config {
             audience: self.jwt.audience.clone(),
             issuer: self.jwt.issuer.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use confique::{Config as _, Layer as _};
+
+    #[test]
+    fn the_defaults_of_the_edge_and_of_the_configuration_are_the_same() {
+        let mut config = Config::from_layer(crate::config::ConfigLayer::default_values()).unwrap();
+        config.admin_key = Some(crate::config::Secret::new("k".repeat(32)));
+        let edge = Settings::default();
+        // The configuration names a port, and refuses to start without any key.
+        let settings = Settings { listen: edge.listen, admin_key: None, ..config.settings().unwrap() };
+        assert_eq!(format!("{settings:#?}"), format!("{edge:#?}"));
     }
 }
