@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use common::{buy, product, runtime};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use yoink_core::{Rejection, Timestamp, Window};
 use yoink_engine::{CallError, Clock, Engine, Options, TimeSource};
 
@@ -145,4 +147,43 @@ fn an_engine_opened_on_a_machine_whose_clock_went_back_goes_on_after_its_last_ev
     engine.close_blocking(std::time::Duration::ZERO);
     drop(engine);
     common::open(folder.path()).close_blocking(std::time::Duration::ZERO);
+}
+
+/// The first request is under way when the sale ends; the second, with the same key, comes after the end. It waits for
+/// the first: if that was accepted, it is told so.
+#[test]
+fn who_asks_again_after_the_end_while_the_first_is_undecided_is_told_what_the_first_is_told() {
+    let seed = 20_260_105;
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    hands.step(HOUR);
+    let engine = Engine::open_with_time(Options::new(folder.path()), Box::new(hands.clone())).unwrap();
+    let mut accepted = 0;
+    runtime().block_on(async {
+        for round in 0..400 {
+            let name = format!("sale-{round}");
+            let mut ending = product(&name, 10);
+            ending.window = Window { starts_at: None, ends_at: Some(Timestamp(hands.wall_us() + SECOND)) };
+            engine.create_product(ending).await.unwrap();
+            let ask = || engine.purchase(buy(&format!("buyer-{round}"), &name, 1, Some("k")));
+            let mut first = Box::pin(ask());
+            let begun = std::time::Instant::now();
+            let early =
+                std::future::poll_fn(|cx| std::task::Poll::Ready(first.as_mut().poll(cx).is_ready())).await;
+            assert!(!early, "it has not been decided yet");
+            let moment = std::time::Duration::from_micros(random.random_range(0..400));
+            while begun.elapsed() < moment {
+                std::hint::spin_loop();
+            }
+            hands.pass(2 * SECOND);
+            let second = ask().await;
+            let first = first.await;
+            accepted += u32::from(first.is_ok());
+            assert_eq!(first.is_ok(), second.is_ok(), "seed {seed}, round {round}: {first:?} and {second:?}");
+        }
+    });
+    assert!(accepted > 20, "only {accepted} of 400 were under way in time");
+    engine.close_blocking(std::time::Duration::ZERO);
 }
