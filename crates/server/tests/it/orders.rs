@@ -37,8 +37,7 @@ fn orders_are_listed_page_by_page_oldest_first() {
     assert_eq!(ids(&page), bought[..2]);
     let next = server.get(&format!("/v1/orders?limit=3&after={}", page["next_after"])).json();
     assert_eq!(ids(&next), bought[2..]);
-    let rest = server.get(&format!("/v1/orders?limit=3&after={}", next["next_after"])).json();
-    assert_eq!(rest, json!({"orders": [], "next_after": null}));
+    assert_eq!(next["next_after"], Value::Null, "a last page that is full is the last page all the same");
     let of_one = server.get("/v1/orders?customer_id=customer-1").json();
     assert_eq!(ids(&of_one), [bought[1].clone(), bought[3].clone()]);
     assert_eq!(of_one["next_after"], Value::Null);
