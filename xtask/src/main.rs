@@ -1,6 +1,7 @@
 //! Project chores. `cargo xtask test` is everything that proves Yoink; `cargo xtask --help` lists the rest.
 
 mod bench;
+mod breaks;
 mod drill;
 mod say;
 mod schemathesis;
@@ -38,6 +39,8 @@ enum Chore {
     Drill(drill::DrillArgs),
     /// Try the server against its OpenAPI document
     Schemathesis(schemathesis::SchemathesisArgs),
+    /// Break each promise by hand, in a copy, and demand that a test fails
+    Breaks,
     /// Measure, as ratios to a reference, and write benchmarks/RESULTS.md
     Bench(bench::BenchArgs),
 }
@@ -69,6 +72,10 @@ fn run(chore: Chore) -> Result<ExitCode> {
                 "drill: ok: {} kills, {} purchases compared, 0 findings",
                 report.kills, report.purchases
             ));
+            ExitCode::SUCCESS
+        }),
+        Chore::Breaks => breaks::run().map(|counted| {
+            say(format!("breaks: ok: {} {}", counted.count, counted.words));
             ExitCode::SUCCESS
         }),
         Chore::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),

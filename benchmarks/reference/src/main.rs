@@ -23,7 +23,8 @@ struct Accepted {
 
 async fn accept(Json(purchase): Json<Purchase>) -> (StatusCode, Json<Accepted>) {
     // Looked at, so that parsing cannot be left out.
-    let is_empty = purchase.customer_id.is_empty() || purchase.product_id.is_empty() || purchase.quantity == Some(0);
+    let is_empty =
+        purchase.customer_id.is_empty() || purchase.product_id.is_empty() || purchase.quantity == Some(0);
     let status = if is_empty { StatusCode::BAD_REQUEST } else { StatusCode::ACCEPTED };
     (status, Json(Accepted { status: "accepted" }))
 }
@@ -34,5 +35,6 @@ async fn main() -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind(&address).await?;
     writeln!(std::io::stdout().lock(), "listening on http://{}", listener.local_addr()?)?;
     let router = Router::new().route("/v1/orders", post(accept));
-    axum::serve(axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))), router).await
+    axum::serve(axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))), router)
+        .await
 }

@@ -74,27 +74,12 @@ impl Disk {
 
     fn at_rest(settings: Settings, state: State) -> Disk {
         let recording = match settings.recording {
-            Recording::Kept => Some(RecordedRun {
-                start: state.clone(),
-                entries: Vec::new(),
-                replay: None,
-            }),
+            Recording::Kept => Some(RecordedRun { start: state.clone(), entries: Vec::new(), replay: None }),
             Recording::Off => None,
         };
         let locks = Locks::default();
-        let inner = Inner {
-            state,
-            locks,
-            faults: Faults::none(),
-            trace: Vec::new(),
-            recording,
-        };
-        Disk {
-            shared: Arc::new(Shared {
-                settings,
-                inner: Mutex::new(inner),
-            }),
-        }
+        let inner = Inner { state, locks, faults: Faults::none(), trace: Vec::new(), recording };
+        Disk { shared: Arc::new(Shared { settings, inner: Mutex::new(inner) }) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -143,12 +128,7 @@ impl Disk {
     /// The numbers of the steps that were syncs.
     pub fn boundaries(&self) -> Vec<u64> {
         let inner = self.lock();
-        inner
-            .trace
-            .iter()
-            .filter(|step| step.kind == StepKind::Sync)
-            .map(|step| step.number)
-            .collect()
+        inner.trace.iter().filter(|step| step.kind == StepKind::Sync).map(|step| step.number).collect()
     }
 
     /// How many steps of each kind there were, for a test to say what it walked through.
@@ -162,12 +142,7 @@ impl Disk {
 
     /// The names in view, sorted.
     pub fn files(&self) -> Vec<String> {
-        self.lock()
-            .state
-            .names
-            .keys()
-            .map(|path| path.to_string())
-            .collect()
+        self.lock().state.names.keys().map(|path| path.to_string()).collect()
     }
 
     /// The content in view, whether synced or not.
@@ -178,9 +153,7 @@ impl Disk {
         let path = name_of(path.as_ref());
         match self.lock().state.content(&path) {
             Some(content) => Ok(Vec::clone(&content)),
-            None => Err(DiskError::NotFound {
-                path: path.to_string(),
-            }),
+            None => Err(DiskError::NotFound { path: path.to_string() }),
         }
     }
 }
@@ -207,15 +180,8 @@ impl Disk {
         if step > steps {
             return Err(DiskError::StepAhead { step, steps });
         }
-        let past = inner
-            .recording
-            .as_mut()
-            .ok_or(DiskError::NotRecorded)?
-            .state_after(step);
-        let settings = Settings {
-            seed,
-            ..self.settings()
-        };
+        let past = inner.recording.as_mut().ok_or(DiskError::NotRecorded)?.state_after(step);
+        let settings = Settings { seed, ..self.settings() };
         let state = after_power_cut(past, loss, settings, &mut Random::for_step(seed, step));
         Ok(Disk::at_rest(settings, state))
     }
@@ -263,11 +229,7 @@ impl Disk {
     /// # Errors
     /// [`DiskError::NotFound`], [`DiskError::OutOfRange`].
     pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> Result<(), DiskError> {
-        self.damage(path.as_ref(), offset, |file, offset| Action::FlipBit {
-            file,
-            offset,
-            bit,
-        })
+        self.damage(path.as_ref(), offset, |file, offset| Action::FlipBit { file, offset, bit })
     }
 
     /// Cuts a file off so that `length_bytes` remain, which must be fewer than it has.
@@ -275,10 +237,7 @@ impl Disk {
     /// # Errors
     /// [`DiskError::NotFound`], [`DiskError::OutOfRange`].
     pub fn truncate(&self, path: impl AsRef<Path>, length_bytes: u64) -> Result<(), DiskError> {
-        self.damage(path.as_ref(), length_bytes, |file, length| Action::CutOff {
-            file,
-            length,
-        })
+        self.damage(path.as_ref(), length_bytes, |file, length| Action::CutOff { file, length })
     }
 
     fn damage(
@@ -297,11 +256,7 @@ impl Disk {
                 inner.record(step, action(file, index));
                 Ok(())
             }
-            _ => Err(DiskError::OutOfRange {
-                path: path.to_string(),
-                offset,
-                length_bytes: length as u64,
-            }),
+            _ => Err(DiskError::OutOfRange { path: path.to_string(), offset, length_bytes: length as u64 }),
         }
     }
 }
@@ -313,30 +268,18 @@ impl Inner {
 
     pub(crate) fn find(&self, path: &str) -> Result<FileId, DiskError> {
         let found = self.state.names.get(path).copied();
-        found.ok_or_else(|| DiskError::NotFound {
-            path: path.to_owned(),
-        })
+        found.ok_or_else(|| DiskError::NotFound { path: path.to_owned() })
     }
 
     pub(crate) fn require_power(&self) -> Result<(), DiskError> {
         let step = self.steps();
-        if self.faults.has_power_at(step) {
-            Ok(())
-        } else {
-            Err(DiskError::PowerOff { step })
-        }
+        if self.faults.has_power_at(step) { Ok(()) } else { Err(DiskError::PowerOff { step }) }
     }
 
     /// Creates a file. A step.
     pub(crate) fn create(&mut self, path: &Arc<str>) -> Result<FileId, DiskError> {
         let file = self.state.next_file_id();
-        self.perform(
-            path,
-            Action::Create {
-                path: Arc::clone(path),
-                file,
-            },
-        )?;
+        self.perform(path, Action::Create { path: Arc::clone(path), file })?;
         Ok(file)
     }
 
@@ -344,14 +287,7 @@ impl Inner {
     pub(crate) fn delete(&mut self, path: &Arc<str>, directory: DirectorySync) -> Result<(), DiskError> {
         self.require_power()?;
         let file = self.find(path)?;
-        self.perform(
-            path,
-            Action::Delete {
-                path: Arc::clone(path),
-                file,
-                directory,
-            },
-        )
+        self.perform(path, Action::Delete { path: Arc::clone(path), file, directory })
     }
 
     /// Carries out one step, or fails it as armed. `path` is for the trace.
@@ -411,21 +347,9 @@ impl Inner {
 impl RecordedRun {
     /// The state right after `step`, built from where the last call stopped if that was not later.
     fn state_after(&mut self, step: u64) -> &State {
-        let start = || Replay {
-            step: 0,
-            entries_applied: 0,
-            state: self.start.clone(),
-        };
-        let mut replay = self
-            .replay
-            .take()
-            .filter(|replay| replay.step <= step)
-            .unwrap_or_else(start);
-        while let Some(entry) = self
-            .entries
-            .get(replay.entries_applied)
-            .filter(|entry| entry.step <= step)
-        {
+        let start = || Replay { step: 0, entries_applied: 0, state: self.start.clone() };
+        let mut replay = self.replay.take().filter(|replay| replay.step <= step).unwrap_or_else(start);
+        while let Some(entry) = self.entries.get(replay.entries_applied).filter(|entry| entry.step <= step) {
             replay.state.apply(entry.step, &entry.action);
             replay.entries_applied += 1;
         }

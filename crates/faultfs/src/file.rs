@@ -31,14 +31,7 @@ impl DiskFile {
             Ok(file) => file,
             Err(_) => inner.create(&self.path)?,
         };
-        inner.perform(
-            &self.path,
-            Action::Write {
-                file,
-                offset,
-                bytes: Arc::from(bytes),
-            },
-        )?;
+        inner.perform(&self.path, Action::Write { file, offset, bytes: Arc::from(bytes) })?;
         Ok(())
     }
 
@@ -56,10 +49,7 @@ impl DiskFile {
     /// # Errors
     /// As [`DiskFile::write_at`], and [`io::ErrorKind::NotFound`].
     pub fn sync(&self) -> io::Result<()> {
-        self.perform(|file| Action::Sync {
-            file,
-            directory: DirectorySync::No,
-        })
+        self.perform(|file| Action::Sync { file, directory: DirectorySync::No })
     }
 
     /// The content in view.

@@ -41,11 +41,7 @@ impl Locks {
     }
 
     fn get(&self, file: FileId, handle: u64) -> LockLevel {
-        self.0
-            .get(&file)
-            .and_then(|holders| holders.get(&handle))
-            .copied()
-            .unwrap_or(LockLevel::None)
+        self.0.get(&file).and_then(|holders| holders.get(&handle)).copied().unwrap_or(LockLevel::None)
     }
 }
 
@@ -85,9 +81,7 @@ impl FileHandle {
         inner.require_power()?;
         let (file, is_new) = match inner.find(&path) {
             Ok(_) if request.must_be_new => {
-                return Err(DiskError::AlreadyExists {
-                    path: path.to_string(),
-                });
+                return Err(DiskError::AlreadyExists { path: path.to_string() });
             }
             Ok(file) => (file, false),
             Err(_) if request.may_create => (inner.create(&path)?, true),
@@ -113,12 +107,8 @@ impl FileHandle {
     pub(crate) fn read(&self, offset: usize, buffer: &mut [u8]) -> Result<usize, DiskError> {
         let inner = self.disk.lock();
         inner.require_power()?;
-        let content = inner
-            .state
-            .files
-            .get(&self.file)
-            .map(|file| file.current.as_slice())
-            .unwrap_or_default();
+        let content =
+            inner.state.files.get(&self.file).map(|file| file.current.as_slice()).unwrap_or_default();
         let available = content.get(offset..).unwrap_or_default();
         let count = available.len().min(buffer.len());
         let (filled, missing) = buffer.split_at_mut(count);
@@ -128,22 +118,12 @@ impl FileHandle {
     }
 
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), DiskError> {
-        let action = Action::Write {
-            file: self.file,
-            offset,
-            bytes: Arc::from(bytes),
-        };
+        let action = Action::Write { file: self.file, offset, bytes: Arc::from(bytes) };
         self.disk.lock().perform(&self.path, action)
     }
 
     pub(crate) fn truncate(&self, length: usize) -> Result<(), DiskError> {
-        self.disk.lock().perform(
-            &self.path,
-            Action::Truncate {
-                file: self.file,
-                length,
-            },
-        )
+        self.disk.lock().perform(&self.path, Action::Truncate { file: self.file, length })
     }
 
     pub(crate) fn sync(&self) -> Result<(), DiskError> {
@@ -151,23 +131,13 @@ impl FileHandle {
             true => DirectorySync::Yes,
             false => DirectorySync::No,
         };
-        self.disk.lock().perform(
-            &self.path,
-            Action::Sync {
-                file: self.file,
-                directory,
-            },
-        )
+        self.disk.lock().perform(&self.path, Action::Sync { file: self.file, directory })
     }
 
     pub(crate) fn length(&self) -> Result<usize, DiskError> {
         let inner = self.disk.lock();
         inner.require_power()?;
-        Ok(inner
-            .state
-            .files
-            .get(&self.file)
-            .map_or(0, |file| file.current.len()))
+        Ok(inner.state.files.get(&self.file).map_or(0, |file| file.current.len()))
     }
 
     /// Raises the lock to `wanted`. False: another connection is in the way, and nothing changed.

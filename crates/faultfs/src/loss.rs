@@ -24,12 +24,7 @@ pub enum Loss {
 
 impl Loss {
     /// Every mode, for tests that walk through all of them.
-    pub const ALL: [Loss; 4] = [
-        Loss::DropAll,
-        Loss::DropRandomSubset,
-        Loss::TearLastSector,
-        Loss::KeepAll,
-    ];
+    pub const ALL: [Loss; 4] = [Loss::DropAll, Loss::DropRandomSubset, Loss::TearLastSector, Loss::KeepAll];
 }
 
 /// What becomes of one pending change.
@@ -135,10 +130,7 @@ fn tear(content: &mut Vec<u8>, offset: usize, bytes: &[u8], settings: Settings, 
         Overwrite::PowerSafe => (at.saturating_add(random.below(piece.len())), written_end),
         Overwrite::Careless => {
             let sector_start = at - at % sector_bytes;
-            (
-                sector_start,
-                (sector_start + sector_bytes).min(content.len()).max(written_end),
-            )
+            (sector_start, (sector_start + sector_bytes).min(content.len()).max(written_end))
         }
     };
     write_into(content, *at, piece);

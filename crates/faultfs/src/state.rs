@@ -139,11 +139,7 @@ impl State {
         let mut state = State::default();
         for (file, (path, content)) in (0..).zip(contents) {
             let content = Arc::new(content);
-            let entry = File {
-                current: Arc::clone(&content),
-                durable: content,
-                pending: Vec::new(),
-            };
+            let entry = File { current: Arc::clone(&content), durable: content, pending: Vec::new() };
             state.files.insert(file, entry);
             state.names.insert(path, file);
         }
@@ -160,37 +156,20 @@ impl State {
             Action::Create { path, file } => {
                 self.files.insert(*file, File::default());
                 self.names.insert(Arc::clone(path), *file);
-                let change = NameChange::Create {
-                    path: Arc::clone(path),
-                    file: *file,
-                };
+                let change = NameChange::Create { path: Arc::clone(path), file: *file };
                 self.pending_names.push(PendingName { step, change });
             }
             Action::Write { file, offset, bytes } => {
-                self.change(
-                    step,
-                    *file,
-                    Change::Write {
-                        offset: *offset,
-                        bytes: Arc::clone(bytes),
-                    },
-                );
+                self.change(step, *file, Change::Write { offset: *offset, bytes: Arc::clone(bytes) });
             }
             Action::Truncate { file, length } => {
                 self.change(step, *file, Change::Truncate { length: *length })
             }
             Action::Sync { file, directory } => self.sync(*file, *directory),
             Action::FailedSync { file } => self.forsake(*file),
-            Action::Delete {
-                path,
-                file,
-                directory,
-            } => {
+            Action::Delete { path, file, directory } => {
                 self.names.remove(path);
-                let change = NameChange::Delete {
-                    path: Arc::clone(path),
-                    file: *file,
-                };
+                let change = NameChange::Delete { path: Arc::clone(path), file: *file };
                 self.pending_names.push(PendingName { step, change });
                 if *directory == DirectorySync::Yes {
                     self.sync_names();
@@ -208,11 +187,7 @@ impl State {
     fn change(&mut self, step: u64, file: FileId, change: Change) {
         if let Some(file) = self.files.get_mut(&file) {
             change.apply_to(Arc::make_mut(&mut file.current));
-            file.pending.push(Pending {
-                step,
-                change,
-                forsaken: false,
-            });
+            file.pending.push(Pending { step, change, forsaken: false });
         }
     }
 
@@ -256,11 +231,7 @@ impl State {
 
     /// Bytes of all files that have a name.
     pub(crate) fn used_bytes(&self) -> usize {
-        self.names
-            .values()
-            .filter_map(|file| self.files.get(file))
-            .map(|file| file.current.len())
-            .sum()
+        self.names.values().filter_map(|file| self.files.get(file)).map(|file| file.current.len()).sum()
     }
 }
 

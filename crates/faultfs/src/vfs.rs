@@ -67,17 +67,13 @@ impl Mount {
     }
 
     pub(crate) fn with_name(disk: &Disk, name: &str) -> Result<Mount, DiskError> {
-        let refused = || DiskError::NameRefused {
-            name: name.to_owned(),
-        };
+        let refused = || DiskError::NameRefused { name: name.to_owned() };
         let c_name = CString::new(name).map_err(|_| refused())?;
         let _guard = REGISTRATION.lock();
         // SAFETY: `c_name` is a C string that outlives the call.
         let taken = unsafe { ffi::sqlite3_vfs_find(c_name.as_ptr()) };
         if !taken.is_null() {
-            return Err(DiskError::NameTaken {
-                name: name.to_owned(),
-            });
+            return Err(DiskError::NameTaken { name: name.to_owned() });
         }
         let data = TableData {
             disk: Arc::downgrade(&disk.shared),
@@ -90,11 +86,7 @@ impl Mount {
         if result != ffi::SQLITE_OK {
             return Err(refused());
         }
-        Ok(Mount {
-            name: name.to_owned(),
-            table: TablePointer(table),
-            _disk: disk.clone(),
-        })
+        Ok(Mount { name: name.to_owned(), table: TablePointer(table), _disk: disk.clone() })
     }
 
     /// The name to give to `Connection::open_with_flags_and_vfs`.
@@ -233,12 +225,7 @@ unsafe extern "C" fn open(
         Ok(handle) => Box::into_raw(Box::new(handle)),
         Err(error) => return code(Err(error), ffi::SQLITE_CANTOPEN),
     };
-    let opened = OpenFile {
-        base: ffi::sqlite3_file {
-            pMethods: &FILE_FUNCTIONS,
-        },
-        handle,
-    };
+    let opened = OpenFile { base: ffi::sqlite3_file { pMethods: &FILE_FUNCTIONS }, handle };
     // SAFETY: as above; the old content needs no drop.
     unsafe { file.write(opened) };
     if !flags_out.is_null() {
@@ -255,11 +242,7 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
     let (Some(disk), Some(path)) = (disk, unsafe { path_of(name) }) else {
         return ffi::SQLITE_IOERR_DELETE;
     };
-    let directory = if sync_directory != 0 {
-        DirectorySync::Yes
-    } else {
-        DirectorySync::No
-    };
+    let directory = if sync_directory != 0 { DirectorySync::Yes } else { DirectorySync::No };
     match disk.lock().delete(&Arc::from(path), directory) {
         Err(DiskError::NotFound { .. }) => ffi::SQLITE_IOERR_DELETE_NOENT,
         result => code(result, ffi::SQLITE_IOERR_DELETE),
@@ -396,10 +379,7 @@ unsafe extern "C" fn write(
     // SAFETY: SQLite passes `count` bytes that nobody changes during the call.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length) };
     // SAFETY: SQLite writes only to open files.
-    code(
-        unsafe { handle_of(file) }.write(offset, bytes),
-        ffi::SQLITE_IOERR_WRITE,
-    )
+    code(unsafe { handle_of(file) }.write(offset, bytes), ffi::SQLITE_IOERR_WRITE)
 }
 
 unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, length: ffi::sqlite3_int64) -> c_int {
@@ -407,10 +387,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, length: ffi::sqlite3
         return ffi::SQLITE_IOERR_TRUNCATE;
     };
     // SAFETY: SQLite truncates only open files.
-    code(
-        unsafe { handle_of(file) }.truncate(length),
-        ffi::SQLITE_IOERR_TRUNCATE,
-    )
+    code(unsafe { handle_of(file) }.truncate(length), ffi::SQLITE_IOERR_TRUNCATE)
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
@@ -440,11 +417,7 @@ fn level(lock: c_int) -> LockLevel {
 
 unsafe extern "C" fn lock(file: *mut ffi::sqlite3_file, lock: c_int) -> c_int {
     // SAFETY: SQLite locks only open files.
-    if unsafe { handle_of(file) }.raise_lock(level(lock)) {
-        ffi::SQLITE_OK
-    } else {
-        ffi::SQLITE_BUSY
-    }
+    if unsafe { handle_of(file) }.raise_lock(level(lock)) { ffi::SQLITE_OK } else { ffi::SQLITE_BUSY }
 }
 
 unsafe extern "C" fn unlock(file: *mut ffi::sqlite3_file, lock: c_int) -> c_int {

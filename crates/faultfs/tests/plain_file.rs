@@ -1,9 +1,5 @@
 //! Files beside SQLite: the same numbering, the same losses.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "helpers of tests may panic too"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may panic too")]
 
 use std::io::ErrorKind;
 
@@ -25,11 +21,7 @@ fn number_in(bytes: &[u8]) -> Option<u64> {
 }
 
 fn newest(file: &DiskFile) -> Option<u64> {
-    file.read_all()
-        .ok()?
-        .chunks(SLOT_BYTES)
-        .filter_map(number_in)
-        .max()
+    file.read_all().ok()?.chunks(SLOT_BYTES).filter_map(number_in).max()
 }
 
 /// Writes numbers 1 to 100 into `slots` slots in turn, each synced, and returns the step at which each was done.
@@ -37,8 +29,7 @@ fn write_numbers(disk: &Disk, slots: u64) -> Vec<u64> {
     let file = disk.file("/beacon");
     let mut done_at = Vec::new();
     for number in 1..=100 {
-        file.write_at(number % slots * SLOT_BYTES as u64, &slot(number))
-            .unwrap();
+        file.write_at(number % slots * SLOT_BYTES as u64, &slot(number)).unwrap();
         file.sync().unwrap();
         done_at.push(disk.steps());
     }
@@ -53,10 +44,7 @@ fn count_lost(disk: &Disk, done_at: &[u64]) -> usize {
         for loss in Loss::ALL {
             let image = disk.image_at(step, loss, SEED + step).unwrap();
             let found = newest(&image.file("/beacon")).unwrap_or(0);
-            assert!(
-                found <= synced + 1,
-                "number {found} was not yet written at step {step}"
-            );
+            assert!(found <= synced + 1, "number {found} was not yet written at step {step}");
             lost += usize::from(found < synced);
         }
     }
@@ -74,10 +62,7 @@ fn two_slots_in_turn_never_lose_a_synced_number() {
 fn one_slot_written_over_and_over_loses_a_synced_number_somewhere() {
     let disk = Disk::new(SEED);
     let done_at = write_numbers(&disk, 1);
-    assert!(
-        count_lost(&disk, &done_at) > 0,
-        "a torn overwrite must be visible"
-    );
+    assert!(count_lost(&disk, &done_at) > 0, "a torn overwrite must be visible");
 }
 
 #[test]
@@ -95,13 +80,7 @@ fn steps_are_numbered_in_order_and_boundaries_are_the_syncs() {
     let trace = disk.trace();
     assert!(trace.iter().zip(1..).all(|(step, number)| step.number == number));
     let kinds: Vec<_> = trace.iter().take(5).map(|step| step.kind).collect();
-    let expected = [
-        StepKind::Create,
-        StepKind::Write,
-        StepKind::Sync,
-        StepKind::Write,
-        StepKind::Sync,
-    ];
+    let expected = [StepKind::Create, StepKind::Write, StepKind::Sync, StepKind::Write, StepKind::Sync];
     assert_eq!(kinds, expected);
     assert_eq!((trace[3].offset, trace[3].length_bytes), (0, 512));
     assert_eq!(disk.boundaries().len(), 100);
@@ -123,14 +102,8 @@ fn the_same_seed_loses_the_same_and_another_seed_does_not() {
     };
     assert_eq!(content(1), content(1));
     assert_ne!(content(1), content(2));
-    let survivors = content(1)
-        .chunks(512)
-        .filter(|sector| *sector == [2; 512])
-        .count();
-    assert!(
-        (10..54).contains(&survivors),
-        "about half of 63 sectors should survive, and {survivors} did"
-    );
+    let survivors = content(1).chunks(512).filter(|sector| *sector == [2; 512]).count();
+    assert!((10..54).contains(&survivors), "about half of 63 sectors should survive, and {survivors} did");
 }
 
 #[test]
@@ -170,10 +143,7 @@ fn errors_of_a_plain_file_have_the_kind_that_the_system_would_give() {
     disk.fail_step(3, Fault::Full);
     assert_eq!(file.write_at(0, b"d").unwrap_err().kind(), ErrorKind::StorageFull);
     disk.fail_step(4, Fault::InputOutput);
-    assert_eq!(
-        file.write_at(0, b"d").unwrap_err().to_string(),
-        "injected I/O error at step 4"
-    );
+    assert_eq!(file.write_at(0, b"d").unwrap_err().to_string(), "injected I/O error at step 4");
     assert_eq!(file.read_all().unwrap(), b"abc");
     disk.cut_at_step(4);
     assert!(file.read_all().is_err());

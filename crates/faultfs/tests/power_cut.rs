@@ -1,9 +1,5 @@
 //! Power cuts at every step of a run of 200 commits.
-#![allow(
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "helpers of tests may panic and print"
-)]
+#![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "helpers of tests may panic and print")]
 
 mod support;
 
@@ -20,23 +16,12 @@ const SEEDS: [u64; 3] = [SEED, SEED + 10, SEED + 20];
 fn assert_nothing_acknowledged_is_lost(settings: Settings, losses: &[Loss], seeds: &[u64]) {
     let run = Run::of(settings, "FULL", COMMITS);
     let counts = run.disk.step_counts();
-    assert!(
-        counts[&StepKind::Sync] > COMMITS as u64,
-        "every commit syncs: {counts:?}"
-    );
+    assert!(counts[&StepKind::Sync] > COMMITS as u64, "every commit syncs: {counts:?}");
     let trace = run.disk.trace();
-    let checkpoints = trace
-        .iter()
-        .filter(|step| step.kind == StepKind::Sync && step.path == support::LOG)
-        .count();
-    assert!(
-        checkpoints >= 5,
-        "the run must go through checkpoints, and has {checkpoints}"
-    );
-    println!(
-        "{} steps: {counts:?}, {checkpoints} syncs of the main file",
-        run.disk.steps()
-    );
+    let checkpoints =
+        trace.iter().filter(|step| step.kind == StepKind::Sync && step.path == support::LOG).count();
+    assert!(checkpoints >= 5, "the run must go through checkpoints, and has {checkpoints}");
+    println!("{} steps: {counts:?}, {checkpoints} syncs of the main file", run.disk.steps());
     for loss in losses {
         for seed in seeds {
             let bad = run.judge_every_step(*loss, *seed);
@@ -72,19 +57,13 @@ fn every_acknowledged_commit_survives_when_the_process_is_killed_at_any_step() {
 
 #[test]
 fn every_acknowledged_commit_survives_on_a_disk_whose_overwrites_are_power_safe() {
-    let settings = Settings {
-        overwrite: Overwrite::PowerSafe,
-        ..Settings::new(SEED + 1)
-    };
+    let settings = Settings { overwrite: Overwrite::PowerSafe, ..Settings::new(SEED + 1) };
     assert_nothing_acknowledged_is_lost(settings, &Loss::ALL, &[SEED + 1]);
 }
 
 #[test]
 fn every_acknowledged_commit_survives_on_a_disk_with_large_sectors() {
-    let settings = Settings {
-        sector: SectorSize::Bytes4096,
-        ..Settings::new(SEED + 2)
-    };
+    let settings = Settings { sector: SectorSize::Bytes4096, ..Settings::new(SEED + 2) };
     assert_nothing_acknowledged_is_lost(
         settings,
         &[Loss::DropRandomSubset, Loss::TearLastSector],
@@ -95,14 +74,8 @@ fn every_acknowledged_commit_survives_on_a_disk_with_large_sectors() {
 /// The number of steps at which an acknowledged commit is missing, and at which the file is damaged.
 fn count_bad(run: &Run, loss: Loss) -> (usize, usize) {
     let bad = run.judge_every_step(loss, SEED);
-    let lost = bad
-        .iter()
-        .filter(|(_, verdict)| matches!(verdict, Verdict::Lost { .. }))
-        .count();
-    let damaged = bad
-        .iter()
-        .filter(|(_, verdict)| matches!(verdict, Verdict::Damaged(_)))
-        .count();
+    let lost = bad.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Lost { .. })).count();
+    let damaged = bad.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Damaged(_))).count();
     (lost, damaged)
 }
 
@@ -118,10 +91,7 @@ fn the_judge_sees_losses_when_sqlite_syncs_only_at_checkpoints() {
     let run = Run::of(Settings::new(SEED), "NORMAL", 60);
     for loss in [Loss::DropAll, Loss::DropRandomSubset, Loss::TearLastSector] {
         let (lost, damaged) = count_bad(&run, loss);
-        assert!(
-            lost >= 1,
-            "{loss:?}: commits are not synced one by one, and none was lost"
-        );
+        assert!(lost >= 1, "{loss:?}: commits are not synced one by one, and none was lost");
         assert_eq!(damaged, 0, "{loss:?}: NORMAL promises an undamaged file");
     }
 }
@@ -135,10 +105,7 @@ fn the_judge_sees_losses_when_the_disk_lies_about_syncs() {
     let (lost, _) = count_bad(&run, Loss::DropAll);
     assert!(lost >= 1, "the disk lied 60 times, and none was lost");
     let (_, damaged) = count_bad(&run, Loss::DropRandomSubset);
-    assert!(
-        damaged >= 1,
-        "checkpoints in any order, and the file was never damaged"
-    );
+    assert!(damaged >= 1, "checkpoints in any order, and the file was never damaged");
 }
 
 #[test]
@@ -157,16 +124,11 @@ fn an_armed_power_cut_stops_the_machine_and_leaves_the_same_image_as_the_recordi
     let disk = Disk::new(SEED);
     disk.cut_at_step(step);
     let log = support::open_for_writing(&disk, "FULL").unwrap();
-    let acknowledged = (1..=20)
-        .take_while(|seq| support::append(&log, *seq).is_ok())
-        .count();
+    let acknowledged = (1..=20).take_while(|seq| support::append(&log, *seq).is_ok()).count();
     assert_eq!(acknowledged, 10);
     assert!(disk.is_off());
     assert_eq!(disk.steps(), step);
-    assert!(
-        support::append(&log, 11).is_err(),
-        "a machine without power does not come back"
-    );
+    assert!(support::append(&log, 11).is_err(), "a machine without power does not come back");
     assert!(disk.file(support::LOG).read_all().is_err(), "reads fail too");
 
     for loss in Loss::ALL {
@@ -176,11 +138,7 @@ fn an_armed_power_cut_stops_the_machine_and_leaves_the_same_image_as_the_recordi
         let rebuilt = disk.image_at(step, loss, SEED).unwrap();
         assert_eq!(now.files(), rebuilt.files());
         for file in now.files() {
-            assert_eq!(
-                now.read_file(&file).unwrap(),
-                rebuilt.read_file(&file).unwrap(),
-                "{loss:?} {file}"
-            );
+            assert_eq!(now.read_file(&file).unwrap(), rebuilt.read_file(&file).unwrap(), "{loss:?} {file}");
         }
     }
 }
@@ -196,10 +154,7 @@ fn an_image_can_lose_its_power_again_while_it_recovers() {
         for loss in Loss::ALL {
             let again = image.image_at(step, loss, SEED + step).unwrap();
             let found = support::recover(&again).unwrap();
-            assert!(
-                (45..=46).contains(&found),
-                "second cut after step {step}, {loss:?}: {found}"
-            );
+            assert!((45..=46).contains(&found), "second cut after step {step}, {loss:?}: {found}");
         }
     }
 }

@@ -15,12 +15,8 @@ fn an_ordinary_workload_reads_back_what_it_wrote() {
     let disk = Disk::new(1);
     let log = open_for_writing(&disk, "FULL").unwrap();
     (1..=300).for_each(|seq| append(&log, seq).unwrap());
-    log.connection
-        .execute("DELETE FROM event WHERE seq > 250", [])
-        .unwrap();
-    log.connection
-        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE); VACUUM;")
-        .unwrap();
+    log.connection.execute("DELETE FROM event WHERE seq > 250", []).unwrap();
+    log.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); VACUUM;").unwrap();
     assert_eq!(disk.files(), ["/data/log.db", "/data/log.db-wal"]);
     drop(log);
 
@@ -44,20 +40,10 @@ fn rollback_journals_and_temporary_files_work_too() {
              BEGIN; DELETE FROM t; ROLLBACK;",
         )
         .unwrap();
-    let count: i64 = connection
-        .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
-        .unwrap();
+    let count: i64 = connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 400);
-    assert!(
-        disk.trace()
-            .iter()
-            .any(|step| step.path == "/j.db-journal" && step.kind == StepKind::Delete)
-    );
-    assert!(
-        disk.trace()
-            .iter()
-            .any(|step| step.path.starts_with("temporary-"))
-    );
+    assert!(disk.trace().iter().any(|step| step.path == "/j.db-journal" && step.kind == StepKind::Delete));
+    assert!(disk.trace().iter().any(|step| step.path.starts_with("temporary-")));
     drop(connection);
     assert_eq!(disk.files(), ["/j.db"], "temporary files go when they are closed");
 }
@@ -68,16 +54,10 @@ fn a_second_connection_is_told_that_the_log_is_busy() {
     let first = open_for_writing(&disk, "FULL").unwrap();
     append(&first, 1).unwrap();
     let second = open(&disk).unwrap();
-    let error = second
-        .connection
-        .query_row("SELECT count(*) FROM event", [], |_| Ok(()))
-        .unwrap_err();
+    let error = second.connection.query_row("SELECT count(*) FROM event", [], |_| Ok(())).unwrap_err();
     assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
     drop(first);
-    second
-        .connection
-        .query_row("SELECT count(*) FROM event", [], |_| Ok(()))
-        .unwrap();
+    second.connection.query_row("SELECT count(*) FROM event", [], |_| Ok(())).unwrap();
 }
 
 #[test]
@@ -88,11 +68,7 @@ fn a_failed_sync_is_reported_to_the_caller_of_commit() {
     disk.fail_next_sync();
     let error = append(&log, 2).unwrap_err();
     assert_eq!(extended_code(&error), rusqlite::ffi::SQLITE_IOERR_FSYNC);
-    let failed = disk
-        .trace()
-        .into_iter()
-        .find(|step| step.outcome == Outcome::Failed)
-        .unwrap();
+    let failed = disk.trace().into_iter().find(|step| step.outcome == Outcome::Failed).unwrap();
     assert_eq!(failed.kind, StepKind::Sync);
     for loss in Loss::ALL {
         let found = recover(&disk.power_cut(loss)).unwrap();
@@ -144,24 +120,14 @@ fn a_flipped_bit_is_seen() {
     let before = disk.read_file(support::LOG).unwrap();
     let body = body_of(11);
     // SQLite may leave stale copies in unused parts of pages, so every copy is hit.
-    let copies = before
-        .windows(body.len())
-        .enumerate()
-        .filter(|(_, window)| *window == body);
+    let copies = before.windows(body.len()).enumerate().filter(|(_, window)| *window == body);
     for (at, _) in copies {
         disk.flip_bit(support::LOG, at as u64 + 5, 3).unwrap();
         assert_eq!(disk.read_file(support::LOG).unwrap()[at + 5], before[at + 5] ^ 8);
     }
     let rebuilt = disk.image_at(0, Loss::DropAll, 7).unwrap();
-    for image in Loss::ALL
-        .map(|loss| disk.power_cut(loss))
-        .into_iter()
-        .chain([rebuilt])
-    {
-        assert_eq!(
-            recover(&image).unwrap_err(),
-            "event 11 at position 11 is not what was written"
-        );
+    for image in Loss::ALL.map(|loss| disk.power_cut(loss)).into_iter().chain([rebuilt]) {
+        assert_eq!(recover(&image).unwrap_err(), "event 11 at position 11 is not what was written");
     }
 }
 
@@ -175,25 +141,15 @@ fn a_wal_that_was_cut_off_loses_only_its_end() {
     let length = image.read_file(wal).unwrap().len() as u64;
     image.truncate(wal, length / 2).unwrap();
     let found = recover(&image).unwrap();
-    assert!(
-        found < 5,
-        "half of the WAL is gone, and all {found} events are there"
-    );
+    assert!(found < 5, "half of the WAL is gone, and all {found} events are there");
 }
 
 #[test]
 fn damage_outside_a_file_is_refused_by_name() {
     let disk = Disk::new(9);
-    assert_eq!(
-        disk.flip_bit("/no", 0, 0),
-        Err(DiskError::NotFound { path: "/no".into() })
-    );
+    assert_eq!(disk.flip_bit("/no", 0, 0), Err(DiskError::NotFound { path: "/no".into() }));
     disk.file("/yes").write_at(0, b"abc").unwrap();
-    let outside = DiskError::OutOfRange {
-        path: "/yes".into(),
-        offset: 3,
-        length_bytes: 3,
-    };
+    let outside = DiskError::OutOfRange { path: "/yes".into(), offset: 3, length_bytes: 3 };
     assert_eq!(disk.flip_bit("/yes", 3, 0), Err(outside));
 }
 
@@ -201,16 +157,8 @@ fn damage_outside_a_file_is_refused_by_name() {
 fn a_name_is_given_once_and_comes_back_when_the_mount_is_dropped() {
     let disk = Disk::new(10);
     let mount = disk.register("one-name").unwrap();
-    assert_eq!(
-        disk.register("one-name").unwrap_err(),
-        DiskError::NameTaken {
-            name: "one-name".into()
-        }
-    );
-    assert!(matches!(
-        disk.register("a\0b"),
-        Err(DiskError::NameRefused { .. })
-    ));
+    assert_eq!(disk.register("one-name").unwrap_err(), DiskError::NameTaken { name: "one-name".into() });
+    assert!(matches!(disk.register("a\0b"), Err(DiskError::NameRefused { .. })));
     drop(mount);
     assert!(Connection::open_with_flags_and_vfs("/x", OpenFlags::default(), "one-name").is_err());
     disk.register("one-name").unwrap();
@@ -234,30 +182,18 @@ fn a_connection_outlives_its_mount_and_moves_between_threads() {
 #[test]
 fn time_on_the_disk_is_its_own() {
     let log = open(&Disk::new(12)).unwrap();
-    let day: String = log
-        .connection
-        .query_row("SELECT date('now')", [], |row| row.get(0))
-        .unwrap();
+    let day: String = log.connection.query_row("SELECT date('now')", [], |row| row.get(0)).unwrap();
     assert_eq!(day, "2026-01-01");
 }
 
 #[test]
 fn a_disk_without_a_recording_can_be_cut_only_now() {
-    let disk = Disk::with_settings(Settings {
-        recording: Recording::Off,
-        ..Settings::new(13)
-    });
+    let disk = Disk::with_settings(Settings { recording: Recording::Off, ..Settings::new(13) });
     let log = open_for_writing(&disk, "FULL").unwrap();
     append(&log, 1).unwrap();
-    assert_eq!(
-        disk.image_at(0, Loss::DropAll, 0).unwrap_err(),
-        DiskError::NotRecorded
-    );
+    assert_eq!(disk.image_at(0, Loss::DropAll, 0).unwrap_err(), DiskError::NotRecorded);
     assert_eq!(recover(&disk.power_cut(Loss::DropAll)), Ok(1));
     let steps = disk.steps();
-    let ahead = DiskError::StepAhead {
-        step: steps + 1,
-        steps,
-    };
+    let ahead = DiskError::StepAhead { step: steps + 1, steps };
     assert_eq!(disk.image_at(steps + 1, Loss::DropAll, 0).unwrap_err(), ahead);
 }

@@ -17,22 +17,16 @@ pub fn open(disk: &Disk) -> rusqlite::Result<Log> {
     let mount = disk.mount().expect("a fresh name can be registered");
     let connection = Connection::open_with_flags_and_vfs(LOG, OpenFlags::default(), mount.name())?;
     connection.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;
-    Ok(Log {
-        connection,
-        _mount: mount,
-    })
+    Ok(Log { connection, _mount: mount })
 }
 
 /// Opens the log for writing: WAL, `synchronous` as given, and checkpoints often, so that a short run has many.
 pub fn open_for_writing(disk: &Disk, synchronous: &str) -> rusqlite::Result<Log> {
     let log = open(disk)?;
-    let mode: String = log
-        .connection
-        .query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+    let mode: String = log.connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
     assert_eq!(mode, "wal", "the file layer must be good enough for WAL");
     log.connection.pragma_update(None, "synchronous", synchronous)?;
-    log.connection
-        .query_row("PRAGMA wal_autocheckpoint=40", [], |_| Ok(()))?;
+    log.connection.query_row("PRAGMA wal_autocheckpoint=40", [], |_| Ok(()))?;
     log.connection
         .execute_batch("CREATE TABLE IF NOT EXISTS event (seq INTEGER PRIMARY KEY, body BLOB NOT NULL)")?;
     Ok(log)
@@ -40,11 +34,7 @@ pub fn open_for_writing(disk: &Disk, synchronous: &str) -> rusqlite::Result<Log>
 
 /// What event `seq` says: from a few bytes to more than a page, and nowhere the same as elsewhere.
 pub fn body_of(seq: usize) -> Vec<u8> {
-    let length = if seq.is_multiple_of(7) {
-        5000
-    } else {
-        40 + seq % 50
-    };
+    let length = if seq.is_multiple_of(7) { 5000 } else { 40 + seq % 50 };
     let mut mixed = (seq as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let mut next_byte = || {
         mixed ^= mixed << 13;
@@ -56,8 +46,7 @@ pub fn body_of(seq: usize) -> Vec<u8> {
 }
 
 pub fn append(log: &Log, seq: usize) -> rusqlite::Result<()> {
-    log.connection
-        .execute("INSERT INTO event VALUES (?1, ?2)", (seq as i64, body_of(seq)))?;
+    log.connection.execute("INSERT INTO event VALUES (?1, ?2)", (seq as i64, body_of(seq)))?;
     Ok(())
 }
 
@@ -80,18 +69,11 @@ impl Run {
             append(&log, seq).expect("no fault is armed");
             acknowledged_at.push(disk.steps());
         }
-        Run {
-            disk,
-            acknowledged_at,
-            _log: log,
-        }
+        Run { disk, acknowledged_at, _log: log }
     }
 
     pub fn acknowledged_by(&self, step: u64) -> usize {
-        self.acknowledged_at
-            .iter()
-            .filter(|acknowledged| **acknowledged <= step)
-            .count()
+        self.acknowledged_at.iter().filter(|acknowledged| **acknowledged <= step).count()
     }
 
     /// Cuts the power after `step`, restarts, and judges.
@@ -109,9 +91,7 @@ impl Run {
     /// Judges every step from before the first to the last, and returns what is not good.
     pub fn judge_every_step(&self, loss: Loss, seed: u64) -> Vec<(u64, Verdict)> {
         let verdicts = (0..=self.disk.steps()).map(|step| (step, self.judge(step, loss, seed)));
-        verdicts
-            .filter(|(_, verdict)| *verdict != Verdict::Good)
-            .collect()
+        verdicts.filter(|(_, verdict)| *verdict != Verdict::Good).collect()
     }
 }
 
@@ -135,20 +115,14 @@ pub enum Verdict {
 pub fn recover(image: &Disk) -> Result<usize, String> {
     let describe = |error: rusqlite::Error| error.to_string();
     let log = open_for_writing(image, "FULL").map_err(describe)?;
-    let check: String = log
-        .connection
-        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-        .map_err(describe)?;
+    let check: String =
+        log.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(describe)?;
     if check != "ok" {
         return Err(check);
     }
-    let mut statement = log
-        .connection
-        .prepare("SELECT seq, body FROM event ORDER BY seq")
-        .map_err(describe)?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .map_err(describe)?;
+    let mut statement =
+        log.connection.prepare("SELECT seq, body FROM event ORDER BY seq").map_err(describe)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(describe)?;
     let mut found = 0;
     for row in rows {
         let (seq, body): (i64, Vec<u8>) = row.map_err(describe)?;
