@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::{error, warn};
@@ -140,7 +140,13 @@ impl Writer {
         let mut tickets = Vec::with_capacity(limits::BATCH_TICKETS_MAX);
         loop {
             match self.shared.inbox.take(&mut tickets, limits::BATCH_TICKETS_MAX, limits::BEACON_EVERY) {
-                Taken::Tickets => self.run_batch(&mut tickets)?,
+                Taken::Tickets => {
+                    // On a busy machine others are about to ask: let them, and pay one fsync for all.
+                    std::thread::yield_now();
+                    let room = limits::BATCH_TICKETS_MAX.saturating_sub(tickets.len());
+                    self.shared.inbox.take(&mut tickets, room, Duration::ZERO);
+                    self.run_batch(&mut tickets)?;
+                }
                 Taken::Nothing => self.idle(),
                 Taken::Closed => return Ok(()),
             }
