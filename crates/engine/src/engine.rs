@@ -14,17 +14,18 @@ use yoink_core::{
     StockAdjustment, Timestamp,
 };
 
-use crate::delivery::{Delivery, DeliveryOptions, Stop};
+use crate::delivery::{Delivery, Stop};
 use crate::embedded::clock::{Clock, SystemTime, TimeSource};
 use crate::embedded::folder::Folder;
 use crate::embedded::inbox::Inbox;
 use crate::embedded::log::LogFile;
-use crate::embedded::recovery::{AcceptLoss, Recovered, RecoveryReport, recover};
+use crate::embedded::recovery::{Recovered, RecoveryReport, recover};
 use crate::embedded::tail::Tail;
 use crate::embedded::ticket::{Answer, Ask, Books, Ticket};
 use crate::embedded::writer::{EngineState, Shared, Upkeep, Writer};
 use crate::figures::EngineFigures;
 use crate::lane::{Lane, LaneDriver};
+use crate::options::Options;
 use crate::source::WriterSource;
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased,
@@ -32,43 +33,6 @@ use crate::views::{
 };
 use crate::watch::Watch;
 use crate::{CallError, Durability, OpenError, Storefront, limits};
-
-/// How to open an engine.
-#[derive(Debug)]
-pub struct Options {
-    /// The data folder; made, readable by its owner only, if it is not there.
-    pub data: PathBuf,
-    /// What an answer survives.
-    pub durability: Durability,
-    /// Whether to go on where the log ends before what was promised.
-    pub accept_loss: AcceptLoss,
-    /// Calls that may wait for the writer.
-    pub inbox_tickets_max: usize,
-    /// Below this much free space selling stops, in bytes.
-    pub free_bytes_min: u64,
-    /// How orders are carried to the ledger.
-    pub delivery: DeliveryOptions,
-    /// How often the ledger is counted and held against memory, while nobody is buying.
-    pub watch_every: Duration,
-    /// The file layer under the log; `None` is the operating system's. For tests that take the power away.
-    pub log_vfs: Option<String>,
-}
-
-impl Options {
-    /// The defaults, for this data folder.
-    pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self {
-            data: data.into(),
-            durability: Durability::default(),
-            accept_loss: AcceptLoss::default(),
-            inbox_tickets_max: limits::INBOX_TICKETS_MAX,
-            free_bytes_min: limits::FREE_BYTES_MIN,
-            delivery: DeliveryOptions::default(),
-            watch_every: limits::WATCH_EVERY,
-            log_vfs: None,
-        }
-    }
-}
 
 /// Whether the ledger has an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
