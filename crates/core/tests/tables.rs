@@ -4,15 +4,17 @@
 
 #[path = "tables/language.rs"]
 mod language;
+#[path = "tables/translate.rs"]
+mod translate;
 
 use std::collections::BTreeSet;
 
-use language::{Ask, CASE_START_US, Case, Detail, Line, Outcome, Price, REFUSALS, Step, Terms};
+use language::{Ask, CASE_START_US, Case, Detail, Line, Outcome, Price, REFUSALS, Step};
+use translate::{change, money, new_product, refused};
 use yoink_core::audit::Audit;
 use yoink_core::{
-    Command, Currency, CustomerId, Decision, Event, Fact, IdempotencyKey, Inventory, MAX_PER_ORDER_DEFAULT,
-    Money, NewProduct, OrderId, OrderState, ProductChange, ProductId, Purchase, Rejection, Replay,
-    StockAdjustment, Timestamp, Window,
+    Command, CustomerId, Decision, Event, Fact, IdempotencyKey, Inventory, OrderId, OrderState, ProductId,
+    Purchase, Rejection, Replay, StockAdjustment, Timestamp,
 };
 
 /// A shop in which a case plays.
@@ -123,7 +125,7 @@ impl Shop {
             Decision::Accept(event) => self.accept(ask, &event),
             Decision::Replay(Replay::Order(order)) => Outcome::ReplayOfOrder(self.number_of(order)),
             Decision::Replay(_) => Outcome::Replay,
-            Decision::Refuse(rejection) => self.refused(&rejection),
+            Decision::Refuse(rejection) => refused(&rejection, |order| self.number_of(order)),
         }
     }
 
@@ -142,29 +144,6 @@ impl Shop {
             }
             _ => Outcome::Done,
         }
-    }
-
-    fn refused(&self, rejection: &Rejection) -> Outcome {
-        let orders =
-            |orders: &[OrderId]| Detail::Orders(orders.iter().map(|order| self.number_of(*order)).collect());
-        let details = match rejection {
-            Rejection::KeyReused { original } => vec![("original", orders(original.as_slice()))],
-            Rejection::QuantityAboveMax { max_per_order } => {
-                vec![("max", Detail::Number((*max_per_order).into()))]
-            }
-            Rejection::SaleNotStarted { starts_at } => vec![("starts", Detail::TimeUs(starts_at.0))],
-            Rejection::SaleEnded { ends_at } => vec![("ends", Detail::TimeUs(ends_at.0))],
-            Rejection::LimitReached { limit, used, existing } => vec![
-                ("limit", Detail::Number((*limit).into())),
-                ("used", Detail::Number((*used).into())),
-                ("existing", orders(existing)),
-            ],
-            Rejection::SoldOut { available } | Rejection::BelowCommitted { available } => {
-                vec![("available", Detail::Number(*available))]
-            }
-            _ => Vec::new(),
-        };
-        Outcome::Refused { name: rejection.name(), details }
     }
 
     fn command(&mut self, ask: &Ask) -> Command {
@@ -220,37 +199,6 @@ fn product_id(text: &str) -> ProductId {
 
 fn key_of(text: &str) -> IdempotencyKey {
     IdempotencyKey::parse(text).expect("a key")
-}
-
-fn money(price: &Price) -> Money {
-    Money { amount: price.amount, currency: Currency::parse(&price.currency).expect("a currency") }
-}
-
-fn new_product(id: Option<&str>, stock: u64, terms: &Terms) -> NewProduct {
-    let usual = Price { amount: 1_000, currency: "EUR".to_owned() };
-    NewProduct {
-        id: id.map(product_id),
-        name: "Lamp".into(),
-        price: money(terms.price.as_ref().unwrap_or(&usual)),
-        stock,
-        window: Window {
-            starts_at: terms.starts_at_us.flatten().map(Timestamp),
-            ends_at: terms.ends_at_us.flatten().map(Timestamp),
-        },
-        limit_per_customer: terms.limit.flatten(),
-        max_per_order: terms.max_per_order.unwrap_or(MAX_PER_ORDER_DEFAULT),
-    }
-}
-
-fn change(terms: &Terms) -> ProductChange {
-    ProductChange {
-        name: None,
-        price: terms.price.as_ref().map(money),
-        starts_at: terms.starts_at_us.map(|time_us| time_us.map(Timestamp)),
-        ends_at: terms.ends_at_us.map(|time_us| time_us.map(Timestamp)),
-        limit_per_customer: terms.limit,
-        max_per_order: terms.max_per_order,
-    }
 }
 
 /// All cases of all tables.

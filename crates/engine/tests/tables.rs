@@ -11,16 +11,16 @@ mod common;
 #[path = "../../core/tests/tables/language.rs"]
 #[allow(dead_code, reason = "the core's own test uses the rest of it")]
 mod language;
+#[path = "../../core/tests/tables/translate.rs"]
+mod translate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use language::{Ask, CASE_START_US, Case, Detail, Outcome, Price, Step, Terms};
-use yoink_core::{
-    Currency, CustomerId, IdempotencyKey, MAX_PER_ORDER_DEFAULT, Money, NewProduct, OrderId, ProductChange,
-    Rejection, StockAdjustment, Timestamp, Window,
-};
+use language::{Ask, CASE_START_US, Case, Outcome, Price, Step};
+use translate::{change, money, new_product, refused};
+use yoink_core::{CustomerId, IdempotencyKey, OrderId, StockAdjustment};
 use yoink_engine::{CallError, Engine, Options, OrderFilter, OrderStatus, Replayed, TimeSource};
 
 /// Both clocks of a machine, moved together.
@@ -170,7 +170,7 @@ impl Shop {
             Ask::Resume { product } => self.engine.resume(common::id(product)).await.map(|_| ()),
         };
         match (result, ask) {
-            (Err(CallError::Refused(rejection)), _) => self.refused(&rejection),
+            (Err(CallError::Refused(rejection)), _) => refused(&rejection, |order| self.number_of(order)),
             (Err(error), _) => panic!("{error:?}"),
             (Ok(()), _) if self.engine.last_seq() > before => Outcome::Done,
             (Ok(()), Ask::Cancel { order } | Ask::Fail { order }) => Outcome::ReplayOfOrder(*order),
@@ -187,32 +187,9 @@ impl Shop {
                 self.orders.push(purchased.order);
                 Outcome::Order(self.number_of(purchased.order))
             }
-            Err(CallError::Refused(rejection)) => self.refused(&rejection),
+            Err(CallError::Refused(rejection)) => refused(&rejection, |order| self.number_of(order)),
             Err(error) => panic!("{error:?}"),
         }
-    }
-
-    fn refused(&self, rejection: &Rejection) -> Outcome {
-        let orders =
-            |orders: &[OrderId]| Detail::Orders(orders.iter().map(|order| self.number_of(*order)).collect());
-        let details = match rejection {
-            Rejection::KeyReused { original } => vec![("original", orders(original.as_slice()))],
-            Rejection::QuantityAboveMax { max_per_order } => {
-                vec![("max", Detail::Number((*max_per_order).into()))]
-            }
-            Rejection::SaleNotStarted { starts_at } => vec![("starts", Detail::TimeUs(starts_at.0))],
-            Rejection::SaleEnded { ends_at } => vec![("ends", Detail::TimeUs(ends_at.0))],
-            Rejection::LimitReached { limit, used, existing } => vec![
-                ("limit", Detail::Number((*limit).into())),
-                ("used", Detail::Number((*used).into())),
-                ("existing", orders(existing)),
-            ],
-            Rejection::SoldOut { available } | Rejection::BelowCommitted { available } => {
-                vec![("available", Detail::Number(*available))]
-            }
-            _ => Vec::new(),
-        };
-        Outcome::Refused { name: rejection.name(), details }
     }
 
     fn order_id(&self, number: u32) -> OrderId {
@@ -223,37 +200,6 @@ impl Shop {
     fn number_of(&self, order: OrderId) -> u32 {
         let index = self.orders.iter().position(|known| *known == order);
         index.map_or(0, |index| u32::try_from(index).unwrap() + 1)
-    }
-}
-
-fn money(price: &Price) -> Money {
-    Money { amount: price.amount, currency: Currency::parse(&price.currency).unwrap() }
-}
-
-fn new_product(id: Option<&str>, stock: u64, terms: &Terms) -> NewProduct {
-    let usual = Price { amount: 1_000, currency: "EUR".to_owned() };
-    NewProduct {
-        id: id.map(common::id),
-        name: "Lamp".into(),
-        price: money(terms.price.as_ref().unwrap_or(&usual)),
-        stock,
-        window: Window {
-            starts_at: terms.starts_at_us.flatten().map(Timestamp),
-            ends_at: terms.ends_at_us.flatten().map(Timestamp),
-        },
-        limit_per_customer: terms.limit.flatten(),
-        max_per_order: terms.max_per_order.unwrap_or(MAX_PER_ORDER_DEFAULT),
-    }
-}
-
-fn change(terms: &Terms) -> ProductChange {
-    ProductChange {
-        name: None,
-        price: terms.price.as_ref().map(money),
-        starts_at: terms.starts_at_us.map(|time_us| time_us.map(Timestamp)),
-        ends_at: terms.ends_at_us.map(|time_us| time_us.map(Timestamp)),
-        limit_per_customer: terms.limit,
-        max_per_order: terms.max_per_order,
     }
 }
 

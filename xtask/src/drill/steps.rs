@@ -13,7 +13,8 @@ use super::buyer::PLENTY;
 use super::{Drill, EXIT_WITHIN};
 use crate::say::say;
 
-/// Every step, in the order of a purchase's way. The engine has the same list.
+/// Every step, in the order of a purchase's way. The engine has the same list: a test compares the two, because the
+/// drill looks at the server from outside and is not built with it.
 pub(crate) const LABELS: [&str; 19] = [
     "writer.batch-taken",
     "writer.decided",
@@ -129,4 +130,17 @@ fn fill(drill: &Drill, server: &YoinkProcess) -> Result<()> {
         bail!("the storm that fills the log said: {}", String::from_utf8_lossy(&storm.stderr));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steps_are_those_of_the_engine() {
+        let source = include_str!("../../../crates/engine/src/failpoint.rs");
+        let list = source.split_once("LABELS").and_then(|(_, rest)| rest.split_once("];")).unwrap().0;
+        let labels: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+        assert_eq!(labels, LABELS);
+    }
 }
