@@ -1,6 +1,7 @@
 //! House rules that no other tool checks. Each is a function from a file's text to what it breaks, and each has a test
 //! that breaks it.
 
+mod dependencies;
 mod exceptions;
 mod rules;
 mod source;
@@ -41,6 +42,7 @@ pub(crate) fn run() -> Result<String> {
         breaches.extend(rules::check(path, &text));
     }
     breaches.extend(rules::one_caller_of_commit(&sources_of_log(&root, &files)));
+    breaches.extend(dependencies::breaches(&root)?);
     let exceptions = Exceptions::read(&root.join("xtask/tidy-exceptions.txt"))?;
     let breaches = exceptions.apply(breaches);
     for breach in &breaches {
