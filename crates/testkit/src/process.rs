@@ -60,6 +60,7 @@ pub struct Yoink {
     envs: Vec<(OsString, OsString)>,
     admin_key: Option<String>,
     ready_within: Duration,
+    open_files_max: Option<u32>,
 }
 
 impl Yoink {
@@ -76,6 +77,7 @@ impl Yoink {
             envs: Vec::new(),
             admin_key: Some(crate::ADMIN_KEY.to_owned()),
             ready_within: Duration::from_secs(30),
+            open_files_max: None,
         }
     }
 
@@ -118,6 +120,13 @@ impl Yoink {
     #[must_use]
     pub fn ready_within(mut self, limit: Duration) -> Yoink {
         self.ready_within = limit;
+        self
+    }
+
+    /// How many files and connections the process may have open, as if an operator had said `ulimit -n`.
+    #[must_use]
+    pub fn open_files_max(mut self, count: u32) -> Yoink {
+        self.open_files_max = Some(count);
         self
     }
 
@@ -175,8 +184,18 @@ impl Yoink {
         })
     }
 
+    fn program(&self) -> Command {
+        let Some(count) = self.open_files_max else {
+            return Command::new(&self.binary);
+        };
+        // The shell becomes the program, so it stays one process.
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("ulimit -n {count} && exec \"$0\" \"$@\"")).arg(&self.binary);
+        command
+    }
+
     fn command(&self, data: &Path) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program();
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("YOINK_"))
         {
             command.env_remove(name);
@@ -299,6 +318,24 @@ impl YoinkProcess {
     /// Sends the process SIGINT, as Ctrl-C does, and does not wait.
     pub fn interrupt(&self) {
         self.signal(Signal::INT);
+    }
+
+    /// Stops the process where it is, until [`YoinkProcess::thaw`]: no thread of it runs, no clock stops for it.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a stopped process go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Bytes of memory that the process has, or `None` if it has ended.
+    #[must_use]
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
     }
 
     fn signal(&self, signal: Signal) {
@@ -468,6 +505,36 @@ mod tests {
             assert!(Instant::now() < until, "the process group is still there");
             thread::sleep(POLL_EVERY);
         }
+    }
+
+    #[test]
+    fn a_process_may_open_as_many_files_as_it_is_allowed_and_has_some_memory() {
+        let shell = Yoink::new("/bin/sh").args(["-c", "ulimit -n; exec sleep 60"]).open_files_max(77);
+        let mut process = shell.spawn().unwrap();
+        assert_eq!(process.output_with("77", Duration::from_secs(10)), "77\n");
+        assert!(process.resident_bytes().unwrap() > 10_000);
+        process.kill9();
+        assert_eq!(process.resident_bytes(), None);
+    }
+
+    #[test]
+    fn a_frozen_process_does_nothing_until_it_is_thawed() {
+        let state = |process: &YoinkProcess| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+            stat.rsplit(')').next().unwrap().trim().chars().next().unwrap()
+        };
+        let until_state = |process: &YoinkProcess, wanted: fn(char) -> bool| {
+            let until = Instant::now() + Duration::from_secs(10);
+            while !wanted(state(process)) {
+                assert!(Instant::now() < until, "its state is {}", state(process));
+                thread::sleep(POLL_EVERY);
+            }
+        };
+        let process = Yoink::new("/bin/sh").args(["-c", "exec sleep 60"]).spawn().unwrap();
+        process.freeze();
+        until_state(&process, |state| state == 'T');
+        process.thaw();
+        until_state(&process, |state| state != 'T');
     }
 
     #[test]
