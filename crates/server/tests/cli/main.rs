@@ -11,6 +11,8 @@ mod end_to_end;
 mod errors;
 mod help;
 mod life;
+mod slow_crowd;
+mod standstill;
 
 use std::path::Path;
 

@@ -23,3 +23,4 @@ mod products;
 mod purchase;
 mod shutdown;
 mod slow_clients;
+mod standstill;
