@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use yoink_engine::{Engine, EngineState};
 
@@ -29,7 +30,7 @@ use crate::connection::{Conn, Phase, Stream, whole_answer};
 use crate::edge::{Core, Front, Shared, answer};
 use crate::guard::address::network_of;
 use crate::guard::auth::Auth;
-use crate::guard::rate_limit::Limits;
+use crate::guard::rate_limit::{Limits, PARTS};
 use crate::metrics::{Counters, RouteTable};
 use crate::problem::{OVERLOADED, Problem, QUOTA_EXCEEDED, TIMEOUT};
 use crate::router::{self, Surface};
@@ -38,8 +39,8 @@ use crate::settings::Settings;
 /// Cancelled when the edge is to close.
 pub type ShutdownSignal = CancellationToken;
 
-/// How often rate limits forget who is below them.
-const FORGET_EVERY: Duration = Duration::from_secs(1);
+/// How often rate limits forget who is below them, in one of their parts: each has its turn once a second.
+const FORGET_EVERY: Duration = Duration::from_millis(1_000 / PARTS as u64);
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG_CONNECTIONS: i32 = 4_096;
 /// Tasks that are polled before the kernel is asked for events again, if any are left.
@@ -451,6 +452,8 @@ async fn sweep(core: Arc<Core>, open: Rc<Open>) {
 /// Rate limits forget who is below them. One core does it for all.
 async fn forget_regularly(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(FORGET_EVERY);
+    // A core that was busy for a second owes one call, not sixteen.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         shared.limits.forget();

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -23,6 +23,9 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// made-up names limits itself, and memory stays bounded.
 const KEYS_MAX: usize = 250_000;
 const SHARED_KEYS: u64 = 16_384;
+/// Each limit is kept in so many parts, of which [`Limits::forget`] looks at one: whoever forgets serves buyers too, and
+/// they wait for it.
+pub(crate) const PARTS: usize = 16;
 
 /// Every limit of the edge.
 #[derive(Debug)]
@@ -78,7 +81,8 @@ impl Limits {
         Ok(())
     }
 
-    /// Forgets those who are below their limit. To be called about once a second.
+    /// Forgets those who are below their limit, in one of [`PARTS`] parts. To be called so often that each part has its
+    /// turn about once a second.
     pub(crate) fn forget(&self) {
         for pair in [&self.general, &self.purchase] {
             for limit in [&pair.by_customer, &pair.by_address].into_iter().flatten() {
@@ -112,7 +116,10 @@ impl Pair {
 #[derive(Debug)]
 struct Limit {
     policy: Policy,
-    limiter: DefaultKeyedRateLimiter<u64>,
+    /// By the rest of a hash divided by [`PARTS`].
+    parts: [DefaultKeyedRateLimiter<u64>; PARTS],
+    /// The part that forgets next, modulo [`PARTS`].
+    next: AtomicUsize,
     clock: DefaultClock,
     /// Seeded, so that nobody can aim two names at one place.
     hasher: RandomState,
@@ -126,7 +133,8 @@ impl Limit {
         let quota = Quota::with_period(window.checked_div(policy.requests)?)?.allow_burst(requests);
         Some(Self {
             policy,
-            limiter: RateLimiter::keyed(quota),
+            parts: std::array::from_fn(|_| RateLimiter::keyed(quota)),
+            next: AtomicUsize::new(0),
             clock: DefaultClock::default(),
             hasher: RandomState::new(),
             is_full: AtomicBool::new(false),
@@ -139,11 +147,17 @@ impl Limit {
             true => hash % SHARED_KEYS,
             false => hash,
         };
-        self.limiter.check_key(&key).map_err(|denied| {
+        // The rest is below `PARTS`, so there always is such a part.
+        let Some(part) = self.parts.get((key % PARTS as u64) as usize) else { return Ok(()) };
+        part.check_key(&key).map_err(|denied| {
             let wait = denied.wait_time_from(self.clock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             self.refuse(name, seconds.max(1))
         })
+    }
+
+    fn keys(&self) -> usize {
+        self.parts.iter().map(RateLimiter::len).sum()
     }
 
     fn refuse(&self, name: &'static str, seconds: u64) -> Problem {
@@ -160,9 +174,12 @@ impl Limit {
     }
 
     fn forget(&self) {
-        self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
-        self.is_full.store(self.limiter.len() > KEYS_MAX, Ordering::Relaxed);
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % PARTS;
+        if let Some(part) = self.parts.get(next) {
+            part.retain_recent();
+            part.shrink_to_fit();
+        }
+        self.is_full.store(self.keys() > KEYS_MAX, Ordering::Relaxed);
     }
 }
 
@@ -230,8 +247,27 @@ mod tests {
             );
         }
         assert!(late <= SHARED_KEYS as usize, "{late} newcomers got in");
-        let held = limits.general.by_customer.as_ref().unwrap().limiter.len();
+        let held = limits.general.by_customer.as_ref().unwrap().keys();
         assert!(held <= KEYS_MAX + 1 + SHARED_KEYS as usize, "{held} keys");
+    }
+
+    #[test]
+    fn forgetting_looks_at_one_part_at_a_time_and_at_all_of_them_in_turn() {
+        // A request is made up for within a microsecond, so everybody may be forgotten at once.
+        let limits = limits(1_000_000, 1);
+        let limit = limits.general.by_customer.as_ref().unwrap();
+        let total = 16_000;
+        for number in 0..total {
+            limit.check("customer", &number).unwrap();
+        }
+        let mut left = vec![limit.keys()];
+        for _ in 0..PARTS {
+            limits.forget();
+            left.push(limit.keys());
+        }
+        assert_eq!((left.first(), left.last()), (Some(&total), Some(&0)));
+        let largest = left.windows(2).map(|pair| pair[0] - pair[1]).max().unwrap();
+        assert!(largest < total / 8, "one call forgot {largest} of {total}: {left:?}");
     }
 
     #[test]
