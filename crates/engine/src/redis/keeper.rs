@@ -1,0 +1,381 @@
+//! What goes on in the background on every node: the catalogue is read, Redis is looked at, and what is between the
+//! ledger and Redis (credits, withdrawals, orders to be offered again) is brought to its end. Everything here may run on
+//! any number of nodes at once: each step is conditional, or leaves a mark.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use yoink_core::Timestamp;
+
+use super::answer::{Answer, NotLoaded};
+use super::catalogue::Listed;
+use super::entry::number_of;
+use super::keys::SaleKeys;
+use super::lane::{Lane, Mode, Sent, Ticket};
+use super::loader::{Loader, OFFERS_WAIT, description};
+use super::offers::Offer;
+use super::script;
+use super::servers::{Server, Servers};
+use super::stock::{Taking, withdraw};
+use super::worker::Worker;
+use super::{Shared, checks};
+use crate::postgres::{Credit, Grant, Postgres, PostgresError};
+
+/// How often Redis is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the ledger is asked for products, credits and the like.
+const LEDGER_EVERY: Duration = Duration::from_millis(100);
+/// How often those who wait for the ledger are told.
+const TELL_EVERY: Duration = Duration::from_millis(15);
+/// How often the settings of the servers are checked.
+const SETTINGS_EVERY: Duration = Duration::from_secs(10);
+/// A withdrawal that is not finished after this long is finished by whoever sees it.
+const WITHDRAWAL_AGE: Duration = Duration::from_secs(3);
+/// Rows that one look at the ledger takes.
+const ROWS_MAX: usize = 500;
+
+/// The background of one node.
+pub(crate) struct Keeper {
+    pub(crate) postgres: Postgres,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) loader: Arc<Loader>,
+    /// Sales that this node is loading.
+    pub(crate) loading: Arc<Mutex<HashSet<i32>>>,
+}
+
+impl Keeper {
+    /// Looks at Redis, for ever.
+    pub(crate) async fn watch_redis(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look_at_all().await;
+        }
+    }
+
+    /// Follows the ledger, for ever.
+    pub(crate) async fn watch_ledger(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LEDGER_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let followed = self.follow_ledger().await;
+            self.shared.note_ledger(followed.as_ref().err());
+        }
+    }
+
+    /// Checks the settings of the servers, for ever.
+    pub(crate) async fn watch_settings(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SETTINGS_EVERY).await;
+            let mut complaints = Vec::new();
+            for server in self.servers.all().await.into_iter().flatten() {
+                // One that cannot be asked is noticed elsewhere.
+                complaints.extend(checks::redis_complaints(&server).await.unwrap_or_default());
+            }
+            self.shared.note_settings(complaints);
+        }
+    }
+
+    /// One worker per product and place, for ever.
+    pub(crate) async fn employ_workers(self: Arc<Self>, per_product: usize) {
+        let mut workers = JoinSet::new();
+        let mut employed = HashSet::new();
+        loop {
+            for listed in self.shared.catalogue.all() {
+                let product = listed.row.number;
+                if !employed.insert(product) {
+                    continue;
+                }
+                for place in 0..per_product {
+                    let worker = Worker {
+                        product,
+                        name: format!("{}-{place}", self.loader.me.simple()),
+                        postgres: self.postgres.clone(),
+                        servers: Arc::clone(&self.servers),
+                        shared: Arc::clone(&self.shared),
+                    };
+                    workers.spawn(worker.run());
+                }
+            }
+            tokio::time::sleep(LEDGER_EVERY).await;
+        }
+    }
+
+    /// Looks at every product, now.
+    pub(crate) async fn look_at_all(&self) {
+        join_all(self.shared.catalogue.all().into_iter().map(|listed| self.look(listed))).await;
+        self.shared.publish_storefront();
+    }
+
+    /// Tells those who wait for the ledger, for ever.
+    pub(crate) async fn tell_waiters(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            let orders = self.shared.waiters.orders();
+            if orders.is_empty() {
+                continue;
+            }
+            // While the ledger is down there is nothing to tell.
+            for (order, status) in self.postgres.order_statuses(&orders).await.unwrap_or_default() {
+                self.shared.waiters.tell(order, status);
+            }
+        }
+    }
+
+    pub(crate) async fn look(&self, listed: Arc<Listed>) {
+        let seen = self.see(&listed).await;
+        let is_asked_for = listed.take_need_of_loading();
+        match seen {
+            Ok(Seen::Selling) if !is_asked_for => listed.set_selling(true),
+            Ok(Seen::Offers) if !is_asked_for => {}
+            Ok(Seen::NewerEpoch) => listed.set_selling(false),
+            Ok(_) => {
+                listed.set_selling(false);
+                self.load(&listed, is_asked_for);
+            }
+            Err(error) => {
+                listed.set_selling(false);
+                if is_asked_for {
+                    listed.ask_for_loading();
+                }
+                tracing::debug!(%error, "Redis could not be looked at");
+            }
+        }
+        if self.shared.offers.has(listed.row.number) {
+            self.offer(&listed).await;
+        }
+    }
+
+    async fn see(&self, listed: &Listed) -> Result<Seen, String> {
+        let (product, epoch) = (listed.row.number, listed.epoch());
+        let server = self.servers.of(product).await.map_err(|error| error.to_string())?;
+        let keys = SaleKeys::new(product, epoch);
+        let asked = redis::pipe()
+            .atomic()
+            .cmd("HMGET")
+            .arg(&keys.sale)
+            .arg(&["epoch", "server", "state", "available", "number", "done", "version"])
+            .cmd("XRANGE")
+            .arg(&keys.grants)
+            .arg(&["-", "+", "COUNT", "1"])
+            .query_async(&mut server.connection.clone())
+            .await;
+        let (sale, oldest): (Vec<Option<String>>, redis::streams::StreamRangeReply) = asked.map_err(|error| {
+            self.servers.forget(&server, product);
+            error.to_string()
+        })?;
+        let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
+        let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
+        let Some(found) = figure(0) else { return Ok(Seen::Missing) };
+        match i64::try_from(found).unwrap_or(i64::MAX).cmp(&i64::from(epoch)) {
+            std::cmp::Ordering::Less => return Ok(Seen::Missing),
+            std::cmp::Ordering::Greater => return Ok(Seen::NewerEpoch),
+            std::cmp::Ordering::Equal => {}
+        }
+        if text(1) != Some(&*server.identity) {
+            return Ok(Seen::Missing);
+        }
+        let (Some(available), Some(number), Some(done)) = (figure(3), figure(4), figure(5)) else {
+            return Ok(Seen::Missing);
+        };
+        listed.set_available(available);
+        let first = oldest.ids.first().and_then(|entry| entry.get::<String>("v1"));
+        let below = first.as_deref().and_then(number_of).unwrap_or(number.saturating_add(1));
+        if oldest.ids.is_empty() || first.is_some() {
+            self.shared.offers.settle_below(product, epoch, below);
+        }
+        self.shared.note_backlog(product, number, done, oldest.ids.first().map(|entry| entry.id.as_str()));
+        if figure(6).is_some_and(|version| version < listed.row.version.unsigned_abs()) {
+            self.describe(&server, listed).await;
+        }
+        Ok(match text(2) {
+            Some("open") => Seen::Selling,
+            Some("offers") => self.end_offers(&server, listed).await,
+            _ => Seen::Missing,
+        })
+    }
+
+    /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
+    async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
+        let product = listed.row.number;
+        let since = *self.shared.offers_since.lock().entry((product, listed.epoch())).or_insert_with(Instant::now);
+        if since.elapsed() > OFFERS_WAIT.saturating_mul(4) {
+            let _ = self.loader.sell(server, product, listed.epoch()).await;
+        }
+        Seen::Offers
+    }
+
+    async fn describe(&self, server: &Server, listed: &Listed) {
+        if let Err(error) = describe(server, listed).await {
+            tracing::debug!(%error, "Redis was not told of a change; it will be");
+        }
+    }
+
+    fn load(&self, listed: &Arc<Listed>, is_distrusted: bool) {
+        let product = listed.row.number;
+        if self.shared.options.workers == 0 || !self.loading.lock().insert(product) {
+            return;
+        }
+        let (loader, loading) = (Arc::clone(&self.loader), Arc::clone(&self.loading));
+        let listed = Arc::clone(listed);
+        tokio::spawn(async move {
+            if let Err(error) = loader.load(product, is_distrusted).await {
+                tracing::warn!(%error, product = %listed.row.id, "Redis could not be filled; trying again");
+                if is_distrusted {
+                    listed.ask_for_loading();
+                }
+                tokio::time::sleep(LEDGER_EVERY).await;
+            }
+            loading.lock().remove(&product);
+        });
+    }
+
+    async fn follow_ledger(&self) -> Result<(), PostgresError> {
+        self.shared.catalogue.replace(self.postgres.products().await?);
+        self.shared.set_delivery_paused(self.postgres.delivery_paused().await?);
+        self.apply_credits().await?;
+        if self.shared.options.workers == 0 {
+            return Ok(());
+        }
+        let now = self.shared.now();
+        let old = Timestamp(now.0.saturating_sub(WITHDRAWAL_AGE.as_micros() as i64));
+        for withdrawal in self.postgres.withdrawals_waiting(old).await? {
+            let taking = Taking {
+                adjustment: withdrawal.adjustment,
+                product: withdrawal.product,
+                epoch: withdrawal.epoch,
+                units: withdrawal.units,
+            };
+            // What it comes to is the next look's business.
+            let _ = withdraw(&self.postgres, &self.servers, &self.shared, taking).await;
+        }
+        if !self.shared.delivery_is_paused() {
+            self.retry_refused(now).await?;
+        }
+        Ok(())
+    }
+
+    async fn retry_refused(&self, now: Timestamp) -> Result<(), PostgresError> {
+        let options = &self.shared.options.delivery;
+        // The ledger doubles the wait with every attempt.
+        let retry_at = Timestamp(now.0.saturating_add(options.backoff_base.as_micros() as i64));
+        for order in self.postgres.due_refused(now, ROWS_MAX).await? {
+            let then = options.on_dead_letter;
+            let tried = self.postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
+            self.shared.note_retried(tried);
+        }
+        Ok(())
+    }
+
+    /// Gives Redis the units that wait for it.
+    pub(crate) async fn apply_credits(&self) -> Result<(), PostgresError> {
+        for credit in self.postgres.credits_waiting(ROWS_MAX).await? {
+            self.apply(&credit).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives Redis the units of a credit, once.
+    async fn apply(&self, credit: &Credit) -> Result<(), PostgresError> {
+        if let Ok(server) = self.servers.of(credit.product).await
+            && apply_credit(&server, credit).await.unwrap_or(false)
+        {
+            self.postgres.mark_credit_applied(credit.id, credit.epoch).await?;
+        }
+        Ok(())
+    }
+
+    /// Offers what this node accepted in an epoch that is sealed to the one that is on sale.
+    async fn offer(&self, listed: &Listed) {
+        let (product, epoch) = (listed.row.number, listed.epoch());
+        let offers = self.shared.offers.take_before(product, epoch);
+        if offers.is_empty() {
+            return;
+        }
+        tracing::warn!(product = %listed.row.id, orders = offers.len(), "offering orders again that Redis lost");
+        let sent = offers.into_iter().map(|(grant, offer)| async move {
+            let (reply, answered) = oneshot::channel();
+            self.lane.push(Ticket {
+                product,
+                epoch,
+                order: offer.order,
+                customer: offer.customer.clone(),
+                quantity: offer.quantity,
+                mode: Mode::Offer,
+                reply,
+            });
+            let sent = answered.await.unwrap_or_else(|_| Sent::Unknown("the engine is closing".into()));
+            self.heed_offer(product, epoch, grant, offer, sent).await;
+        });
+        join_all(sent).await;
+    }
+
+    async fn heed_offer(&self, product: i32, epoch: i32, grant: (i32, u64), offer: Offer, sent: Sent) {
+        match sent {
+            Sent::Answered(Answer::Granted(new) | Answer::Replay(new)) => {
+                self.shared.offers.add(product, (epoch, new.number), offer);
+            }
+            Sent::Answered(Answer::NotLoaded(NotLoaded::Loading | NotLoaded::Missing | NotLoaded::OtherServer))
+            | Sent::Answered(Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog)
+            | Sent::NotSent(_)
+            | Sent::Unknown(_) => self.shared.offers.add(product, grant, offer),
+            Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {
+                // Its units went to somebody else: the buyer is told.
+                let revoked = Grant {
+                    order: offer.order,
+                    number: i64::try_from(grant.1).unwrap_or(i64::MAX),
+                    customer: offer.customer.as_str().to_owned(),
+                    quantity: i32::try_from(offer.quantity).unwrap_or(i32::MAX),
+                    price: offer.price.amount,
+                    currency: offer.price.currency.as_str().to_owned(),
+                    accepted_at: offer.accepted_at.0,
+                };
+                let now = self.shared.now();
+                if self.postgres.deliver(product, grant.0, now, now, &[revoked]).await.is_err() {
+                    self.shared.offers.add(product, grant, offer);
+                }
+            }
+        }
+    }
+}
+
+/// What a look at Redis found.
+enum Seen {
+    Selling,
+    Offers,
+    /// The catalogue is behind.
+    NewerEpoch,
+    /// Not there, not of this server, or not open.
+    Missing,
+}
+
+/// Tells Redis what the ledger says about a product.
+pub(crate) async fn describe(server: &Server, listed: &Listed) -> redis::RedisResult<()> {
+    let keys = SaleKeys::new(listed.row.number, listed.epoch());
+    let mut call = script::DESCRIBE.prepare_invoke();
+    call.key(keys.sale).arg(listed.epoch()).arg(listed.row.version);
+    for (name, value) in description(&listed.row) {
+        call.arg(name).arg(value);
+    }
+    let _: redis::Value = call.invoke_async(&mut server.connection.clone()).await?;
+    Ok(())
+}
+
+/// Whether Redis has the units of a credit now.
+pub(crate) async fn apply_credit(server: &Server, credit: &Credit) -> redis::RedisResult<bool> {
+    let keys = SaleKeys::new(credit.product, credit.epoch);
+    let mut call = script::CREDIT.prepare_invoke();
+    call.key(keys.sale).key(keys.buyers).arg(credit.epoch).arg(credit.id.simple().to_string());
+    call.arg(credit.units).arg(credit.kind.name()).arg(credit.customer.as_deref().unwrap_or(""));
+    let answer: redis::Value = call.invoke_async(&mut server.connection.clone()).await?;
+    Ok(matches!(answer, redis::Value::Int(1 | 2)))
+}

@@ -1,0 +1,225 @@
+//! What the parts of one node share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use yoink_core::{OrderId, Timestamp};
+
+use super::catalogue::Catalogue;
+use super::mistakes::Mistakes;
+use super::offers::Offers;
+use super::open::RedisOptions;
+use super::order_id::OrderIds;
+use super::waiters::Waiters;
+use super::worker::CarryError;
+use crate::delivery::DeliveryStatus;
+use crate::embedded::clock::{Clock, SystemTime};
+use crate::figures::Counters;
+use crate::postgres::{Delivered, PostgresError, Retried};
+use crate::storefront::Storefront;
+use crate::EngineState;
+
+/// The grants of one product that wait for the ledger.
+#[derive(Clone, Copy, Debug, Default)]
+struct Backlog {
+    granted: u64,
+    settled: u64,
+    oldest_at: Option<Timestamp>,
+}
+
+/// What the parts of one node share.
+pub(crate) struct Shared {
+    pub(crate) options: RedisOptions,
+    pub(crate) order_ids: OrderIds,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) storefront: Storefront,
+    pub(crate) offers: Offers,
+    /// When a sale was first seen to take offers only, by product and epoch.
+    pub(crate) offers_since: Mutex<HashMap<(i32, i32), Instant>>,
+    pub(crate) waiters: Waiters,
+    pub(crate) counters: Counters,
+    clock: Clock,
+    state: AtomicU8,
+    backlogs: Mutex<HashMap<i32, Backlog>>,
+    delivery: Mutex<DeliveryStatus>,
+    delivery_paused: AtomicBool,
+    settings_complaints: Mutex<Vec<String>>,
+    /// Figures that do not add up in Redis, by product.
+    pub(crate) differences: Mutex<HashMap<i32, i64>>,
+    /// The time that tests set; 0 otherwise.
+    now_override: AtomicI64,
+    pub(crate) redis_failures: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(options: RedisOptions, secret: &[u8]) -> Self {
+        Self {
+            order_ids: OrderIds::new(secret),
+            catalogue: Catalogue::default(),
+            storefront: Storefront::empty(),
+            offers: Offers::default(),
+            offers_since: Mutex::default(),
+            waiters: Waiters::default(),
+            counters: Counters::new(),
+            clock: Clock::new(Box::new(SystemTime::default()), Timestamp(0)),
+            state: AtomicU8::new(0),
+            backlogs: Mutex::default(),
+            delivery: Mutex::new(DeliveryStatus { running: options.workers > 0, ..DeliveryStatus::default() }),
+            delivery_paused: AtomicBool::new(false),
+            settings_complaints: Mutex::default(),
+            differences: Mutex::default(),
+            now_override: AtomicI64::new(0),
+            redis_failures: AtomicU64::new(0),
+            options,
+        }
+    }
+
+    /// The engine's time: this node's clock, which follows the machine's without jumping.
+    pub(crate) fn now(&self) -> Timestamp {
+        match self.now_override() {
+            Some(now_us) => Timestamp(now_us),
+            None => self.clock.now(),
+        }
+    }
+
+    /// Lets the clock follow the machine's.
+    pub(crate) fn tick(&self) {
+        self.clock.tick();
+    }
+
+    pub(crate) fn clock_steps(&self) -> u64 {
+        self.clock.steps()
+    }
+
+    /// The time that tests set, for every decision.
+    pub(crate) fn now_override(&self) -> Option<i64> {
+        match self.now_override.load(Ordering::Acquire) {
+            0 => None,
+            now_us => Some(now_us),
+        }
+    }
+
+    #[cfg(feature = "faults")]
+    pub(crate) fn set_now(&self, now: Timestamp) {
+        self.now_override.store(now.0, Ordering::Release);
+    }
+
+    pub(crate) fn mistakes(&self) -> Mistakes {
+        self.options.mistakes
+    }
+
+    pub(crate) fn state(&self) -> EngineState {
+        match self.state.load(Ordering::Acquire) {
+            0 => EngineState::Ready,
+            _ => EngineState::Closing,
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.store(1, Ordering::Release);
+    }
+
+    pub(crate) fn delivery_is_paused(&self) -> bool {
+        self.delivery_paused.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_delivery_paused(&self, paused: bool) {
+        self.delivery_paused.store(paused, Ordering::Release);
+        self.delivery.lock().paused = paused;
+    }
+
+    /// What everybody may see without asking anyone.
+    pub(crate) fn publish_storefront(&self) {
+        self.tick();
+        let views = self.catalogue.all().iter().map(|listed| listed.view()).collect();
+        self.storefront.publish_views(views);
+    }
+
+    /// How many grants of a product were made and settled, and the id of the oldest entry that waits.
+    pub(crate) fn note_backlog(&self, product: i32, granted: u64, settled: u64, oldest: Option<&str>) {
+        // The first part of an entry's id is the server's time in milliseconds.
+        let oldest_at = oldest
+            .and_then(|id| id.split('-').next()?.parse::<i64>().ok())
+            .map(|ms| Timestamp(ms.saturating_mul(1_000)));
+        let mut backlogs = self.backlogs.lock();
+        backlogs.insert(product, Backlog { granted, settled, oldest_at });
+        let oldest_at = backlogs.values().filter_map(|backlog| backlog.oldest_at).min();
+        let position = backlogs.values().map(|backlog| backlog.settled).sum();
+        drop(backlogs);
+        let mut delivery = self.delivery.lock();
+        delivery.position = position;
+        delivery.oldest_undelivered_at = oldest_at;
+    }
+
+    /// Grants made in the epochs that are on sale.
+    pub(crate) fn granted(&self) -> u64 {
+        self.backlogs.lock().values().map(|backlog| backlog.granted).sum()
+    }
+
+    pub(crate) fn delivery_status(&self) -> DeliveryStatus {
+        self.delivery.lock().clone()
+    }
+
+    pub(crate) fn note_delivered(&self, took: Duration, delivered: &[(OrderId, Delivered)]) {
+        let confirmed = delivered.iter().filter(|(_, outcome)| *outcome == Delivered::Confirmed).count();
+        let mut delivery = self.delivery.lock();
+        delivery.confirmed_total = delivery.confirmed_total.saturating_add(confirmed as u64);
+        delivery.write_duration.add(took);
+        delivery.last_error = None;
+    }
+
+    pub(crate) fn note_retried(&self, tried: Retried) {
+        let mut delivery = self.delivery.lock();
+        match tried {
+            Retried::Confirmed => delivery.confirmed_total += 1,
+            Retried::Parked => delivery.failed_total += 1,
+            Retried::Released => {
+                delivery.failed_total += 1;
+                delivery.rolled_back_total += 1;
+                self.counters.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            Retried::Retrying | Retried::Settled => {}
+        }
+    }
+
+    pub(crate) fn note_refused(&self, retrying: u64, dead_letters_open: u64) {
+        let mut delivery = self.delivery.lock();
+        delivery.retrying = retrying;
+        delivery.dead_letters_open = dead_letters_open;
+    }
+
+    pub(crate) fn note_delivery_error(&self, error: &CarryError) {
+        tracing::warn!(%error, "delivery waits; every accepted order stays in the stream");
+        self.delivery.lock().last_error = Some(error.to_string());
+    }
+
+    pub(crate) fn note_ledger(&self, error: Option<&PostgresError>) {
+        if let Some(error) = error {
+            tracing::debug!(%error, "the ledger could not be asked");
+        }
+        let mut delivery = self.delivery.lock();
+        match error {
+            Some(error) => delivery.last_error = Some(error.to_string()),
+            None if self.options.workers == 0 => delivery.last_error = None,
+            None => {}
+        }
+    }
+
+    /// What is wrong with the settings of the servers. While there is anything, nothing is sold.
+    pub(crate) fn note_settings(&self, complaints: Vec<String>) {
+        let mut known = self.settings_complaints.lock();
+        if *known != complaints {
+            for complaint in &complaints {
+                tracing::error!("{complaint}");
+            }
+            *known = complaints;
+        }
+    }
+
+    /// Whether the servers keep what they are told.
+    pub(crate) fn settings_are_safe(&self) -> bool {
+        self.settings_complaints.lock().is_empty()
+    }
+}
