@@ -14,6 +14,7 @@ mod lane;
 pub mod ledger;
 pub mod limits;
 mod options;
+pub mod postgres;
 mod reconciliation;
 mod source;
 mod storefront;
