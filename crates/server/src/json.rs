@@ -10,7 +10,7 @@ use yoink_core::{CustomerId, ProductId};
 use crate::problem::{Problem, UNSUPPORTED_MEDIA_TYPE};
 
 /// The largest whole number that every JSON reader keeps exactly.
-const NUMBER_MAX: u64 = (1 << 53) - 1;
+pub(crate) const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// Reads a body. Unknown and doubled fields are refused if `T` denies them, as every body of the native routes does.
 /// No request has an array anywhere.

@@ -35,11 +35,11 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 pub(crate) struct PurchaseBody<'a> {
     /// Who buys; may be left out by the holder of a customer token.
     #[serde(borrow, default, deserialize_with = "json::present")]
-    #[schema(value_type = Option<crate::api::CustomerIdSchema>, nullable = false)]
+    #[schema(value_type = Option<crate::api::schema::CustomerIdSchema>, nullable = false)]
     customer_id: Option<Id<'a>>,
     /// What.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many, up to the product's `max_per_order`.
     #[serde(default = "one")]
@@ -58,8 +58,8 @@ fn one() -> u32 {
 #[utoipa::path(
     post, path = "/v1/orders", tag = "buyers", request_body = PurchaseBody,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; scoped to the customer"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 30, for the ledger"),
+        crate::api::schema::PurchaseKey,
+        ("Prefer" = String, Header, description = "`wait=N`: wait up to N seconds, at most 30, for the ledger"),
     ),
     responses(
         (status = 201, description = "Accepted, and in the ledger", body = crate::wire::Order),

@@ -39,7 +39,7 @@ pub(crate) struct PurchaseAnswer {
 /// Buy; 5 a minute per customer and per address.
 #[utoipa::path(
     post, path = "/purchase", tag = "compatible", request_body = OldPurchase,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    params(crate::api::schema::PurchaseKey),
     responses(
         (status = 200, description = "Accepted", body = PurchaseAnswer),
         super::OldProblems
@@ -75,7 +75,7 @@ impl From<OrderView> for OldOrder {
 /// The orders of a customer, oldest first.
 #[utoipa::path(
     get, path = "/purchase/orders/{userId}", tag = "compatible",
-    params(("userId" = String, Path, description = "The customer's id")),
+    params(crate::api::schema::UserInPath),
     responses(
         (status = 200, description = "The orders", body = Vec<OldOrder>),
         super::OldProblems
@@ -136,7 +136,7 @@ pub(crate) async fn get_metrics(State(core): State<Arc<Core>>) -> impl IntoRespo
 pub(crate) struct RestockBody<'a> {
     /// To which product.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
@@ -149,7 +149,7 @@ pub(crate) struct RestockBody<'a> {
 pub(crate) struct RestockAnswer {
     status: &'static str,
     /// As it was sent.
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: serde_json::Value,
     /// Units that can be bought now.
     stock: u64,

@@ -32,11 +32,11 @@ use crate::settings::{IdempotencyKeyRule, Mode};
 pub(crate) struct OldPurchase<'a> {
     /// Who buys; may be left out by the holder of a customer token.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<crate::api::CustomerIdSchema>)]
+    #[schema(value_type = Option<crate::api::schema::CustomerIdSchema>)]
     user_id: Option<Id<'a>>,
     /// What.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many; left out, 1.
     #[serde(default)]
