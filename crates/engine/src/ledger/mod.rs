@@ -181,7 +181,9 @@ impl Ledger {
     }
 
     fn migrate(&mut self, path: &Path) -> Result<(), OpenError> {
-        let migrated = migrations::migrations::runner().run(&mut self.connection);
+        // In one transaction with the note that they were made: a power loss between the two would leave tables that
+        // every later start wants to make again.
+        let migrated = migrations::migrations::runner().set_grouped(true).run(&mut self.connection);
         migrated.map_err(|error| match error.kind() {
             Kind::MissingVersion(migration) => OpenError::NewerFormat {
                 path: path.to_owned(),
