@@ -25,6 +25,19 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem
     serde_json::from_slice(body).map_err(|_| explain::<T>(body))
 }
 
+/// Reads a body of an older system: unknown fields may hold anything, as they always did.
+///
+/// `T` has no objects in its fields, so an array can only be taken for the body itself.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_flat<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(explain::<T>(body));
+    }
+    serde_json::from_slice(body).map_err(|_| explain::<T>(body))
+}
+
 fn has_array(body: &[u8]) -> bool {
     let (mut is_text, mut is_escaped) = (false, false);
     for byte in body {

@@ -57,10 +57,7 @@ fn one() -> u32 {
 /// the order within N seconds. The same key and body again give the same answer, also after sell-out.
 #[utoipa::path(
     post, path = "/v1/orders", tag = "buyers", request_body = PurchaseBody,
-    params(
-        crate::api::schema::PurchaseKey,
-        ("Prefer" = String, Header, description = "`wait=N`: wait up to N seconds, at most 30, for the ledger"),
-    ),
+    params(crate::api::schema::PurchaseKey, crate::api::schema::Prefer),
     responses(
         (status = 201, description = "Accepted, and in the ledger", body = crate::wire::Order),
         (status = 202, description = "Accepted", body = crate::wire::Order),

@@ -126,14 +126,29 @@ fn path(name: &str, description: &str, schema: impl Into<RefOr<Schema>>) -> Vec<
     vec![parameter.build()]
 }
 
-fn idempotency_key(required: Required, scope: &str) -> Vec<Parameter> {
+fn header(name: &str, required: Required, description: &str, schema: ObjectBuilder) -> Vec<Parameter> {
     let parameter = ParameterBuilder::new()
-        .name("Idempotency-Key")
+        .name(name)
         .parameter_in(ParameterIn::Header)
         .required(required)
-        .description(Some(format!("1 to 255 visible ASCII characters; {scope}")))
-        .schema(Some(text(VISIBLE, IdempotencyKey::BYTES_MAX)));
+        .description(Some(description))
+        .schema(Some(schema));
     vec![parameter.build()]
+}
+
+fn idempotency_key(required: Required, scope: &str) -> Vec<Parameter> {
+    let description = format!("1 to {} visible ASCII characters; {scope}", IdempotencyKey::BYTES_MAX);
+    header("Idempotency-Key", required, &description, text(VISIBLE, IdempotencyKey::BYTES_MAX))
+}
+
+/// How long to wait for the ledger. Any text may stand there: what is not understood is ignored.
+pub(crate) struct Prefer;
+
+impl IntoParams for Prefer {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let description = "`wait=N`: wait up to N seconds, at most 30, for the ledger";
+        header("Prefer", Required::False, description, ObjectBuilder::new().schema_type(Type::String))
+    }
 }
 
 /// A product's id in the path.

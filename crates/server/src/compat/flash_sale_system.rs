@@ -173,7 +173,7 @@ pub(crate) async fn restock(State(core): State<Arc<Core>>, headers: HeaderMap, b
 async fn try_restock(core: &Core, headers: &HeaderMap, body: &Bytes) -> Result<RestockAnswer, Problem> {
     core.shared.auth.operator_unless_dev(headers)?;
     json::check_content_type(headers)?;
-    let body: RestockBody = json::parse(body)?;
+    let body: RestockBody = json::parse_flat(body)?;
     let product = body.product_id.to_product("/productId")?;
     let delta = i64::try_from(body.amount).ok().filter(|_| (1..=STOCK_UNITS_MAX).contains(&body.amount));
     let bad_amount = || Problem::field("/amount", format!("must be from 1 to {STOCK_UNITS_MAX}"));

@@ -102,7 +102,7 @@ fn parse(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<PurchaseRequest, Problem> {
-    let body: OldPurchase = json::parse(body)?;
+    let body: OldPurchase = json::parse_flat(body)?;
     let named = body.user_id.map(|id| id.to_customer("/userId")).transpose()?;
     let customer = match (caller, named) {
         (Caller::Customer(customer), None) => customer.clone(),

@@ -174,6 +174,25 @@ fn the_document_is_valid_and_the_page_that_shows_it_loads_nothing_from_elsewhere
     assert!(policy.starts_with("default-src 'self'"), "{policy}");
 }
 
+#[test]
+fn only_a_change_of_stock_needs_a_header() {
+    let server = Server::start_empty(|_| {});
+    let contract = server.contract();
+    let needed: Vec<(String, String)> = contract
+        .operations()
+        .into_iter()
+        .filter(|(method, path)| {
+            let operation = &contract.document["paths"][path][method.to_ascii_lowercase()];
+            let parameters = operation["parameters"].as_array();
+            parameters
+                .into_iter()
+                .flatten()
+                .any(|parameter| parameter["in"] == "header" && parameter["required"] == true)
+        })
+        .collect();
+    assert_eq!(needed, [("POST".to_owned(), "/v1/admin/products/{id}/stock".to_owned())]);
+}
+
 /// Where a documented schema stands in a request: how a value is sent there.
 struct Place<'a> {
     name: &'static str,
