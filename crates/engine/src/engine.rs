@@ -80,7 +80,12 @@ impl Parts {
         };
         self.watch.stop();
         // Delivery first: it may need the writer to give units back, or to read what memory no longer has.
-        self.delivery.stop(Stop::AfterDraining(drain));
+        let stopped = self.delivery.stop(Stop::AfterDraining(drain));
+        let last_seq = self.shared.tail.last_seq();
+        if stopped.position < last_seq {
+            let position = stopped.position;
+            tracing::info!(position, last_seq, "the ledger lacks events; the next start carries them over");
+        }
         self.shared.inbox.close();
         // A writer that panicked has said so already; its callers were told.
         let _ = writer.join();

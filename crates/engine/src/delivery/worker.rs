@@ -355,13 +355,9 @@ impl Worker {
     ) -> Result<T, Halt> {
         let begun = Instant::now();
         let done = self.ledger()?.write(sync, work);
-        self.shared.update(|status| {
-            status.write_duration.add(begun.elapsed());
-            if done.is_ok() {
-                status.last_error = None;
-            }
-        });
+        self.shared.note_write(begun.elapsed());
         let done = done?;
+        self.shared.update(|status| status.last_error = None);
         self.written_total = self.written_total.saturating_add(1);
         if self.troubles > 0 {
             tracing::info!(troubles = self.troubles, "the ledger can be written again");
