@@ -198,6 +198,15 @@ impl IntoParams for AdjustmentKey {
     }
 }
 
+/// The key of a restock on the compatible route, whose clients knew none.
+pub(crate) struct OldRestockKey;
+
+impl IntoParams for OldRestockKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        idempotency_key(Required::False, "scoped to the product")
+    }
+}
+
 /// The key of a product's creation.
 pub(crate) struct CreationKey;
 

@@ -158,6 +158,7 @@ pub(crate) struct RestockAnswer {
 /// Add units to a product; outside `--dev` with an admin key.
 #[utoipa::path(
     post, path = "/products/restock", tag = "compatible", request_body = RestockBody,
+    params(crate::api::schema::OldRestockKey),
     responses(
         (status = 200, description = "Added", body = RestockAnswer),
         super::OldProblems

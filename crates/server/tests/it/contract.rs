@@ -258,6 +258,7 @@ fn places_outside_bodies<'a>(server: &'a Server, document: &Value) -> Vec<Place<
         query(events, "limit"),
         keyed("/v1/orders", json!({"customer_id": "ann", "product_id": "1"})),
         keyed("/buy", json!({"userId": "ann", "productId": "1"})),
+        keyed("/products/restock", json!({"productId": "1", "amount": 1})),
         keyed("/v1/admin/products/1/stock", json!({"delta": 1, "reason": "a truck came"})),
         keyed(
             "/v1/admin/products",
