@@ -73,7 +73,7 @@ impl Message {
         self
     }
 
-    fn from_operator(self) -> Self {
+    fn signed_by_operator(self) -> Self {
         self.header("authorization", &format!("Bearer {ADMIN_KEY}"))
     }
 
@@ -122,13 +122,13 @@ fn good_messages(order: &str) -> Vec<Message> {
         get("/purchase/orders/ann"),
         get("/livez").header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         get("/health"),
-        post("/v1/admin/products", &product).from_operator(),
-        post("/v1/admin/products/1/stock", &restock).header("idempotency-key", "r-1").from_operator(),
-        post("/products/restock", &json!({"productId": 1, "amount": 1})).from_operator(),
-        get("/v1/orders?customer_id=ann&limit=10&after=0").from_operator(),
-        get("/v1/events?after=0&limit=10").from_operator(),
-        get("/v1/admin/dead-letters?limit=10").from_operator(),
-        post("/v1/admin/dead-letters/1/discard", &reason).from_operator(),
+        post("/v1/admin/products", &product).signed_by_operator(),
+        post("/v1/admin/products/1/stock", &restock).header("idempotency-key", "r-1").signed_by_operator(),
+        post("/products/restock", &json!({"productId": 1, "amount": 1})).signed_by_operator(),
+        get("/v1/orders?customer_id=ann&limit=10&after=0").signed_by_operator(),
+        get("/v1/events?after=0&limit=10").signed_by_operator(),
+        get("/v1/admin/dead-letters?limit=10").signed_by_operator(),
+        post("/v1/admin/dead-letters/1/discard", &reason).signed_by_operator(),
     ]
 }
 
