@@ -284,10 +284,6 @@ impl Shared {
                 Passage::Whole if to.write_all(piece).is_ok() => {}
                 Passage::Whole | Passage::Gone => break,
                 Passage::Cut(bytes) => {
-                    // IMPORTANT: before the server gets the rest of a request, its client must be deaf for the answer.
-                    if direction == Direction::Request {
-                        from.shutdown(Shutdown::Both).ok();
-                    }
                     let rest = usize::try_from(bytes).ok().and_then(|bytes| piece.get(..bytes));
                     to.write_all(rest.unwrap_or_default()).ok();
                     break;
@@ -338,6 +334,7 @@ impl State {
         if bytes > 0 && bytes >= left {
             self.mode = Mode::Pass;
             self.counts.cuts += 1;
+            // IMPORTANT: it is gone before the server gets the rest of its request, so that no answer to it can pass.
             self.connections.remove(&id);
             self.let_pass(direction, left);
             return Passage::Cut(left);
@@ -355,5 +352,23 @@ impl State {
             Direction::Reply => self.counts.reply_bytes += bytes,
         }
         Passage::Whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_passes_once_it_is_decided_that_the_request_is_lost() {
+        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], 1))).unwrap();
+        let shared = &proxy.shared;
+        let [cut, other] = [(); 2].map(|()| shared.enter(TcpStream::connect(proxy.address()).unwrap()));
+        proxy.set(Mode::CutRequestAfter(3)).unwrap();
+        assert_eq!(shared.pass(cut, Direction::Reply, 9), Passage::Whole);
+        assert_eq!(shared.pass(cut, Direction::Request, 2), Passage::Whole);
+        assert_eq!(shared.pass(cut, Direction::Request, 2), Passage::Cut(1));
+        assert_eq!(shared.pass(cut, Direction::Reply, 9), Passage::Gone);
+        assert_eq!(shared.pass(other, Direction::Reply, 9), Passage::Whole);
     }
 }

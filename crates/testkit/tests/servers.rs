@@ -464,6 +464,9 @@ fn servers_end_with_a_process_that_is_killed() {
     for server in &servers {
         wait_until("the end of a server", || TcpStream::connect(server).is_err());
     }
+    // PostgreSQL removes it as the last thing that it does, after its shared memory, unless it is killed itself.
+    let last = std::path::Path::new(&folders[1]).join("data/postmaster.pid");
+    wait_until("the end of PostgreSQL in good order", || !last.exists());
     // A killed process cannot tidy up after itself, so we do, once the last backend has noticed.
     for folder in &folders {
         wait_until("the end of all who write into it", || std::fs::remove_dir_all(folder).is_ok());
