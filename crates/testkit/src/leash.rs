@@ -41,7 +41,7 @@ impl Leash {
 
     /// Lets go, without ending anything. Must happen as soon as the group has ended, so that a later owner of its
     /// number is never hit.
-    pub(crate) fn release(mut self) {
+    pub(crate) fn release(&mut self) {
         if let Some(mut pipe) = self.pipe.take() {
             // A shell that is gone already needs no word.
             pipe.write_all(b"done\n").ok();

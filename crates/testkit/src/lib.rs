@@ -30,7 +30,6 @@ mod reserved_port;
 mod resp;
 mod service;
 mod sql;
-mod watchdog;
 
 pub use client::{Client, ClientError};
 pub use message::Response;

@@ -197,7 +197,7 @@ impl Service {
     fn exit_status(&mut self) -> Option<ExitStatus> {
         let running = self.running.as_mut()?;
         let status = running.child.try_wait().ok().flatten()?;
-        if let Some(ended) = self.running.take() {
+        if let Some(mut ended) = self.running.take() {
             ended.leash.release();
         }
         Some(status)

@@ -182,6 +182,31 @@ fn what_a_client_adds_to_the_header_makes_it_nobody_else() {
 }
 
 #[test]
+fn a_network_has_a_limit_of_its_own_which_an_address_over_its_limit_does_not_use_up() {
+    let server = Server::start_with(|settings| {
+        settings.rate_limits.per_address = Some(TWO_AN_HOUR);
+        settings.rate_limits.per_network = Some(Policy { requests: 4, window_s: 3_600 });
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let refused_by = |forwarded: &str, number: usize| {
+        let customer = format!("{forwarded}-{number}");
+        let answer = server.send(&purchase(&customer).header("x-forwarded-for", forwarded));
+        answer.header("ratelimit-policy").map(|policy| policy.split(';').next().unwrap().to_owned())
+    };
+    for (addresses, outside) in [
+        (["203.0.113.1", "203.0.113.77", "203.0.113.255"], "203.0.112.1"),
+        (["2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:1:ffff::1"], "2001:db8:2:1::1"),
+    ] {
+        let by_address = Some("\"address\"".to_owned());
+        let first: Vec<_> = (0..6).map(|number| refused_by(addresses[0], number)).collect();
+        assert_eq!(first, [&[None, None][..], &vec![by_address; 4]].concat());
+        assert_eq!([0, 1].map(|number| refused_by(addresses[1], number)), [None, None]);
+        assert_eq!(refused_by(addresses[2], 0).as_deref(), Some("\"network\""));
+        assert_eq!(refused_by(outside, 0), None);
+    }
+}
+
+#[test]
 fn an_address_has_one_limit_for_all_doors_and_a_customer_one_for_all_addresses() {
     let server = behind_a_proxy();
     let doors = ["/v1/orders", "/orders", "/buy", "/purchase"];
