@@ -11,12 +11,21 @@ use crate::say::say;
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
 /// Programs, the Debian package of each, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 4] = [
+const PROGRAMS: [(&str, &str, &str); 6] = [
     ("cc", "gcc libc6-dev", "building SQLite and the crypto library"),
     ("strace", "strace", "failing system calls on purpose"),
     ("wrk", "wrk", "a load generator that is not ours"),
     ("python3", "python3", "schemathesis"),
+    ("redis-server", "redis-server", "private servers for the tests of the redis engine"),
+    ("redis-cli", "redis-tools", "looking into them by hand"),
 ];
+
+/// Debian keeps the server's programs of each version here, outside of PATH.
+const POSTGRESQL_VERSIONS: &str = "/usr/lib/postgresql";
+
+/// Asks the packages' scripts not to start a service: the tests start servers of their own, and what else runs on
+/// the machine is its owner's to say. The first is for init scripts, the second for systemd.
+const WITHOUT_STARTING_SERVICES: [&str; 2] = ["RUNLEVEL=1", "SYSTEMD_OFFLINE=1"];
 
 /// Installs what is missing. Doing it again does nothing.
 ///
@@ -31,6 +40,12 @@ pub(crate) fn run() -> Result<()> {
             say(format!("setup: {program} is missing ({purpose})"));
             missing.extend(packages.split(' '));
         }
+    }
+    if has_postgresql() {
+        say("setup: postgresql is there (private servers for the tests of the redis engine)");
+    } else {
+        say("setup: postgresql is missing (private servers for the tests of the redis engine)");
+        missing.push("postgresql");
     }
     if !can_make_environments() {
         say("setup: python3-venv is missing (schemathesis)");
@@ -58,6 +73,13 @@ fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
+/// Whether some version's server and `initdb` are where Debian puts them.
+fn has_postgresql() -> bool {
+    let versions = std::fs::read_dir(POSTGRESQL_VERSIONS).into_iter().flatten().flatten();
+    let mut programs = versions.map(|version| version.path().join("bin"));
+    programs.any(|bin| bin.join("postgres").is_file() && bin.join("initdb").is_file())
+}
+
 fn can_make_environments() -> bool {
     succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"]))
 }
@@ -78,13 +100,15 @@ fn install(packages: &[&str]) -> Result<()> {
         (false, false) => bail!("run `{by_hand}` as root, then try again"),
     };
     let apt = |arguments: &[&str]| {
-        let words: Vec<_> =
-            prefix.iter().copied().chain(["apt-get"]).chain(arguments.iter().copied()).collect();
+        // The variables are words of the command, because sudo does not hand on its own environment.
+        let variables =
+            ["env", "DEBIAN_FRONTEND=noninteractive"].into_iter().chain(WITHOUT_STARTING_SERVICES);
+        let apt_get = ["apt-get"].into_iter().chain(arguments.iter().copied());
+        let words: Vec<_> = prefix.iter().copied().chain(variables).chain(apt_get).collect();
         say(format!("setup: {}", words.join(" ")));
         let (program, rest) = words.split_first().context("nothing to run")?;
         let status = Command::new(program)
             .args(rest)
-            .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .status()

@@ -103,6 +103,17 @@ impl Audit {
         }
     }
 
+    /// The log says that the events up to `seq` are lost, and that an operator accepted it. Whatever else is missing is
+    /// a finding.
+    pub fn skip_lost(&mut self, seq: Seq) {
+        let before = self.findings.seq;
+        self.findings.seq = seq;
+        if seq <= before {
+            self.findings
+                .add(InvariantId::DenseLog, || format!("event {seq} is lost, and was counted before"));
+        }
+    }
+
     /// What was counted, and what was found wrong, up to here.
     pub fn report(&self) -> Report {
         let products = self.products.iter().map(|book| ProductCount {

@@ -8,7 +8,7 @@ use crate::{
 /// A fact at its place in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Its place: one more than the event before.
+    /// Its place: one more than the event before, or than the last lost one where an operator accepted a loss.
     pub seq: Seq,
     /// When it was decided, on the engine's clock; never before the event before it.
     pub at: Timestamp,

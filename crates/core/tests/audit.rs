@@ -323,3 +323,20 @@ fn every_invariant_has_a_name_of_its_own() {
         assert!(!invariant.promise().is_empty());
     }
 }
+
+#[test]
+fn an_accepted_loss_is_no_gap_and_whatever_else_is_missing_is() {
+    let mut events = log([created(9), accepted(1, "ann"), accepted(2, "bob"), accepted(3, "cid")]);
+    events[2].seq = 11;
+    events[3].seq = 13;
+    let mut audit = Audit::new();
+    events[..2].iter().for_each(|event| audit.observe(event));
+    audit.skip_lost(10);
+    audit.observe(&events[2]);
+    assert!(audit.report().is_clean(), "{:?}", audit.report());
+    audit.observe(&events[3]);
+    let found: Vec<_> = audit.report().findings.iter().map(|f| (f.invariant, f.seq)).collect();
+    assert_eq!(found, [(InvariantId::DenseLog, 13)]);
+    audit.skip_lost(5);
+    assert_eq!(audit.report().count(InvariantId::DenseLog), 2, "what was counted cannot be lost");
+}

@@ -200,3 +200,18 @@ fn applying_an_order_of_units_that_are_not_there_stops_the_program() {
     let too_many = OrderAccepted { quantity: 5, ..order(4) };
     inventory().apply(&next(Fact::OrderAccepted(too_many)));
 }
+
+#[test]
+fn after_an_accepted_loss_the_event_behind_it_passes_and_no_other() {
+    let mut inventory = inventory();
+    inventory.skip_lost(1_000);
+    let place = |seq| Event { seq, ..next(Fact::OrderAccepted(order(4))) };
+    assert_eq!(
+        inventory.check(&place(7)),
+        Err(Inconsistency::SeqGap { expected: 1_001, found: 7 }),
+        "the number of a lost event is given again"
+    );
+    assert_eq!(inventory.check(&place(1_001)), Ok(()));
+    inventory.apply(&place(1_001));
+    assert_eq!(inventory.order(order(4).order).map(|order| order.seq), Some(1_001));
+}

@@ -18,7 +18,8 @@ use crate::delivery::{Delivery, Stop};
 use crate::embedded::clock::{Clock, SystemTime, TimeSource};
 use crate::embedded::folder::Folder;
 use crate::embedded::inbox::Inbox;
-use crate::embedded::log::LogFile;
+use crate::embedded::log::{LogFile, Stretch};
+use crate::embedded::loss;
 use crate::embedded::recovery::{Recovered, RecoveryReport, recover};
 use crate::embedded::tail::Tail;
 use crate::embedded::ticket::{Answer, Ask, Books, Ticket};
@@ -79,7 +80,12 @@ impl Parts {
         };
         self.watch.stop();
         // Delivery first: it may need the writer to give units back, or to read what memory no longer has.
-        self.delivery.stop(Stop::AfterDraining(drain));
+        let stopped = self.delivery.stop(Stop::AfterDraining(drain));
+        let last_seq = self.shared.tail.last_seq();
+        if stopped.position < last_seq {
+            let position = stopped.position;
+            tracing::info!(position, last_seq, "the ledger lacks events; the next start carries them over");
+        }
         self.shared.inbox.close();
         // A writer that panicked has said so already; its callers were told.
         let _ = writer.join();
@@ -111,17 +117,19 @@ impl Engine {
             Some(_) => PathBuf::from("log.db"),
             None => folder.file("log.db"),
         };
-        let file = LogFile { path, vfs: options.log_vfs.clone() };
+        let file = LogFile { path, vfs: options.log_vfs };
+        let accept_loss = options.accept_loss;
         // The ledger is checked while the log is read back: at a million orders each takes about half a second.
-        let (recovered, prepared) = std::thread::scope(|scope| {
-            let ledger = scope.spawn(|| Delivery::prepare(folder.path(), options.delivery));
-            let recovered = recover(folder.path(), &file, options.durability, options.accept_loss);
+        let (mut recovered, prepared) = std::thread::scope(|scope| {
+            let ledger = scope.spawn(|| Delivery::prepare(folder.path(), options.delivery.clone()));
+            let recovered = recover(folder.path(), &file, options.durability, accept_loss, options.beacon);
             // What is wrong with the log is said first: the ledger can be made again from it.
             recovered.and_then(|recovered| {
                 Ok((recovered, ledger.join().unwrap_or_else(|panic| resume_unwind(panic))?))
             })
         })?;
-        let Recovered { inventory, log, beacon, incarnation, report } = recovered;
+        let prepared = loss::settle(&mut recovered, prepared, &options.delivery, accept_loss, folder.path())?;
+        let Recovered { inventory, log, beacon, incarnation, report, .. } = recovered;
         log.prepare_commits(&file, options.durability);
         let clock = Clock::new(time, inventory.last_at());
         let shared = Arc::new(Shared::new(
@@ -349,13 +357,24 @@ impl Engine {
         }
     }
 
-    /// Committed events after `after`, oldest first, at most `limit` and [`limits::READ_EVENTS_MAX`].
+    /// Committed events after `after`, oldest first, at most `limit` and [`limits::READ_EVENTS_MAX`]. Their numbers are
+    /// dense but where a loss was accepted; a number is never given to two events.
     ///
     /// # Errors
     /// The log cannot be read, or the engine is too slow.
-    pub async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
+    pub async fn events(&self, mut after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
+        loop {
+            match self.stretch(after, limit).await? {
+                Stretch::Events(events) => return Ok(events),
+                Stretch::Lost { to } => after = to,
+            }
+        }
+    }
+
+    /// What the log has after event `after`.
+    pub(crate) async fn stretch(&self, after: Seq, limit: usize) -> Result<Stretch, CallError> {
         match self.ask(Ask::Events { after, limit }).await? {
-            Answer::Events(events) => Ok(events),
+            Answer::Events(stretch) => Ok(stretch),
             other => wrong(&other),
         }
     }

@@ -91,7 +91,7 @@ pub enum OpenError {
     /// The log ends before what it promised.
     #[error(
         "{path} ends at event {found}, but orders were promised up to event {promised}: it was truncated or restored \
-         from an older backup. Restore the whole data folder, or move ledger.db away and start with --accept-loss to go on without the rest"
+         from an older backup. Restore the whole data folder, or start with --accept-loss to go on without the rest"
     )]
     Truncated {
         /// The log.
@@ -115,14 +115,15 @@ pub enum OpenError {
     /// The ledger is ahead of the log.
     #[error(
         "the ledger {path} has orders up to event {ledger}, but the log ends at {log}: they are from different \
-         backups. Restore both from the same one"
+         backups, or the log lost its end. Restore both from the same backup, or start with --accept-loss to go on \
+         with what the log has; the ledger is then kept under another name"
     )]
     LedgerAhead {
         /// The ledger.
         path: PathBuf,
         /// What it has.
         ledger: u64,
-        /// Where the log ends.
+        /// Where the log ends, or the loss begins that the ledger stands in.
         log: u64,
     },
 }

@@ -26,6 +26,7 @@ pub use delivery::{
     DeliveryOptions, DeliveryStatus, DurationHistogram, OnDeadLetter,
 };
 pub use durability::Durability;
+pub use embedded::beacon::BeaconFile;
 pub use embedded::clock::{Clock, SystemTime, TimeSource};
 pub use embedded::recovery::{AcceptLoss, RecoveryReport};
 pub use embedded::writer::EngineState;

@@ -41,6 +41,10 @@ pub const FREE_SPACE_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How old the beacon may be behind the log.
 pub const BEACON_EVERY: Duration = Duration::from_millis(50);
 
+/// Where a loss is accepted, the next event's number is this much above all that was promised. More than can be
+/// committed, and read by somebody, between two beacons.
+pub const LOSS_MARGIN_EVENTS: u64 = 1_000_000;
+
 /// A snapshot is worth its time after this many events, when the engine closes.
 pub const SNAPSHOT_EVENTS_MIN: u64 = 100_000;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::delivery::DeliveryOptions;
+use crate::embedded::beacon::BeaconFile;
 use crate::embedded::recovery::AcceptLoss;
 use crate::{Durability, limits};
 
@@ -26,6 +27,8 @@ pub struct Options {
     pub watch_every: Duration,
     /// The file layer under the log; `None` is the operating system's. For tests that take the power away.
     pub log_vfs: Option<String>,
+    /// The file of the beacon; `None` is the one in the data folder. For the same tests.
+    pub beacon: Option<Box<dyn BeaconFile>>,
 }
 
 impl Options {
@@ -40,6 +43,7 @@ impl Options {
             delivery: DeliveryOptions::default(),
             watch_every: limits::WATCH_EVERY,
             log_vfs: None,
+            beacon: None,
         }
     }
 }

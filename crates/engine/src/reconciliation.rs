@@ -8,7 +8,7 @@ use yoink_core::audit::{Audit, InvariantId, Report};
 use yoink_core::{Event, Figures, ProductId, Seq};
 
 use crate::embedded::folder::Folder;
-use crate::embedded::log::LogFile;
+use crate::embedded::log::{LogFile, Stretch};
 use crate::embedded::recovery::{AcceptLoss, recover};
 use crate::embedded::ticket::Books;
 use crate::ledger::{FILE_NAME, Ledger, LedgerCounts, LedgerFault};
@@ -82,11 +82,15 @@ impl Engine {
         let books = self.books().await?;
         let mut recount = Recount::new(ledger.position);
         while recount.audit.seq() < books.seq {
-            let events = self.events(recount.audit.seq(), limits::READ_EVENTS_MAX).await?;
-            if events.is_empty() {
-                break; // fewer events than the inventory applied: the report says so
+            match self.stretch(recount.audit.seq(), limits::READ_EVENTS_MAX).await? {
+                // Fewer events than the inventory applied: the report says so.
+                Stretch::Events(events) if events.is_empty() => break,
+                Stretch::Events(events) => {
+                    let counted = events.iter().filter(|event| event.seq <= books.seq);
+                    counted.for_each(|event| recount.observe(event));
+                }
+                Stretch::Lost { to } => recount.skip_lost(to),
             }
-            events.iter().filter(|event| event.seq <= books.seq).for_each(|event| recount.observe(event));
         }
         let (reconciliation, broken) = recount.judge(&books, &ledger);
         for product in broken {
@@ -108,7 +112,7 @@ pub fn audit_data_folder(path: &Path) -> Result<Reconciliation, OpenError> {
     }
     let folder = Folder::open(path)?;
     let file = LogFile { path: folder.file("log.db"), vfs: None };
-    let recovered = recover(folder.path(), &file, Durability::Fsync, AcceptLoss::No)?;
+    let recovered = recover(folder.path(), &file, Durability::Fsync, AcceptLoss::No, None)?;
     let ledger = count_ledger(folder.path())?;
     let inventory = &recovered.inventory;
     let books = Books {
@@ -119,6 +123,9 @@ pub fn audit_data_folder(path: &Path) -> Result<Reconciliation, OpenError> {
     recovered
         .log
         .read(0, |row| {
+            if row.events.is_empty() {
+                recount.skip_lost(row.last_seq);
+            }
             row.events.iter().for_each(|event| recount.observe(event));
             true
         })
@@ -131,7 +138,7 @@ fn count_ledger(folder: &Path) -> Result<LedgerCounts, OpenError> {
     if !path.exists() {
         return Ok(LedgerCounts::default());
     }
-    let ledger = Ledger::open(folder, LedgerFault::default())?;
+    let ledger = Ledger::open(folder, None, LedgerFault::default())?;
     ledger.counts().map_err(|source| OpenError::Sqlite { operation: "count", path, source })
 }
 
@@ -151,7 +158,16 @@ impl Recount {
 
     fn observe(&mut self, event: &Event) {
         self.audit.observe(event);
-        if event.seq == self.ledger_position {
+        self.look_at_ledger();
+    }
+
+    fn skip_lost(&mut self, to: Seq) {
+        self.audit.skip_lost(to);
+        self.look_at_ledger();
+    }
+
+    fn look_at_ledger(&mut self) {
+        if self.audit.seq() == self.ledger_position {
             self.at_ledger = Some(self.audit.report());
         }
     }

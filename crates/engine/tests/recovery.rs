@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 use yoink_core::{OrderId, Rejection};
+use yoink_engine::limits::LOSS_MARGIN_EVENTS;
 use yoink_engine::{
     AcceptLoss, CallError, Engine, OpenError, Options, OrderFilter, OrderStatus, ProductFigures, Replayed,
     audit_data_folder,
@@ -154,26 +155,28 @@ fn three_hundred_flipped_bits_are_refused_or_harmless_and_never_lose_a_promise()
     assert!(harmless > 0, "{refused} refused, {harmless} harmless");
 }
 
-#[test]
-fn a_truncated_write_ahead_file_is_refused_and_opened_only_when_told_to_accept_the_loss() {
+/// A killed folder of which the second half of the log is gone.
+fn truncated_folder() -> TempDir {
     let folder = killed_folder();
     let wal = folder.path().join("log.db-wal");
     let length = used(&fs::read(&wal).unwrap()) as u64;
     fs::OpenOptions::new().write(true).open(&wal).unwrap().set_len(length / 2).unwrap();
+    folder
+}
+
+fn accept_loss(folder: &Path) -> Result<Engine, OpenError> {
+    Engine::open(Options { accept_loss: AcceptLoss::Yes, ..Options::new(folder) })
+}
+
+#[test]
+fn a_truncated_write_ahead_file_is_refused_and_opened_only_when_told_to_accept_the_loss() {
+    let folder = truncated_folder();
     let error = refusal(folder.path());
     assert!(matches!(error, OpenError::Truncated { promised: 301, .. }), "{error}");
     assert!(error.to_string().contains("--accept-loss"), "{error}");
     // Refused again: looking does not change anything.
     assert!(matches!(refusal(folder.path()), OpenError::Truncated { promised: 301, .. }));
-    let mut options = Options::new(folder.path());
-    options.accept_loss = AcceptLoss::Yes;
-    // The ledger knows more than what is left of the log, so it has to go too; it is made again from the log.
-    assert!(matches!(Engine::open(options).err(), Some(OpenError::LedgerAhead { ledger: 301, .. })));
-    fs::remove_file(folder.path().join("ledger.db")).unwrap();
-    let _ = fs::remove_file(folder.path().join("ledger.db-wal"));
-    let mut options = Options::new(folder.path());
-    options.accept_loss = AcceptLoss::Yes;
-    let engine = Engine::open(options).unwrap();
+    let engine = accept_loss(folder.path()).unwrap();
     let sold = engine.storefront().product(&id("1")).unwrap().figures.sold;
     assert!(sold > 0 && sold < ORDERS);
     runtime().block_on(async {
@@ -184,6 +187,95 @@ fn a_truncated_write_ahead_file_is_refused_and_opened_only_when_told_to_accept_t
     engine.close_blocking(Duration::from_secs(5));
     drop(engine);
     open(folder.path());
+}
+
+#[test]
+fn numbers_of_lost_events_are_never_given_again() {
+    let folder = truncated_folder();
+    let engine = accept_loss(folder.path()).unwrap();
+    let runtime = runtime();
+    runtime.block_on(async {
+        let sold = engine.storefront().product(&id("1")).unwrap().figures.sold;
+        assert_eq!(engine.events(0, 4_096).await.unwrap().len() as u64, sold + 1);
+        let late = engine.purchase(buy("late", "1", 1, None)).await.unwrap();
+        assert_eq!(late.seq, 301 + LOSS_MARGIN_EVENTS + 1);
+        // Whoever reads the feed sees the new event once, and never in the place of a lost one.
+        for after in [sold + 1, sold + 2, 300, 301, 302, late.seq - 1] {
+            let seqs: Vec<_> =
+                engine.events(after, 10).await.unwrap().iter().map(|event| event.seq).collect();
+            assert_eq!(seqs, [late.seq], "after {after}");
+        }
+        assert_eq!(engine.events(late.seq, 10).await.unwrap(), []);
+    });
+    engine.close_blocking(Duration::from_secs(5));
+    drop(engine);
+    let audited = audit_data_folder(folder.path()).unwrap();
+    assert!(audited.ok, "{audited:?}");
+    // The flag again, without a new loss, changes nothing.
+    let engine = accept_loss(folder.path()).unwrap();
+    let next = runtime.block_on(engine.purchase(buy("later", "1", 1, None))).unwrap();
+    assert_eq!(next.seq, 301 + LOSS_MARGIN_EVENTS + 2);
+    assert!(runtime.block_on(engine.reconcile()).unwrap().ok);
+}
+
+#[test]
+fn a_ledger_that_knows_lost_orders_is_set_aside_and_is_refused_when_it_is_put_back() {
+    let folder = truncated_folder();
+    drop(accept_loss(folder.path()).unwrap());
+    let aside = folder.path().join("ledger-until-301.db");
+    let ledger = rusqlite::Connection::open(&aside).unwrap();
+    let orders: i64 = ledger.query_row("SELECT count(*) FROM orders", [], |row| row.get(0)).unwrap();
+    assert_eq!(orders.cast_unsigned(), ORDERS, "it names those whose orders were lost");
+    ledger.close().unwrap();
+    fs::copy(&aside, folder.path().join("ledger.db")).unwrap();
+    let audited = audit_data_folder(folder.path()).unwrap();
+    assert!(!audited.ok, "{audited:?}");
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::LedgerAhead { ledger: 301, log, .. } if log < 301), "{error}");
+    let taken = accept_loss(folder.path()).unwrap_err();
+    assert!(std::error::Error::source(&taken).unwrap().to_string().contains("is there already"), "{taken}");
+    fs::remove_file(&aside).unwrap();
+    let engine = accept_loss(folder.path()).unwrap();
+    assert_eq!(engine.last_seq(), 301 + LOSS_MARGIN_EVENTS, "no second loss was recorded");
+    assert!(aside.exists());
+}
+
+#[test]
+fn a_loss_that_only_the_ledger_shows_is_refused_and_its_numbers_are_not_given_again_either() {
+    let folder = truncated_folder();
+    fs::remove_file(folder.path().join("beacon")).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::LedgerAhead { ledger: 301, .. }), "{error}");
+    assert!(error.to_string().contains("--accept-loss"), "{error}");
+    let engine = accept_loss(folder.path()).unwrap();
+    let late = runtime().block_on(engine.purchase(buy("late", "1", 1, None))).unwrap();
+    assert_eq!(late.seq, 301 + LOSS_MARGIN_EVENTS + 1);
+}
+
+/// As a kill between the two leaves it: the log knows of the loss, the beacon still promises what is lost.
+#[test]
+fn a_beacon_that_promises_what_was_accepted_as_lost_is_believed_no_more_and_any_other_is() {
+    let folder = truncated_folder();
+    let promised = fs::read(folder.path().join("beacon")).unwrap();
+    accept_loss(folder.path()).unwrap().close_blocking(Duration::from_secs(5));
+    fs::write(folder.path().join("beacon"), promised).unwrap();
+    open(folder.path()).close_blocking(Duration::from_secs(5));
+    // Times differ, so another folder with as many events has another history.
+    fs::copy(killed_folder().path().join("beacon"), folder.path().join("beacon")).unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Damaged { seq: 301, .. }), "{error}");
+}
+
+/// Only the log's own record makes a gap a loss that was accepted.
+#[test]
+fn a_gap_that_nobody_accepted_is_damage() {
+    let folder = truncated_folder();
+    accept_loss(folder.path()).unwrap().close_blocking(Duration::from_secs(5));
+    let log = rusqlite::Connection::open(folder.path().join("log.db")).unwrap();
+    assert_eq!(log.execute("UPDATE log SET last_seq = last_seq + 5 WHERE count = 0", []).unwrap(), 1);
+    drop(log);
+    let error = refusal(folder.path());
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
 }
 
 #[test]
@@ -368,9 +460,8 @@ fn a_snapshot_that_saw_more_than_the_log_has_is_a_loss() {
     fs::copy(folder.path().join("snapshot"), shorter.path().join("snapshot")).unwrap();
     let error = refusal(shorter.path());
     assert!(matches!(error, OpenError::Truncated { found: 301, promised: 100_006, .. }), "{error}");
-    let mut options = Options::new(shorter.path());
-    options.accept_loss = AcceptLoss::Yes;
-    let engine = Engine::open(options).unwrap();
+    let engine = accept_loss(shorter.path()).unwrap();
+    assert_eq!(engine.last_seq(), 100_006 + LOSS_MARGIN_EVENTS);
     assert_eq!(engine.recovery().snapshot_seq, 0, "a snapshot of another log was used");
     runtime().block_on(assert_all_orders_are_there(&engine));
     drop(engine);

@@ -157,6 +157,9 @@ pub struct RateLimitsConfig {
     /// Purchases from one address.
     #[config(env = "YOINK_RATE_LIMIT_PER_ADDRESS", default = "off")]
     pub per_address: RateLimit,
+    /// Purchases from one network.
+    #[config(env = "YOINK_RATE_LIMIT_PER_NETWORK", default = "off")]
+    pub per_network: RateLimit,
     /// The compatible route `/purchase`.
     #[config(env = "YOINK_RATE_LIMIT_PURCHASE_COMPAT", default = "5/60")]
     pub purchase_compat: RateLimit,

@@ -141,8 +141,10 @@ pub(crate) async fn answer(front: &Front, conn: Arc<Conn>, request: Request<Inco
         false => None,
     };
     let method = head.method.clone();
-    // Where a body in chunks ends only hyper knows, so `HeadWatch` cannot look at what would follow it.
-    let is_last = body.size_hint().exact().is_none();
+    // Where a body in chunks ends only hyper knows, so `HeadWatch` cannot look at what would follow it. A body that is too
+    // large is not read, so nothing can follow it either.
+    let body_bytes_max = core.shared.settings.body_bytes_max as u64;
+    let is_last = body.size_hint().exact().is_none_or(|bytes| bytes > body_bytes_max);
     let answered = AssertUnwindSafe(dispatch(front, &conn, head, body)).catch_unwind().await;
     let (slot, mut response) = answered.unwrap_or_else(|_| {
         tracing::error!(request_id = %id, "a handler panicked; this is a bug");

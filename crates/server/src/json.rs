@@ -10,7 +10,7 @@ use yoink_core::{CustomerId, ProductId};
 use crate::problem::{Problem, UNSUPPORTED_MEDIA_TYPE};
 
 /// The largest whole number that every JSON reader keeps exactly.
-const NUMBER_MAX: u64 = (1 << 53) - 1;
+pub(crate) const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// Reads a body. Unknown and doubled fields are refused if `T` denies them, as every body of the native routes does.
 /// No request has an array anywhere.
@@ -20,6 +20,19 @@ const NUMBER_MAX: u64 = (1 << 53) - 1;
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     // serde would read an array as a structure whose fields are in order.
     if body.contains(&b'[') && has_array(body) {
+        return Err(explain::<T>(body));
+    }
+    serde_json::from_slice(body).map_err(|_| explain::<T>(body))
+}
+
+/// Reads a body of an older system: unknown fields may hold anything, as they always did.
+///
+/// `T` has no objects in its fields, so an array can only be taken for the body itself.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_flat<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    if body.trim_ascii_start().starts_with(b"[") {
         return Err(explain::<T>(body));
     }
     serde_json::from_slice(body).map_err(|_| explain::<T>(body))

@@ -282,6 +282,8 @@ pub struct RateLimits {
     pub per_customer: Option<Policy>,
     /// Purchases from one address (IPv6: one /64).
     pub per_address: Option<Policy>,
+    /// Purchases from one network (IPv4: one /24; IPv6: one /48).
+    pub per_network: Option<Policy>,
     /// Purchases of one customer, and from one address, through the compatible `/purchase`.
     pub purchase_compat: Option<Policy>,
 }
@@ -291,6 +293,7 @@ impl Default for RateLimits {
         Self {
             per_customer: None,
             per_address: None,
+            per_network: None,
             purchase_compat: Some(Policy { requests: 5, window_s: 60 }),
         }
     }

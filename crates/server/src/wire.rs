@@ -8,8 +8,9 @@ mod operate;
 use std::fmt::{self, Write as _};
 
 pub use operate::{
-    BulkAnswer, BulkFilter, BulkRequest, DeadLetter, DeadLetterList, DeadLetterState, Delivery, Event,
-    EventList, Fact, Info, InfoLimits, Invariant, OrderCounts, ProductFigures, Reconciliation, ServerTime,
+    BulkAnswer, BulkDiscard, BulkFilter, BulkRetry, DeadLetter, DeadLetterList, DeadLetterState, Delivery,
+    Event, EventList, Fact, Info, InfoLimits, Invariant, OrderCounts, ProductFigures, Reconciliation,
+    ServerTime,
 };
 
 use bytes::{BufMut, BytesMut};

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use crate::client::Client;
-use crate::watchdog::Watchdog;
+use crate::leash::{KILL, Leash};
 
 /// Lines that the reader of the output may be ahead; more than any start-up writes.
 const ADDRESSES_WAITING_MAX: usize = 16;
@@ -25,7 +25,7 @@ const POLL_EVERY: Duration = Duration::from_millis(2);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The binary, its folder or its watchdog could not be set up.
+    /// The binary, its folder or its leash could not be set up.
     #[error("cannot start {}", binary.display())]
     Spawn {
         /// The binary.
@@ -156,7 +156,7 @@ impl Yoink {
             (None, None) => PathBuf::new(),
         };
         let mut child = self.command(&data).spawn().map_err(spawn_error)?;
-        let watchdog = Watchdog::over(child.id()).map_err(|source| {
+        let leash = Leash::on(child.id(), KILL).map_err(|source| {
             child.kill().ok();
             spawn_error(source)
         })?;
@@ -171,7 +171,7 @@ impl Yoink {
         }
         Ok(YoinkProcess {
             child,
-            watchdog,
+            leash,
             readers,
             output,
             addresses,
@@ -217,7 +217,7 @@ impl Yoink {
 #[derive(Debug)]
 pub struct YoinkProcess {
     child: Child,
-    watchdog: Watchdog,
+    leash: Leash,
     readers: Vec<thread::JoinHandle<()>>,
     output: Arc<Mutex<String>>,
     addresses: Receiver<SocketAddr>,
@@ -306,7 +306,7 @@ impl YoinkProcess {
             }
             self.status = self.child.wait().ok();
         }
-        self.watchdog.dismiss();
+        self.leash.release();
         self.join_readers();
     }
 
@@ -370,7 +370,7 @@ impl YoinkProcess {
         if self.status.is_none() {
             self.status = self.child.try_wait().ok().flatten();
             if self.status.is_some() {
-                self.watchdog.dismiss();
+                self.leash.release();
             }
         }
         self.status

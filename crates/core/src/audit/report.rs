@@ -33,7 +33,8 @@ pub enum InvariantId {
     OneAdjustmentPerKey,
     /// Every product and order that an event names is there.
     KnownNames,
-    /// Events are numbered from 1 without a gap or a repetition.
+    /// Events are numbered from 1 without a repetition, and without a gap but where the log says that a loss was
+    /// accepted.
     DenseLog,
     /// No event is older than the one before it.
     TimeForward,
@@ -96,7 +97,7 @@ impl InvariantId {
             Self::OneProductPerId => "a product id is given once",
             Self::OneAdjustmentPerKey => "stock is adjusted once per idempotency key",
             Self::KnownNames => "every product and order named is there",
-            Self::DenseLog => "events are numbered from 1 without a gap",
+            Self::DenseLog => "events are numbered from 1 without a gap, but for accepted losses",
             Self::TimeForward => "no event is older than the one before it",
         }
     }

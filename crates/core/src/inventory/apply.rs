@@ -106,6 +106,16 @@ impl Inventory {
         self.last_at = event.at;
     }
 
+    /// Events up to `seq` are lost, and an operator accepted that. Their numbers are not given again, so that nobody
+    /// who read them takes another event for one of them.
+    ///
+    /// # Panics
+    /// If an event with this number was applied: it is not lost.
+    pub fn skip_lost(&mut self, seq: Seq) {
+        assert!(seq > self.last_seq, "event {seq} is not lost: the last one is {}", self.last_seq);
+        self.last_seq = seq;
+    }
+
     fn known(&self, product: &ProductId) -> Result<&Product, Inconsistency> {
         self.product(product).ok_or(Inconsistency::UnknownProduct(*product))
     }

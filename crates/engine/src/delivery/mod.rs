@@ -58,12 +58,11 @@ const COMMANDS_MAX: usize = 64;
 
 /// Where delivery gets committed events from, and where it gives units back.
 pub trait Source: Send {
-    /// Committed events after `after`, oldest first and dense, at most `limit`; waits up to `wait` if there are none
-    /// yet.
+    /// What comes after event `after`, at most `limit` events; waits up to `wait` if there are none yet.
     ///
     /// # Errors
     /// The engine is closing or has failed; delivery ends.
-    fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Vec<Event>, SourceClosed>;
+    fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Next, SourceClosed>;
 
     /// Compensation: gives the units of this order back, once. `Ok` also if they came back before, whoever did it.
     /// Must work until [`Delivery::stop`] has returned.
@@ -75,6 +74,19 @@ pub trait Source: Send {
 
     /// The time on the engine's clock.
     fn now(&self) -> Timestamp;
+}
+
+/// What comes after some event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// These committed events, oldest first and dense; at least one.
+    Events(Vec<Event>),
+    /// Nothing up to this event: an operator accepted that these are lost. Delivery goes on behind it.
+    Lost(Seq),
+    /// Nothing, so far.
+    Nothing,
+    /// It could not be read just now, so there may be more. Delivery asks again.
+    Unread,
 }
 
 /// The source is closing or has failed.
@@ -95,6 +107,8 @@ pub struct DeliveryOptions {
     pub batch_orders_max: usize,
     /// What happens to an order that the ledger refused for good.
     pub on_dead_letter: OnDeadLetter,
+    /// The file layer under the ledger; `None` is the operating system's. For tests that take the power away.
+    pub vfs: Option<String>,
     /// Makes the ledger fail on purpose.
     #[cfg(feature = "faults")]
     pub fault: LedgerFault,
@@ -108,6 +122,7 @@ impl Default for DeliveryOptions {
             backoff_max: Duration::from_secs(5),
             batch_orders_max: 1_000,
             on_dead_letter: OnDeadLetter::Release,
+            vfs: None,
             #[cfg(feature = "faults")]
             fault: LedgerFault::default(),
         }
@@ -119,8 +134,8 @@ impl Default for DeliveryOptions {
 pub enum Stop {
     /// After the batch it is at.
     Now,
-    /// When the ledger has every committed event, or after this time. At once if an operator paused it. Orders that
-    /// wait to be tried again stay on their list.
+    /// When the ledger has every committed event, or after this time; events that cannot be read count as not there
+    /// yet. At once if an operator paused it. Orders that wait to be tried again stay on their list.
     AfterDraining(Duration),
 }
 

@@ -30,13 +30,20 @@ impl Prepared {
     /// Opens the ledger in the data folder, or makes one; checks and reads it.
     pub(super) fn open(folder: &Path, options: DeliveryOptions) -> Result<Self, OpenError> {
         let fault = fault_of(&options);
-        let ledger = Ledger::open(folder, fault.clone())?;
+        let ledger = Ledger::open(folder, options.vfs.as_deref(), fault.clone())?;
         let loaded = ledger.load().map_err(|source| OpenError::Sqlite {
             operation: "read",
             path: folder.join(FILE_NAME),
             source,
         })?;
         Ok(Self { folder: folder.to_owned(), options, fault, ledger, loaded })
+    }
+
+    /// Folds the ledger's write-ahead file back and closes it.
+    pub(crate) fn fold_back_and_close(self) -> Result<(), OpenError> {
+        let path = self.folder.join(FILE_NAME);
+        let closed = self.ledger.fold_back_on_close().and_then(|()| self.ledger.close());
+        closed.map_err(|source| OpenError::Sqlite { operation: "close", path, source })
     }
 
     /// The last event whose effect is in the ledger.

@@ -9,6 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use yoink_core::{Seq, Timestamp};
 
+use crate::figures::{Histogram, HistogramFigures};
+
 /// Where delivery is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeliveryStatus {
@@ -69,13 +71,11 @@ impl DurationHistogram {
     pub const BOUNDS_SECONDS: [f64; 14] =
         [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-    pub(crate) fn add(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let place = Self::BOUNDS_SECONDS.partition_point(|bound| *bound < seconds);
-        if let Some(count) = self.counts.get_mut(place) {
-            *count = count.saturating_add(1);
-        }
-        self.sum_seconds += seconds;
+    fn of(recorded: &Histogram) -> Self {
+        let HistogramFigures { counts, sum, .. } = recorded.figures();
+        let mut histogram = Self { sum_seconds: sum, ..Self::default() };
+        histogram.counts.iter_mut().zip(counts).for_each(|(to, count)| *to = count);
+        histogram
     }
 }
 
@@ -112,6 +112,7 @@ pub(crate) struct Shared {
     position: watch::Sender<Seq>,
     undelivered: Undelivered,
     status: Mutex<DeliveryStatus>,
+    write_duration: Histogram,
 }
 
 /// Live orders at or before the position that the ledger does not have.
@@ -128,6 +129,7 @@ impl Shared {
             position: watch::Sender::new(0),
             undelivered: Undelivered::default(),
             status: Mutex::new(DeliveryStatus { running: true, ..DeliveryStatus::default() }),
+            write_duration: Histogram::new(&DurationHistogram::BOUNDS_SECONDS),
         }
     }
 
@@ -149,7 +151,13 @@ impl Shared {
     pub fn status(&self) -> DeliveryStatus {
         let mut status = self.status.lock().clone();
         status.position = self.position();
+        status.write_duration = DurationHistogram::of(&self.write_duration);
         status
+    }
+
+    /// A transaction of the ledger took this long.
+    pub fn note_write(&self, duration: Duration) {
+        self.write_duration.observe(duration.as_secs_f64());
     }
 
     pub fn update(&self, change: impl FnOnce(&mut DeliveryStatus)) {
@@ -213,11 +221,12 @@ mod tests {
 
     #[test]
     fn a_duration_is_counted_under_the_first_bound_that_holds_it() {
-        let mut histogram = DurationHistogram::default();
-        histogram.add(Duration::from_micros(500));
-        histogram.add(Duration::from_millis(1));
-        histogram.add(Duration::from_secs(60));
+        let shared = Shared::new();
+        shared.note_write(Duration::from_micros(500));
+        shared.note_write(Duration::from_millis(1));
+        shared.note_write(Duration::from_secs(60));
+        let histogram = shared.status().write_duration;
         assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[14]), (1, 1, 1));
-        assert!((histogram.sum_seconds - 60.0015).abs() < 1e-9);
+        assert!((histogram.sum_seconds - 60.0015).abs() < 1e-6);
     }
 }

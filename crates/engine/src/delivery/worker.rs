@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use yoink_core::{Event, Fact, Seq, Timestamp};
 
 use super::{
-    DeliveryOptions, Prepared, Source, SourceClosed, Stop,
+    DeliveryOptions, Next, Prepared, Source, SourceClosed, Stop,
     carry::{Carried, Policy, carry_events, carry_retries, chain},
     command::Command,
     retry::Schedule,
@@ -202,8 +202,11 @@ impl Worker {
 
     /// Looks, without carrying anything, how old the next event is.
     fn look_ahead(&mut self) -> Result<(), Halt> {
-        let next = self.source.events(self.position, 1, Duration::ZERO)?;
-        self.next_at = next.first().map(|event| event.at);
+        match self.source.events(self.position, 1, Duration::ZERO)? {
+            Next::Events(next) => self.next_at = next.first().map(|event| event.at),
+            Next::Nothing | Next::Lost(_) => self.next_at = None,
+            Next::Unread => {}
+        }
         self.note_oldest();
         Ok(())
     }
@@ -218,19 +221,40 @@ impl Worker {
         }
     }
 
-    /// Carries the next events of the log.
+    /// Carries what the log has next.
     fn carry_next(&mut self) -> Result<(), Halt> {
         let events_max = self.options.batch_orders_max.max(1);
-        let events = self.source.events(self.position, events_max, self.patience())?;
-        let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            self.next_at = None;
-            self.note_oldest();
-            return if self.drain_until.is_some() && !self.may_have_releasing {
-                Err(Halt::End(DeliveryEnd::Asked))
-            } else {
+        match self.source.events(self.position, events_max, self.patience())? {
+            Next::Events(events) => self.carry(events, events_max),
+            Next::Lost(to) => self.pass_over(to),
+            Next::Nothing => {
+                self.next_at = None;
+                self.note_oldest();
+                if self.drain_until.is_some() && !self.may_have_releasing {
+                    return Err(Halt::End(DeliveryEnd::Asked));
+                }
                 Ok(())
-            };
-        };
+            }
+            // There may be more, so nothing is over; also while draining, which has its own end.
+            Next::Unread => Ok(()),
+        }
+    }
+
+    /// The events up to `to` are lost: the ledger will never have them, and goes on behind.
+    fn pass_over(&mut self, to: Seq) -> Result<(), Halt> {
+        if to <= self.position {
+            let expected = self.position.saturating_add(1);
+            return Err(Trouble::Gap { expected, found: to }.into());
+        }
+        tracing::warn!(after = self.position, to, "delivery passes over events whose loss was accepted");
+        self.write(|rows| rows.set_position(to))?;
+        self.shared.advance(to, []);
+        self.position = to;
+        Ok(())
+    }
+
+    fn carry(&mut self, events: Vec<Event>, events_max: usize) -> Result<(), Halt> {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
         // A full batch means that there is probably more, and no older than this.
         let next_at = (events.len() >= events_max).then_some(last.at);
         let (expected, found, last) = (self.position.saturating_add(1), first.seq, last.seq);
@@ -331,13 +355,9 @@ impl Worker {
     ) -> Result<T, Halt> {
         let begun = Instant::now();
         let done = self.ledger()?.write(sync, work);
-        self.shared.update(|status| {
-            status.write_duration.add(begun.elapsed());
-            if done.is_ok() {
-                status.last_error = None;
-            }
-        });
+        self.shared.note_write(begun.elapsed());
         let done = done?;
+        self.shared.update(|status| status.last_error = None);
         self.written_total = self.written_total.saturating_add(1);
         if self.troubles > 0 {
             tracing::info!(troubles = self.troubles, "the ledger can be written again");
@@ -356,7 +376,7 @@ impl Worker {
     }
 
     fn reopen(&mut self) -> Result<Ledger, Halt> {
-        let reopened = Ledger::reopen(&self.folder, self.fault.clone());
+        let reopened = Ledger::reopen(&self.folder, self.options.vfs.as_deref(), self.fault.clone());
         let ledger = reopened.map_err(|error| Trouble::Open(Box::new(error)))?;
         let loaded = ledger.load()?;
         if loaded.position < self.position {

@@ -31,23 +31,67 @@ pub(crate) struct Promise {
     pub(crate) chain: u64,
 }
 
+/// The file under the beacon.
+pub trait BeaconFile: std::fmt::Debug + Send {
+    /// All of it; nothing if it is not there yet.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read_all(&self) -> io::Result<Vec<u8>>;
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// It may not be durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl BeaconFile for File {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut &*self, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Beacon {
-    file: File,
+    file: Box<dyn BeaconFile>,
     writes: u64,
 }
 
 impl Beacon {
-    /// Opens or makes the file, and reads the newest sound promise in it.
+    /// Opens or makes the file at `path`, and reads the newest sound promise in it.
+    ///
+    /// # Errors
+    /// As [`Beacon::read`].
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, Promise)> {
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        Self::read(Box::new(file))
+    }
+
+    /// Reads the newest sound promise in a file.
     ///
     /// # Errors
     /// The file cannot be read or written. A file with no sound slot is not an error: it promises nothing, as a
     /// crash during the very first write leaves it.
-    pub(crate) fn open(path: &Path) -> io::Result<(Self, Promise)> {
-        let file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
-        let mut slots = Vec::new();
-        io::Read::read_to_end(&mut &file, &mut slots)?;
+    pub(crate) fn read(file: Box<dyn BeaconFile>) -> io::Result<(Self, Promise)> {
+        let slots = file.read_all()?;
         let newest = slots.chunks(SLOT_BYTES).filter_map(decode).max_by_key(|(writes, _)| *writes);
         let (writes, promise) = newest.unwrap_or_default();
         Ok((Self { file, writes }, promise))
@@ -62,8 +106,8 @@ impl Beacon {
         self.writes = self.writes.saturating_add(1);
         let slot = encode(self.writes, promise);
         let offset = (self.writes % 2).saturating_mul(SLOT_BYTES as u64);
-        self.file.write_all_at(&slot, offset)?;
-        self.file.sync_data()?;
+        self.file.write_at(&slot, offset)?;
+        self.file.sync()?;
         failpoint::hit("beacon.after-write");
         Ok(())
     }

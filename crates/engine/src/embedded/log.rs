@@ -63,8 +63,32 @@ pub struct Row {
     pub last_seq: Seq,
     /// The chain hash after it.
     pub chain: u64,
-    /// Its events.
+    /// Its events. None where it records a loss: then all events after the commit before it, up to `last_seq`, are
+    /// gone.
     pub events: Vec<Event>,
+}
+
+/// What comes after some event.
+#[derive(Debug, PartialEq)]
+pub enum Stretch {
+    /// These events, oldest first; none if it was the last.
+    Events(Vec<Event>),
+    /// Nothing up to event `to`: these events are lost, which an operator accepted (decision 12).
+    Lost {
+        /// The last lost event.
+        to: Seq,
+    },
+}
+
+/// A loss that was accepted, as the log records it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loss {
+    /// The last event before it.
+    pub(crate) after: Seq,
+    /// What the beacon promised when it was accepted.
+    pub(crate) beacon_seq: Seq,
+    /// The chain hash that the beacon promised there.
+    pub(crate) beacon_chain: u64,
 }
 
 /// The log, open for appending.
@@ -186,29 +210,45 @@ impl Log {
         if self.staged.count == 0 {
             return Ok(());
         }
-        let last_seq = self.last_seq.saturating_add(self.staged.count);
-        let chain = chain(self.chain, last_seq, self.staged.count, self.staged.at, &self.staged.facts);
+        let mut staged = std::mem::take(&mut self.staged);
+        let last_seq = self.last_seq.saturating_add(staged.count);
         failpoint::hit("log.before-commit");
-        {
-            let failed = |source| LogError::Sqlite { operation: "append to", source };
-            let insert = "INSERT INTO log (last_seq, count, at, chain, facts) VALUES (?1, ?2, ?3, ?4, ?5)";
-            let mut insert = self.connection.prepare_cached(insert).map_err(failed)?;
-            let row = params![
-                last_seq.cast_signed(),
-                self.staged.count.cast_signed(),
-                self.staged.at,
-                chain.cast_signed(),
-                self.staged.facts
-            ];
-            insert.execute(row).map_err(failed)?;
-        }
+        self.append(last_seq, staged.count, staged.at, &staged.facts)?;
         failpoint::hit("log.after-commit");
+        staged.facts.clear();
+        staged.count = 0;
+        self.staged = staged;
+        Ok(())
+    }
+
+    /// Records, durably, that the events after the last one up to `to` are lost and that an operator accepted it: a
+    /// row without events, which no commit makes. The next event is the one after `to`.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub(crate) fn accept_loss(
+        &mut self,
+        to: Seq,
+        at: Timestamp,
+        (beacon_seq, beacon_chain): (Seq, u64),
+    ) -> Result<(), LogError> {
+        let mut beacon = Vec::with_capacity(16);
+        beacon.extend_from_slice(&beacon_seq.to_le_bytes());
+        beacon.extend_from_slice(&beacon_chain.to_le_bytes());
+        self.append(to, 0, at.0, &beacon)
+    }
+
+    fn append(&mut self, last_seq: Seq, count: u64, at: i64, facts: &[u8]) -> Result<(), LogError> {
+        let failed = |source| LogError::Sqlite { operation: "append to", source };
+        let chain = chain(self.chain, last_seq, count, at, facts);
+        let insert = "INSERT INTO log (last_seq, count, at, chain, facts) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let mut insert = self.connection.prepare_cached(insert).map_err(failed)?;
+        let row = params![last_seq.cast_signed(), count.cast_signed(), at, chain.cast_signed(), facts];
+        insert.execute(row).map_err(failed)?;
         (self.last_seq, self.chain) = (last_seq, chain);
         // A commit writes its leaf page anew, what does not fit into it, and now and then a page above.
-        let pages = (self.staged.facts.len() as u64 / PAGE_BYTES).saturating_add(1);
+        let pages = (facts.len() as u64 / PAGE_BYTES).saturating_add(1);
         self.wal_bytes = self.wal_bytes.saturating_add(pages.saturating_mul(PAGE_BYTES));
-        self.staged.facts.clear();
-        self.staged.count = 0;
         Ok(())
     }
 
@@ -235,19 +275,54 @@ impl Log {
         }
     }
 
-    /// Committed events after `after`, oldest first, at most about `limit` (whole commits are never cut short by
-    /// more than `limit`).
+    /// What comes after event `after`: events, oldest first, at most `limit`, and none from behind a loss; or a loss.
     ///
     /// # Errors
     /// As [`Log::read`].
-    pub fn events_after(&self, after: Seq, limit: usize) -> Result<Vec<Event>, LogError> {
+    pub fn events_after(&self, after: Seq, limit: usize) -> Result<Stretch, LogError> {
         let mut events = Vec::new();
+        let mut lost_to = None;
         self.read(after, |row| {
+            if row.events.is_empty() {
+                lost_to = Some(row.last_seq);
+                return false;
+            }
             events.extend(row.events.into_iter().filter(|event| event.seq > after));
             events.len() < limit
         })?;
         events.truncate(limit);
-        Ok(events)
+        Ok(match lost_to.filter(|_| events.is_empty()) {
+            Some(to) => Stretch::Lost { to },
+            None => Stretch::Events(events),
+        })
+    }
+
+    /// The loss that took event `seq`, if one did.
+    ///
+    /// # Errors
+    /// SQLite refuses, or the row is damaged.
+    pub(crate) fn lost(&self, seq: Seq) -> Result<Option<Loss>, LogError> {
+        let select = "SELECT last_seq, count, facts FROM log WHERE last_seq >= ?1 ORDER BY last_seq LIMIT 1";
+        let row = self
+            .connection
+            .query_row(select, [seq.cast_signed()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
+            .optional()
+            .map_err(|source| damaged_or(source, seq))?;
+        // The last number of a loss counts as there: who has been told of the loss stands at it.
+        let Some((_, _, beacon)) =
+            row.filter(|(last_seq, count, _)| *count == 0 && last_seq.cast_unsigned() != seq)
+        else {
+            return Ok(None);
+        };
+        let number = |from: usize| {
+            let bytes = beacon.get(from..from.saturating_add(8)).and_then(|bytes| bytes.try_into().ok());
+            let what = || "a row that records a loss is too short".to_owned();
+            bytes.map(u64::from_le_bytes).ok_or_else(|| LogError::Damaged { seq, what: what() })
+        };
+        let (after, _) = self.row_end_at_or_before(seq)?;
+        Ok(Some(Loss { after, beacon_seq: number(0)?, beacon_chain: number(8)? }))
     }
 
     /// The chain hash at the commit that ends with event `seq`, if one does.
@@ -378,11 +453,15 @@ fn verify(row: &rusqlite::Row<'_>, before: (Seq, u64)) -> Result<Row, LogError> 
     let at = row.get::<_, i64>(2).map_err(unreadable)?;
     let hash = row.get::<_, i64>(3).map_err(unreadable)?.cast_unsigned();
     let facts = row.get_ref(4).map_err(unreadable)?.as_blob().map_err(|error| damaged(error.to_string()))?;
-    if count == 0 || before.0.checked_add(count) != Some(last_seq) {
+    let is_loss = count == 0 && last_seq > before.0;
+    if !is_loss && (count == 0 || before.0.checked_add(count) != Some(last_seq)) {
         return Err(damaged(format!("a commit of {count} events ends at {last_seq}")));
     }
     if hash != chain(before.1, last_seq, count, at, facts) {
         return Err(damaged("its hash is not the one that was written".to_owned()));
+    }
+    if is_loss {
+        return Ok(Row { last_seq, chain: hash, events: Vec::new() });
     }
     let facts = codec::decode_facts(facts, count).map_err(|error| damaged(error.to_string()))?;
     let events = facts

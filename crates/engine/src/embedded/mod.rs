@@ -7,6 +7,7 @@ pub mod codec;
 pub(crate) mod folder;
 pub(crate) mod inbox;
 pub mod log;
+pub(crate) mod loss;
 pub mod recovery;
 pub(crate) mod snapshot;
 pub(crate) mod tail;

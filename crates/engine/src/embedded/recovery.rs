@@ -6,6 +6,8 @@
 //! - an event that cannot have followed the ones before it (an order before its product, units that would not add up);
 //! - a log that ends before what the beacon or a snapshot saw (a truncated write-ahead file, an older backup);
 //! - a log of a newer format.
+//!
+//! Nothing is changed here. What an operator accepts as lost is written down by `loss.rs`, once the ledger is checked.
 
 use std::path::Path;
 use std::time::Instant;
@@ -13,7 +15,7 @@ use std::time::Instant;
 use tracing::{info, warn};
 use yoink_core::{Inventory, Seq};
 
-use super::beacon::{Beacon, Promise};
+use super::beacon::{Beacon, BeaconFile, Promise};
 use super::log::{Log, LogError, LogFile};
 use super::snapshot;
 use crate::{Durability, OpenError};
@@ -45,6 +47,10 @@ pub(crate) struct Recovered {
     pub(crate) beacon: Beacon,
     pub(crate) incarnation: u64,
     pub(crate) report: RecoveryReport,
+    /// What the beacon said.
+    pub(crate) promise: Promise,
+    /// The last event that anything saw in the log; beyond its end only where a loss is to be accepted.
+    pub(crate) promised: Seq,
 }
 
 /// Reads log, beacon and snapshot of a data folder.
@@ -56,12 +62,13 @@ pub(crate) fn recover(
     file: &LogFile,
     durability: Durability,
     accept_loss: AcceptLoss,
+    beacon: Option<Box<dyn BeaconFile>>,
 ) -> Result<Recovered, OpenError> {
     let started = Instant::now();
     let mut log = Log::open(file, durability)?;
     let beacon_path = folder.join("beacon");
-    let (beacon, promise) =
-        Beacon::open(&beacon_path).map_err(|source| OpenError::DataFolder { path: beacon_path, source })?;
+    let beacon = beacon.map_or_else(|| Beacon::open(&beacon_path), Beacon::read);
+    let (beacon, promise) = beacon.map_err(|source| OpenError::DataFolder { path: beacon_path, source })?;
     let mut start = start_state(folder, &log)?;
     let mut inventory = std::mem::take(&mut start.inventory);
     let snapshot_seq = start.position.seq;
@@ -75,10 +82,6 @@ pub(crate) fn recover(
     }
     reaches(&log, start.promised, accept_loss)?;
     let incarnation = keep_promise(&log, promise, accept_loss)?;
-    if log.last_seq() < start.promised {
-        // It would say at every start again what has been accepted now.
-        let _ = std::fs::remove_file(folder.join("snapshot"));
-    }
     let report = RecoveryReport {
         snapshot_seq,
         replayed_events: end.seq.saturating_sub(snapshot_seq),
@@ -91,7 +94,8 @@ pub(crate) fn recover(
         seconds = report.seconds,
         "the log was read back"
     );
-    Ok(Recovered { inventory, log, beacon, incarnation, report })
+    let promised = start.promised.max(promise.seq);
+    Ok(Recovered { inventory, log, beacon, incarnation, report, promise, promised })
 }
 
 /// What replaying begins with.
@@ -133,10 +137,7 @@ fn reaches(log: &Log, promised: Seq, accept_loss: AcceptLoss) -> Result<(), Open
     }
     match accept_loss {
         AcceptLoss::No => Err(OpenError::Truncated { path: log.path().to_path_buf(), found, promised }),
-        AcceptLoss::Yes => {
-            warn!(found, promised, "going on without events that were promised");
-            Ok(())
-        }
+        AcceptLoss::Yes => Ok(()),
     }
 }
 
@@ -148,6 +149,9 @@ fn replay(
     let mut end = start;
     let mut inconsistency = None;
     let read = log.read(start.seq, |row| {
+        if row.events.is_empty() {
+            inventory.skip_lost(row.last_seq);
+        }
         for event in &row.events {
             if let Err(what) = inventory.check(event) {
                 inconsistency = Some((event.seq, what));
@@ -173,6 +177,11 @@ fn keep_promise(log: &Log, promise: Promise, accept_loss: AcceptLoss) -> Result<
         log.chain_at(promise.seq).map_err(|error| open_error(log.path(), error))? == Some(promise.chain);
     if is_kept {
         return Ok(promise.incarnation);
+    }
+    let lost = log.lost(promise.seq).map_err(|error| open_error(log.path(), error))?;
+    if lost.is_some_and(|loss| (loss.beacon_seq, loss.beacon_chain) == (promise.seq, promise.chain)) {
+        // This very promise was given up, and the process ended before the beacon said so.
+        return Ok(promise.incarnation.saturating_add(1));
     }
     if log.last_seq() >= promise.seq {
         return Err(OpenError::Damaged {

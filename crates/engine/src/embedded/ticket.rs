@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use yoink_core::{Command, CustomerId, Event, Figures, IdempotencyKey, OrderId, ProductId, Seq};
+use yoink_core::{Command, CustomerId, Figures, IdempotencyKey, OrderId, ProductId, Seq};
 
+use super::log::Stretch;
 use crate::CallError;
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
@@ -39,7 +40,7 @@ pub(crate) enum Answer {
     Orders(OrderPage),
     Product(Box<ProductView>),
     Adjusted(Adjusted),
-    Events(Vec<Event>),
+    Events(Stretch),
     Books(Box<Books>),
 }
 

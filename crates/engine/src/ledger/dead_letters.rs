@@ -1,11 +1,11 @@
 //! Orders that the ledger refused for good.
 
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params};
 use yoink_core::{Seq, Timestamp};
 
 use super::{
     Ledger, Retry, Rows,
-    row::{OrderRow, integer, parsed, seq},
+    row::{NEXT_PARAMETER, OrderRow, order_columns, parsed, seq},
 };
 use crate::delivery::{DEAD_LETTERS_LISTED_MAX, DeadLetter, DeadLetterFilter, DeadLetterState};
 
@@ -32,9 +32,8 @@ pub(crate) struct DeadLetterRow {
     pub order: OrderRow,
 }
 
-/// The order's columns under their names in this table, in the order that [`OrderRow::read`] wants.
-const ORDER_COLUMNS: &str = "seq, order_id, product, customer, key, quantity, amount, currency, status, accepted_at, \
-                             ended_seq, ended_at, end_reason";
+/// The order's columns under their names in this table.
+const ORDER_COLUMNS: &str = order_columns!("order_id", "end_reason");
 const LETTER_COLUMNS: &str = "id, attempts, error, created_at, updated_at, state, reason";
 
 /// Places in the log of live orders that are dead letters and nothing else.
@@ -97,41 +96,24 @@ impl Rows<'_> {
         state: DeadLetterState,
         now: Timestamp,
     ) -> Result<(), rusqlite::Error> {
-        let order = &failed.order;
-        let end = order.end.as_ref();
-        let ended_seq = end.map(|end| integer(end.seq)).transpose()?;
+        const INSERT: &str = concat!(
+            "INSERT INTO dead_letters (",
+            order_columns!("order_id", "end_reason"),
+            ", attempts, error, created_at, updated_at, state, then_state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16, ?17, ?18)
+             ON CONFLICT (seq) DO UPDATE SET attempts = attempts + excluded.attempts, error = excluded.error,
+                 updated_at = excluded.updated_at, state = excluded.state, then_state = excluded.then_state,
+                 status = excluded.status, ended_seq = excluded.ended_seq, ended_at = excluded.ended_at,
+                 end_reason = excluded.end_reason"
+        );
         let then_state = (state == DeadLetterState::Releasing).then(|| ThenState::Released.name());
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO dead_letters (seq, order_id, product, customer, key, quantity, amount, currency, status,
-                     accepted_at, ended_seq, ended_at, end_reason, attempts, error, created_at, updated_at, state,
-                     then_state)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?16, ?17, ?18)
-                 ON CONFLICT (seq) DO UPDATE SET attempts = attempts + excluded.attempts, error = excluded.error,
-                     updated_at = excluded.updated_at, state = excluded.state, then_state = excluded.then_state,
-                     status = excluded.status, ended_seq = excluded.ended_seq, ended_at = excluded.ended_at,
-                     end_reason = excluded.end_reason",
-            )?
-            .execute(params![
-                integer(order.seq)?,
-                order.id.0,
-                order.product.as_str(),
-                order.customer.as_str(),
-                order.key.as_ref().map(|key| key.as_str()),
-                order.quantity,
-                order.unit_price.amount,
-                order.unit_price.currency.as_str(),
-                order.status().name(),
-                order.accepted_at.0,
-                ended_seq,
-                end.map(|end| end.at.0),
-                end.map(|end| &*end.reason),
-                failed.attempts,
-                failed.error,
-                now.0,
-                state.name(),
-                then_state,
-            ])?;
+        let mut insert = self.transaction.prepare_cached(INSERT)?;
+        failed.order.bind(&mut insert)?;
+        let rest: [&dyn ToSql; 5] = [&failed.attempts, &failed.error, &now.0, &state.name(), &then_state];
+        (NEXT_PARAMETER..)
+            .zip(rest)
+            .try_for_each(|(place, value)| insert.raw_bind_parameter(place, value))?;
+        insert.raw_execute()?;
         Ok(())
     }
 

@@ -100,9 +100,9 @@ impl Ledger {
     ///
     /// # Errors
     /// It cannot be opened, is not a ledger, is damaged, or was written by a newer version.
-    pub fn open(folder: &Path, fault: LedgerFault) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, vfs: Option<&str>, fault: LedgerFault) -> Result<Self, OpenError> {
         let path = folder.join(FILE_NAME);
-        let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        let connection = connect(&path, vfs, OpenFlags::SQLITE_OPEN_CREATE)?;
         recognise(&connection, &path)?;
         check(&connection, &path)?;
         let mut ledger = Self { connection, fault, sync: Synced::AtOnce };
@@ -115,9 +115,9 @@ impl Ledger {
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn reopen(folder: &Path, fault: LedgerFault) -> Result<Self, OpenError> {
+    pub fn reopen(folder: &Path, vfs: Option<&str>, fault: LedgerFault) -> Result<Self, OpenError> {
         let path = folder.join(FILE_NAME);
-        let connection = connect(&path, OpenFlags::empty())?;
+        let connection = connect(&path, vfs, OpenFlags::empty())?;
         recognise(&connection, &path)?;
         Ok(Self { connection, fault, sync: Synced::AtOnce })
     }
@@ -129,6 +129,14 @@ impl Ledger {
     /// SQLite does not know the setting.
     pub fn fold_back_on_close(&self) -> Result<(), rusqlite::Error> {
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
+    }
+
+    /// Closes the ledger; dropping it does so too, and says nothing if it fails.
+    ///
+    /// # Errors
+    /// SQLite refuses.
+    pub fn close(self) -> Result<(), rusqlite::Error> {
+        self.connection.close().map_err(|(_, error)| error)
     }
 
     /// Does `work` in one transaction. The only function that commits.
@@ -173,7 +181,9 @@ impl Ledger {
     }
 
     fn migrate(&mut self, path: &Path) -> Result<(), OpenError> {
-        let migrated = migrations::migrations::runner().run(&mut self.connection);
+        // In one transaction with the note that they were made: a power loss between the two would leave tables that
+        // every later start wants to make again.
+        let migrated = migrations::migrations::runner().set_grouped(true).run(&mut self.connection);
         migrated.map_err(|error| match error.kind() {
             Kind::MissingVersion(migration) => OpenError::NewerFormat {
                 path: path.to_owned(),
@@ -221,9 +231,13 @@ impl Rows<'_> {
     }
 }
 
-fn connect(path: &Path, create: OpenFlags) -> Result<Connection, OpenError> {
+fn connect(path: &Path, vfs: Option<&str>, create: OpenFlags) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
-    let opened = Connection::open_with_flags(path, flags);
+    let opened = match vfs {
+        // Another file layer has a root of its own.
+        Some(vfs) => Connection::open_with_flags_and_vfs(FILE_NAME, flags, vfs),
+        None => Connection::open_with_flags(path, flags),
+    };
     let connection = opened.map_err(|source| sqlite("open", path, source))?;
     let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     kept.map_err(|source| sqlite("prepare", path, source))?;

@@ -5,7 +5,7 @@ use yoink_core::{OrderId, ProductId, Seq, StockAdjustment, Timestamp};
 
 use super::{
     ErrorClass, Rows,
-    row::{OrderEndRow, OrderRow, integer},
+    row::{OrderEndRow, OrderRow, QUANTITY_PARAMETER, integer, order_columns},
 };
 
 /// What became of an order's row.
@@ -64,29 +64,15 @@ impl Rows<'_> {
     }
 
     fn try_insert(&self, order: &OrderRow) -> Result<usize, rusqlite::Error> {
-        let end = order.end.as_ref();
-        let ended_seq = end.map(|end| integer(end.seq)).transpose()?;
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO orders (seq, id, product, customer, key, quantity, amount, currency, status, accepted_at,
-                     ended_seq, ended_at, reason)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![
-                integer(order.seq)?,
-                order.id.0,
-                order.product.as_str(),
-                order.customer.as_str(),
-                order.key.as_ref().map(|key| key.as_str()),
-                self.fault.quantity(order),
-                order.unit_price.amount,
-                order.unit_price.currency.as_str(),
-                order.status().name(),
-                order.accepted_at.0,
-                ended_seq,
-                end.map(|end| end.at.0),
-                end.map(|end| &*end.reason),
-            ])
+        const INSERT: &str = concat!(
+            "INSERT INTO orders (",
+            order_columns!("id", "reason"),
+            ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING"
+        );
+        let mut insert = self.transaction.prepare_cached(INSERT)?;
+        order.bind(&mut insert)?;
+        insert.raw_bind_parameter(QUANTITY_PARAMETER, self.fault.quantity(order))?;
+        insert.raw_execute()
     }
 
     fn has_order(&self, order: &OrderRow) -> Result<bool, rusqlite::Error> {

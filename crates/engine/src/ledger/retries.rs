@@ -1,11 +1,11 @@
 //! Orders that the ledger refused and that will be tried again.
 
-use rusqlite::{Connection, OptionalExtension, Params, params};
+use rusqlite::{Connection, OptionalExtension, Params, ToSql};
 use yoink_core::{Seq, Timestamp};
 
 use super::{
     Rows,
-    row::{COLUMNS, OrderRow, integer, seq},
+    row::{COLUMNS, NEXT_PARAMETER, OrderRow, integer, order_columns, seq},
 };
 
 /// An order that will be tried again.
@@ -47,35 +47,21 @@ impl Retry {
 impl Rows<'_> {
     /// Puts an order on the list, or changes what the list says of it.
     pub fn put_retry(&self, retry: &Retry) -> Result<(), rusqlite::Error> {
-        let order = &retry.order;
-        let end = order.end.as_ref();
-        let ended_seq = end.map(|end| integer(end.seq)).transpose()?;
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO retries (seq, id, product, customer, key, quantity, amount, currency, status, accepted_at,
-                     ended_seq, ended_at, reason, attempts, next_at, error)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-                 ON CONFLICT (seq) DO UPDATE SET attempts = excluded.attempts, next_at = excluded.next_at,
-                     error = excluded.error",
-            )?
-            .execute(params![
-                integer(order.seq)?,
-                order.id.0,
-                order.product.as_str(),
-                order.customer.as_str(),
-                order.key.as_ref().map(|key| key.as_str()),
-                order.quantity,
-                order.unit_price.amount,
-                order.unit_price.currency.as_str(),
-                order.status().name(),
-                order.accepted_at.0,
-                ended_seq,
-                end.map(|end| end.at.0),
-                end.map(|end| &*end.reason),
-                retry.attempts,
-                retry.next_at.0,
-                retry.error,
-            ])?;
+        const INSERT: &str = concat!(
+            "INSERT INTO retries (",
+            order_columns!("id", "reason"),
+            ", attempts, next_at, error)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+             ON CONFLICT (seq) DO UPDATE SET attempts = excluded.attempts, next_at = excluded.next_at,
+                 error = excluded.error"
+        );
+        let mut insert = self.transaction.prepare_cached(INSERT)?;
+        retry.order.bind(&mut insert)?;
+        let rest: [&dyn ToSql; 3] = [&retry.attempts, &retry.next_at.0, &retry.error];
+        (NEXT_PARAMETER..)
+            .zip(rest)
+            .try_for_each(|(place, value)| insert.raw_bind_parameter(place, value))?;
+        insert.raw_execute()?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Orders as rows, and back.
 
-use rusqlite::{Row, types::Type};
+use rusqlite::{Row, Statement, ToSql, types::Type};
 use yoink_core::{
     Currency, CustomerId, IdempotencyKey, Money, OrderAccepted, OrderId, ProductId, Seq, Timestamp,
 };
@@ -32,9 +32,27 @@ pub(crate) struct OrderEndRow {
     pub reason: Box<str>,
 }
 
-/// The columns of an order in the order in which [`OrderRow::read`] wants them, for tables that name them alike.
-pub(super) const COLUMNS: &str = "seq, id, product, customer, key, quantity, amount, currency, status, accepted_at, \
-                                  ended_seq, ended_at, reason";
+/// The columns of an order, in the order in which [`OrderRow::read`] and [`OrderRow::bind`] want them, with the names
+/// that a table has for its id and for the reason of its end.
+macro_rules! order_columns {
+    ($id:literal, $reason:literal) => {
+        concat!(
+            "seq, ",
+            $id,
+            ", product, customer, key, quantity, amount, currency, status, accepted_at, ended_seq, ended_at, ",
+            $reason
+        )
+    };
+}
+pub(super) use order_columns;
+
+/// For tables with the ordinary names.
+pub(super) const COLUMNS: &str = order_columns!("id", "reason");
+
+/// The parameter of an order's quantity where [`OrderRow::bind`] binds it.
+pub(super) const QUANTITY_PARAMETER: usize = 6;
+/// The first parameter behind those of an order.
+pub(super) const NEXT_PARAMETER: usize = 14;
 
 impl OrderRow {
     /// The row of an order that was just accepted.
@@ -46,6 +64,27 @@ impl OrderRow {
     /// The status that the row has in the ledger.
     pub fn status(&self) -> OrderStatus {
         self.end.as_ref().map_or(OrderStatus::Confirmed, |end| end.status)
+    }
+
+    /// Binds the order's columns to the first parameters of a statement.
+    pub fn bind(&self, statement: &mut Statement<'_>) -> Result<(), rusqlite::Error> {
+        let end = self.end.as_ref();
+        let values: [&dyn ToSql; NEXT_PARAMETER - 1] = [
+            &integer(self.seq)?,
+            &self.id.0,
+            &self.product.as_str(),
+            &self.customer.as_str(),
+            &self.key.as_ref().map(|key| key.as_str()),
+            &self.quantity,
+            &self.unit_price.amount,
+            &self.unit_price.currency.as_str(),
+            &self.status().name(),
+            &self.accepted_at.0,
+            &end.map(|end| integer(end.seq)).transpose()?,
+            &end.map(|end| end.at.0),
+            &end.map(|end| &*end.reason),
+        ];
+        (1..).zip(values).try_for_each(|(place, value)| statement.raw_bind_parameter(place, value))
     }
 
     /// Reads the columns of [`COLUMNS`], beginning with column `first`.

@@ -4,11 +4,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use yoink_core::{Event, OrderId, Seq, Timestamp};
+use yoink_core::{OrderId, Seq, Timestamp};
 use yoink_engine::{
     DeadLetterState,
     OnDeadLetter::{Park, Release},
-    delivery::{Delivery, DeliveryError, DeliveryOptions, Source, SourceClosed, Stop},
+    delivery::{Delivery, DeliveryError, DeliveryOptions, Next, Source, SourceClosed, Stop},
     ledger::{LedgerFault, Times},
 };
 
@@ -110,7 +110,7 @@ struct Observed {
 }
 
 impl Source for Observed {
-    fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Vec<Event>, SourceClosed> {
+    fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Next, SourceClosed> {
         if let Some(delivery) = self.delivery.get() {
             let status = delivery.status();
             self.seen.lock().push((status.last_error.is_some(), status.oldest_undelivered_at));

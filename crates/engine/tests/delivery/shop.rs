@@ -12,7 +12,7 @@ use yoink_core::{
 };
 use yoink_engine::{
     DeadLetterFilter, OnDeadLetter, OpenError,
-    delivery::{DeadLetter, Delivery, DeliveryOptions, Source, SourceClosed},
+    delivery::{DeadLetter, Delivery, DeliveryOptions, Next, Source, SourceClosed},
     ledger::{LedgerFault, Times},
 };
 
@@ -33,8 +33,19 @@ struct State {
     /// How often delivery asked for the units of an order to come back.
     fail_calls: HashMap<OrderId, u32>,
     closed: bool,
+    /// The log cannot be read so many times without waiting.
+    unreadable: u32,
+    /// The events after the first number and up to the second are lost, which was accepted.
+    lost: Option<(Seq, Seq)>,
     /// The ledger's disk is full from the moment at which delivery asks for units to come back.
     full_at_fail: Option<LedgerFault>,
+}
+
+impl State {
+    fn last_seq(&self) -> Seq {
+        let last = self.events.last().map_or(0, |event| event.seq);
+        last.max(self.lost.map_or(0, |(_, to)| to))
+    }
 }
 
 impl Shop {
@@ -50,7 +61,7 @@ impl Shop {
 
     pub fn sell_one(&self, customer: &str) -> (OrderId, Seq) {
         let mut state = self.shared.0.lock();
-        let seq = state.events.len() as Seq + 1;
+        let seq = state.last_seq() + 1;
         let order = order_id(seq);
         let fact = Fact::OrderAccepted(OrderAccepted {
             order,
@@ -91,7 +102,7 @@ impl Shop {
     }
 
     pub fn last_seq(&self) -> Seq {
-        self.shared.0.lock().events.len() as Seq
+        self.shared.0.lock().last_seq()
     }
 
     pub fn events(&self) -> Vec<Event> {
@@ -103,6 +114,18 @@ impl Shop {
         let state = self.shared.0.lock();
         let count = |counts: &HashMap<OrderId, u32>| counts.get(&order).copied().unwrap_or(0);
         (count(&state.given_back), count(&state.fail_calls))
+    }
+
+    /// Reads of the log fail, until `times` did not want to wait.
+    pub fn make_unreadable(&self, times: u32) {
+        self.shared.0.lock().unreadable = times;
+    }
+
+    /// An operator accepts that the events up to `to` are lost.
+    pub fn accept_loss(&self, to: Seq) {
+        let mut state = self.shared.0.lock();
+        state.lost = Some((state.last_seq(), to));
+        self.shared.1.notify_all();
     }
 
     /// The engine fails: nothing can be read or given back any more.
@@ -121,7 +144,7 @@ impl Shop {
 }
 
 fn append(state: &mut State, fact: Fact, appended: &Condvar) -> Seq {
-    let seq = state.events.len() as Seq + 1;
+    let seq = state.last_seq() + 1;
     state.events.push(Event { seq, at: Timestamp(1_000_000 * i64::try_from(seq).unwrap()), fact });
     appended.notify_all();
     seq
@@ -136,16 +159,28 @@ fn give_back(state: &mut State, order: OrderId) -> bool {
 }
 
 impl Source for Shop {
-    fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Vec<Event>, SourceClosed> {
+    fn events(&self, after: Seq, limit: usize, wait: Duration) -> Result<Next, SourceClosed> {
         let (state, appended) = &*self.shared;
         let mut state = state.lock();
-        if state.events.len() as Seq <= after && !state.closed {
+        if state.last_seq() <= after && !state.closed {
             appended.wait_for(&mut state, wait);
         }
         if state.closed {
             return Err(SourceClosed);
         }
-        Ok(state.events.iter().skip(usize::try_from(after).unwrap()).take(limit).cloned().collect())
+        if state.unreadable > 0 {
+            // Who drains does not wait, so all but the first of these reads are a drain's.
+            state.unreadable -= u32::from(wait.is_zero());
+            return Ok(Next::Unread);
+        }
+        let end = match state.lost {
+            Some((before, to)) if (before..to).contains(&after) => return Ok(Next::Lost(to)),
+            Some((before, _)) if after < before => before,
+            _ => Seq::MAX,
+        };
+        let next = state.events.iter().filter(|event| event.seq > after && event.seq <= end);
+        let events: Vec<_> = next.take(limit).cloned().collect();
+        Ok(if events.is_empty() { Next::Nothing } else { Next::Events(events) })
     }
 
     fn fail(&self, order: OrderId, reason: Box<str>) -> Result<(), SourceClosed> {

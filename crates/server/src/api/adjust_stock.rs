@@ -22,10 +22,10 @@ use crate::wire::Adjustment;
 #[serde(deny_unknown_fields)]
 pub(crate) struct StockBody {
     /// Units to add, or to take if below zero. Never 0.
-    #[schema(minimum = -1_000_000_000, maximum = 1_000_000_000)]
+    #[schema(schema_with = crate::api::schema::delta)]
     delta: i64,
     /// For the books.
-    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    #[schema(schema_with = crate::api::schema::reason)]
     reason: String,
 }
 
@@ -34,10 +34,7 @@ pub(crate) struct StockBody {
 /// Units that are sold cannot be taken. The same key and body again change nothing and give the same answer.
 #[utoipa::path(
     post, path = "/v1/admin/products/{id}/stock", tag = "operators", request_body = StockBody,
-    params(
-        ("id" = String, Path, description = "The product's id"),
-        ("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters; scoped to the product"),
-    ),
+    params(crate::api::schema::ProductInPath, crate::api::schema::AdjustmentKey),
     responses((status = 200, description = "What was done", body = Adjustment), crate::api::WriteProblems)
 )]
 pub(crate) async fn adjust_stock(

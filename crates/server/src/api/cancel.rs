@@ -20,7 +20,7 @@ use crate::wire::Order;
 #[serde(deny_unknown_fields)]
 pub(crate) struct CancelBody {
     /// For the books.
-    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    #[schema(schema_with = crate::api::schema::reason)]
     reason: String,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct CancelBody {
 /// They go back to stock once; again gives the same answer.
 #[utoipa::path(
     post, path = "/v1/orders/{id}/cancel", tag = "buyers", request_body = CancelBody,
-    params(("id" = String, Path, description = "The order's id")),
+    params(crate::api::schema::OrderInPath),
     responses((status = 200, description = "The cancelled order", body = Order), crate::api::WriteProblems)
 )]
 pub(crate) async fn cancel_order(

@@ -22,12 +22,7 @@ use crate::wire::{Money, Product, When};
 pub(crate) struct ProductChangeBody {
     /// A new name.
     #[serde(default, deserialize_with = "present")]
-    #[schema(
-        nullable = false,
-        min_length = 1,
-        max_length = 200,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
-    )]
+    #[schema(schema_with = crate::api::schema::product_name)]
     name: Option<String>,
     /// A new price; accepted orders keep theirs.
     #[serde(default, deserialize_with = "present")]
@@ -54,7 +49,7 @@ pub(crate) struct ProductChangeBody {
 /// Change what is said about a product.
 #[utoipa::path(
     patch, path = "/v1/admin/products/{id}", tag = "operators", request_body = ProductChangeBody,
-    params(("id" = String, Path, description = "The product's id")),
+    params(crate::api::schema::ProductInPath),
     responses((status = 200, description = "The product", body = Product), crate::api::WriteProblems)
 )]
 pub(crate) async fn change_product(

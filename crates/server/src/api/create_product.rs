@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 use yoink_core::{
-    MAX_PER_ORDER_DEFAULT, NewProduct, PRODUCT_NAME_BYTES_MAX, ProductId, QUANTITY_MAX, STOCK_UNITS_MAX,
-    Window,
+    IdempotencyKey, MAX_PER_ORDER_DEFAULT, NewProduct, PRODUCT_NAME_BYTES_MAX, ProductId, QUANTITY_MAX,
+    Rejection, STOCK_UNITS_MAX, Window,
 };
+use yoink_engine::{CallError, ProductView, Replayed};
 
+use super::cancel::replayed_header;
 use super::{Body, Json};
 use crate::edge::Core;
 use crate::guard::auth::Operator;
 use crate::json::Id;
-use crate::problem::{FieldError, Problem};
+use crate::problem::{FieldError, PRODUCT_EXISTS, Problem};
+use crate::request::idempotency_key;
 use crate::wire::{Money, Product, When};
 
 /// A higher limit than there can be units means nothing.
@@ -26,12 +30,12 @@ const LIMIT_PER_CUSTOMER_MAX: u32 = 1_000_000_000;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewProductBody {
-    /// Left out, the next free whole number.
+    /// Left out, it is made from the `Idempotency-Key`; without one, it is the next free whole number.
     #[serde(default, deserialize_with = "product_id")]
-    #[schema(value_type = Option<crate::api::ProductIdSchema>)]
+    #[schema(value_type = Option<crate::api::schema::ProductIdSchema>)]
     id: Option<ProductId>,
     /// What people call it.
-    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    #[schema(schema_with = crate::api::schema::product_name)]
     name: String,
     /// What one unit costs.
     price: Money,
@@ -61,20 +65,60 @@ fn product_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Produ
 }
 
 /// Put something on sale.
+///
+/// The same `id`, or the same `Idempotency-Key` without one, and the same fields again create nothing: the answer is the
+/// product as it is now. Without either, every request creates a product.
 #[utoipa::path(
     post, path = "/v1/admin/products", tag = "operators", request_body = NewProductBody,
+    params(crate::api::schema::CreationKey),
     responses((status = 201, description = "The product", body = Product), crate::api::WriteProblems)
 )]
 pub(crate) async fn create_product(
     _: Operator,
     State(core): State<Arc<Core>>,
+    headers: HeaderMap,
     Body(body): Body<NewProductBody>,
 ) -> Result<impl IntoResponse, Problem> {
-    let product = check(body)?;
-    let view = core.engine.create_product(product).await.map_err(|error| core.problem(error))?;
-    let location = format!("/v1/products/{}", view.id);
-    let product = Product::from(&view);
-    Ok(([(header::LOCATION, location)], Json(StatusCode::CREATED, product)))
+    let key = idempotency_key(&headers)?;
+    let mut product = check(body)?;
+    product.id = product.id.or_else(|| id_from(&key?));
+    let (view, replayed) = create_once(&core, product).await?;
+    let location = [(header::LOCATION, format!("/v1/products/{}", view.id))];
+    Ok((replayed_header(replayed), location, Json(StatusCode::CREATED, Product::from(&view))))
+}
+
+/// The id of the product that is created with this key: a UUID, so that nobody's own id meets it by chance.
+fn id_from(key: &IdempotencyKey) -> Option<ProductId> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    // Told apart from whatever else may be made from a key one day.
+    context.update(b"yoink product\0");
+    context.update(key.as_str().as_bytes());
+    let bytes = context.finish().as_ref().first_chunk().copied()?;
+    let id = uuid::Builder::from_custom_bytes(bytes).into_uuid();
+    ProductId::parse(&id.to_string()).ok()
+}
+
+/// Creates it, or finds that it is there with exactly the fields that are asked for.
+///
+/// What is compared is what creating sets. The units it began with are kept apart from those it has now, so sales and
+/// restocks do not matter; a change of its details does, for then it is no longer what was asked for.
+async fn create_once(core: &Core, product: NewProduct) -> Result<(ProductView, Replayed), Problem> {
+    let refused = match core.engine.create_product(product.clone()).await {
+        Ok(view) => return Ok((view, Replayed::No)),
+        Err(error) => error,
+    };
+    let Some(id) = product.id.filter(|_| matches!(refused, CallError::Refused(Rejection::ProductExists)))
+    else {
+        return Err(core.problem(refused));
+    };
+    // It was committed and published before the refusal was sent.
+    match core.engine.storefront().product(&id) {
+        Some(view) if view.details == product => Ok((view, Replayed::Yes)),
+        _ => {
+            let detail = format!("Product {id} exists, and not with these fields; nothing happened.");
+            Err(Problem::new(&PRODUCT_EXISTS, detail))
+        }
+    }
 }
 
 fn check(body: NewProductBody) -> Result<NewProduct, Problem> {

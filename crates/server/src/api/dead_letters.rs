@@ -10,7 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 use yoink_core::ProductId;
 use yoink_engine::{DeadLetterFilter, DeadLetterRefusal};
 
-use super::{Body, Query, check_limit, check_reason, ok, path_segment};
+use super::paging::Page;
+use super::{Body, Query, check_reason, ok, path_segment};
 use crate::edge::Core;
 use crate::guard::auth::Operator;
 use crate::problem::{DEAD_LETTER_CLOSED, NOT_FOUND, Problem};
@@ -25,6 +26,7 @@ pub(crate) const PAGE_MAX: usize = yoink_engine::delivery::DEAD_LETTERS_LISTED_M
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
     /// Only those of this product.
+    #[param(schema_with = crate::api::schema::product_id, required = false)]
     product: Option<String>,
     /// Only those whose error contains this text.
     error: Option<String>,
@@ -32,8 +34,8 @@ pub(crate) struct Filter {
     state: Option<DeadLetterState>,
     /// Only those with a higher number.
     #[serde(default)]
-    #[param(minimum = 0, default = 0)]
-    after: i64,
+    #[param(default = 0, maximum = 9_223_372_036_854_775_807_i64)]
+    after: u64,
     /// At most this many.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
@@ -82,14 +84,12 @@ pub(crate) async fn list_dead_letters(
     State(core): State<Arc<Core>>,
     Query(filter): Query<Filter>,
 ) -> Result<impl IntoResponse, Problem> {
-    let limit = check_limit(filter.limit, PAGE_MAX)?;
-    if filter.after < 0 {
-        return Err(Problem::field("", "query: after must be at least 0"));
-    }
+    let Page { after, limit } = Page::check(filter.after, filter.limit, PAGE_MAX)?;
     let filter = DeadLetterFilter {
         product: check_product(filter.product.as_deref(), "")?,
         error: filter.error,
-        after: filter.after,
+        // `Page` keeps it in range.
+        after: i64::try_from(after).unwrap_or(i64::MAX),
         limit,
         state: filter.state.map(Into::into),
     };
@@ -137,7 +137,7 @@ pub(crate) async fn retry_dead_letter(
 #[serde(deny_unknown_fields)]
 pub(crate) struct DiscardBody {
     /// For the books.
-    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    #[schema(schema_with = crate::api::schema::reason)]
     reason: String,
 }
 

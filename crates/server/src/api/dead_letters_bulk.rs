@@ -11,17 +11,17 @@ use super::{Body, check_reason, ok};
 use crate::edge::Core;
 use crate::guard::auth::Operator;
 use crate::problem::Problem;
-use crate::wire::{BulkAnswer, BulkFilter, BulkRequest};
+use crate::wire::{BulkAnswer, BulkDiscard, BulkFilter, BulkRetry};
 
 /// Deliver all of them again. With `dry_run` it only says which they are.
 #[utoipa::path(
-    post, path = "/v1/admin/dead-letters/retry", tag = "operators", request_body = BulkRequest,
+    post, path = "/v1/admin/dead-letters/retry", tag = "operators", request_body = BulkRetry,
     responses((status = 200, description = "What was done", body = BulkAnswer), crate::api::WriteProblems)
 )]
 pub(crate) async fn retry_dead_letters(
     _: Operator,
     State(core): State<Arc<Core>>,
-    Body(body): Body<BulkRequest>,
+    Body(body): Body<BulkRetry>,
 ) -> Result<impl IntoResponse, Problem> {
     body.reason.as_deref().map(check_reason).transpose()?;
     let ids = parked(&core, body.filter).await?;
@@ -38,15 +38,15 @@ pub(crate) async fn retry_dead_letters(
 
 /// Give the units of all of them back and close them. With `dry_run` it only says which they are.
 #[utoipa::path(
-    post, path = "/v1/admin/dead-letters/discard", tag = "operators", request_body = BulkRequest,
+    post, path = "/v1/admin/dead-letters/discard", tag = "operators", request_body = BulkDiscard,
     responses((status = 200, description = "What was done", body = BulkAnswer), crate::api::WriteProblems)
 )]
 pub(crate) async fn discard_dead_letters(
     _: Operator,
     State(core): State<Arc<Core>>,
-    Body(body): Body<BulkRequest>,
+    Body(body): Body<BulkDiscard>,
 ) -> Result<impl IntoResponse, Problem> {
-    let reason = check_reason(body.reason.as_deref().unwrap_or_default())?;
+    let reason = check_reason(&body.reason)?;
     let ids = parked(&core, body.filter).await?;
     let mut changed = 0;
     if !body.dry_run {

@@ -9,7 +9,8 @@ use utoipa::IntoParams;
 use yoink_core::ProductChange;
 use yoink_engine::limits::READ_EVENTS_MAX;
 
-use super::{Query, check_after, check_limit, ok};
+use super::paging::Page;
+use super::{Query, ok};
 use crate::edge::Core;
 use crate::guard::auth::Operator;
 use crate::problem::Problem;
@@ -19,7 +20,7 @@ use crate::wire::{Event, EventList, Fact, Money, When};
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Page {
+pub(crate) struct Filter {
     /// Only those after this one.
     #[serde(default)]
     #[param(default = 0, maximum = 9_223_372_036_854_775_807_i64)]
@@ -31,18 +32,17 @@ pub(crate) struct Page {
 
 /// The log as a feed: every committed event, oldest first, without a gap.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "operators", params(Page),
+    get, path = "/v1/events", tag = "operators", params(Filter),
     responses((status = 200, description = "One page of events", body = EventList), crate::api::ReadProblems)
 )]
 pub(crate) async fn list_events(
     _: Operator,
     State(core): State<Arc<Core>>,
-    Query(page): Query<Page>,
+    Query(filter): Query<Filter>,
 ) -> Result<impl IntoResponse, Problem> {
-    let limit = check_limit(page.limit, READ_EVENTS_MAX)?;
-    let found =
-        core.engine.events(check_after(page.after)?, limit).await.map_err(|error| core.problem(error))?;
-    let next_after = found.last().map_or(page.after, |event| event.seq);
+    let Page { after, limit } = Page::check(filter.after, filter.limit, READ_EVENTS_MAX)?;
+    let found = core.engine.events(after, limit).await.map_err(|error| core.problem(error))?;
+    let next_after = found.last().map_or(after, |event| event.seq);
     let events = found.into_iter().map(to_wire).collect();
     Ok(ok(EventList { events, next_after }))
 }

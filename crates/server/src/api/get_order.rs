@@ -15,7 +15,7 @@ use crate::wire::Order;
 ///
 /// Found from the moment its purchase was answered on. The holder of a customer token sees their own orders only.
 #[utoipa::path(
-    get, path = "/v1/orders/{id}", tag = "buyers", params(("id" = String, Path, description = "The order's id")),
+    get, path = "/v1/orders/{id}", tag = "buyers", params(crate::api::schema::OrderInPath),
     responses((status = 200, description = "The order", body = Order), crate::api::ReadProblems)
 )]
 pub(crate) async fn get_order(

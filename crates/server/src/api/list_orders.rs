@@ -11,7 +11,8 @@ use yoink_core::{CustomerId, ProductId};
 use yoink_engine::OrderFilter;
 use yoink_engine::limits::LIST_ORDERS_MAX;
 
-use super::{Query, check_after, check_limit, ok};
+use super::paging::Page;
+use super::{Query, ok};
 use crate::edge::Core;
 use crate::guard::auth::Caller;
 use crate::problem::{FORBIDDEN, Problem};
@@ -23,8 +24,10 @@ use crate::wire::{Order, OrderList, OrderStatus};
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filter {
     /// Only this customer's.
+    #[param(schema_with = crate::api::schema::customer_id, required = false)]
     customer_id: Option<String>,
     /// Only those of this product.
+    #[param(schema_with = crate::api::schema::product_id, required = false)]
     product_id: Option<String>,
     /// Only those at this point of their life.
     status: Option<OrderStatus>,
@@ -66,12 +69,13 @@ fn to_engine(filter: Filter, caller: &Caller) -> Result<OrderFilter, Problem> {
         }
         (_, named) => named,
     };
+    let Page { after, limit } = Page::check(filter.after, filter.limit, LIST_ORDERS_MAX)?;
     let product = filter.product_id.map(|id| ProductId::parse(&id)).transpose();
     Ok(OrderFilter {
         customer,
         status: filter.status.map(Into::into),
         product: product.map_err(|error| Problem::field("", format!("query: product_id {error}")))?,
-        after: check_after(filter.after)?,
-        limit: check_limit(filter.limit, LIST_ORDERS_MAX)?,
+        after,
+        limit,
     })
 }

@@ -15,10 +15,12 @@ pub(crate) mod info;
 pub(crate) mod list_orders;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
+pub(crate) mod paging;
 pub(crate) mod pause;
 pub(crate) mod products;
 pub(crate) mod purchase;
 pub(crate) mod reconciliation;
+pub(crate) mod schema;
 pub(crate) mod stream;
 
 use std::collections::BTreeMap;
@@ -32,10 +34,9 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr};
-use utoipa::{IntoResponses, PartialSchema, ToResponse, ToSchema};
-use yoink_core::{CustomerId, OrderId, ProductId, REASON_BYTES_MAX};
+use utoipa::{IntoResponses, ToResponse, ToSchema};
+use yoink_core::{OrderId, ProductId, REASON_BYTES_MAX};
 use yoink_engine::{PurchaseRequest, Purchased};
 
 use crate::edge::Core;
@@ -177,76 +178,6 @@ pub(crate) fn check_reason(reason: &str) -> Result<Box<str>, Problem> {
         _ => return Ok(reason.into()),
     };
     Err(Problem::field("/reason", error))
-}
-
-/// Where a page begins. What has the highest number is not reached in this universe.
-///
-/// # Errors
-/// 400 if no number can be so high.
-pub(crate) fn check_after(after: u64) -> Result<u64, Problem> {
-    match i64::try_from(after) {
-        Ok(_) => Ok(after),
-        Err(_) => Err(Problem::field("", format!("query: after must be at most {}", i64::MAX))),
-    }
-}
-
-/// A page size: the default if it is not given, never more than `most`.
-///
-/// # Errors
-/// 400 if it is 0 or more than `most`.
-pub(crate) fn check_limit(limit: Option<usize>, most: usize) -> Result<usize, Problem> {
-    match limit {
-        None => Ok(most.min(100)),
-        Some(limit) if (1..=most).contains(&limit) => Ok(limit),
-        Some(_) => Err(Problem::field("", format!("query: limit must be from 1 to {most}"))),
-    }
-}
-
-/// All but control characters.
-const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
-
-/// An id in requests: a string, or a whole number.
-fn id_schema(pattern: &str, length_max: usize) -> RefOr<Schema> {
-    let text = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .min_length(Some(1))
-        .max_length(Some(length_max))
-        .pattern(Some(pattern));
-    let number = ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::Integer))
-        .minimum(Some(0))
-        .maximum(Some(9_007_199_254_740_991_i64));
-    OneOfBuilder::new().item(text).item(number).into()
-}
-
-/// A product's id in requests.
-pub(crate) struct ProductIdSchema;
-
-impl PartialSchema for ProductIdSchema {
-    fn schema() -> RefOr<Schema> {
-        id_schema("^[A-Za-z0-9._-]+$", ProductId::BYTES_MAX)
-    }
-}
-
-impl ToSchema for ProductIdSchema {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "ProductId".into()
-    }
-}
-
-/// A customer's id in requests. Its length is counted in bytes.
-pub(crate) struct CustomerIdSchema;
-
-impl PartialSchema for CustomerIdSchema {
-    fn schema() -> RefOr<Schema> {
-        id_schema(PRINTABLE, CustomerId::BYTES_MAX)
-    }
-}
-
-impl ToSchema for CustomerIdSchema {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "CustomerId".into()
-    }
 }
 
 /// A "no" (RFC 9457). Some kinds carry more members than these.

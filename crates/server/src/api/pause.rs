@@ -14,7 +14,7 @@ use crate::wire::Product;
 /// Stop selling a product.
 #[utoipa::path(
     post, path = "/v1/admin/products/{id}/pause", tag = "operators",
-    params(("id" = String, Path, description = "The product's id")),
+    params(crate::api::schema::ProductInPath),
     responses((status = 200, description = "The product", body = Product), crate::api::WriteProblems)
 )]
 pub(crate) async fn pause_product(
@@ -29,7 +29,7 @@ pub(crate) async fn pause_product(
 /// Sell it again.
 #[utoipa::path(
     post, path = "/v1/admin/products/{id}/resume", tag = "operators",
-    params(("id" = String, Path, description = "The product's id")),
+    params(crate::api::schema::ProductInPath),
     responses((status = 200, description = "The product", body = Product), crate::api::WriteProblems)
 )]
 pub(crate) async fn resume_product(

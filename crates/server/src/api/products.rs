@@ -23,7 +23,7 @@ pub(crate) async fn list_products(State(core): State<Arc<Core>>) -> impl IntoRes
 /// One product: stock, price, sale window, limits.
 #[utoipa::path(
     get, path = "/v1/products/{id}", tag = "buyers", security(()),
-    params(("id" = String, Path, description = "The product's id")),
+    params(crate::api::schema::ProductInPath),
     responses((status = 200, description = "The product", body = Product), crate::api::OpenProblems)
 )]
 pub(crate) async fn get_product(

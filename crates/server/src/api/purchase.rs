@@ -35,11 +35,11 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 pub(crate) struct PurchaseBody<'a> {
     /// Who buys; may be left out by the holder of a customer token.
     #[serde(borrow, default, deserialize_with = "json::present")]
-    #[schema(value_type = Option<crate::api::CustomerIdSchema>, nullable = false)]
+    #[schema(value_type = Option<crate::api::schema::CustomerIdSchema>, nullable = false)]
     customer_id: Option<Id<'a>>,
     /// What.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many, up to the product's `max_per_order`.
     #[serde(default = "one")]
@@ -57,10 +57,7 @@ fn one() -> u32 {
 /// the order within N seconds. The same key and body again give the same answer, also after sell-out.
 #[utoipa::path(
     post, path = "/v1/orders", tag = "buyers", request_body = PurchaseBody,
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; scoped to the customer"),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds, at most 30, for the ledger"),
-    ),
+    params(crate::api::schema::PurchaseKey, crate::api::schema::Prefer),
     responses(
         (status = 201, description = "Accepted, and in the ledger", body = crate::wire::Order),
         (status = 202, description = "Accepted", body = crate::wire::Order),

@@ -38,7 +38,7 @@ pub(crate) struct StockUpdate {
 /// Server-sent events named `stock`: one at once, then one whenever it changes, at most four a second.
 #[utoipa::path(
     get, path = "/v1/products/{id}/stream", tag = "buyers", security(()),
-    params(("id" = String, Path, description = "The product's id")),
+    params(crate::api::schema::ProductInPath),
     responses(
         (status = 200, description = "A stream of updates", body = StockUpdate, content_type = "text/event-stream"),
         crate::api::OpenProblems

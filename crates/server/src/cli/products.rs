@@ -29,7 +29,7 @@ fn seed_of(preset: Option<SeedPreset>) -> Seed {
     }
 }
 
-/// Puts a product on sale.
+/// Puts a product on sale; the same flags with an id again find it on sale.
 pub(super) fn seed(args: &SeedArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
     let seed = seed_of(args.preset);
     let units = args.units.unwrap_or(seed.units);
@@ -52,6 +52,8 @@ pub(super) fn seed(args: &SeedArgs, output: &mut Output) -> anyhow::Result<ExitC
         output.json(&product)?;
     } else {
         let text = |name: &str| product.get(name).and_then(Value::as_str).unwrap_or_default();
+        // Of a product that was seeded before, some may be sold.
+        let units = product.get("stock").and_then(Value::as_u64).unwrap_or(units);
         output.line(format!("product {} \"{}\" is on sale: {} units", text("id"), text("name"), units))?;
     }
     Ok(ExitCode::SUCCESS)

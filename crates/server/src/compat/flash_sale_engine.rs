@@ -27,7 +27,7 @@ pub(crate) struct BuyAnswer {
 /// Buy.
 #[utoipa::path(
     post, path = "/buy", tag = "compatible", request_body = OldPurchase,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    params(crate::api::schema::PurchaseKey),
     responses(
         (status = 202, description = "Accepted", body = BuyAnswer),
         super::OldProblems

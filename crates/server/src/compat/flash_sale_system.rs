@@ -39,7 +39,7 @@ pub(crate) struct PurchaseAnswer {
 /// Buy; 5 a minute per customer and per address.
 #[utoipa::path(
     post, path = "/purchase", tag = "compatible", request_body = OldPurchase,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    params(crate::api::schema::PurchaseKey),
     responses(
         (status = 200, description = "Accepted", body = PurchaseAnswer),
         super::OldProblems
@@ -75,7 +75,7 @@ impl From<OrderView> for OldOrder {
 /// The orders of a customer, oldest first.
 #[utoipa::path(
     get, path = "/purchase/orders/{userId}", tag = "compatible",
-    params(("userId" = String, Path, description = "The customer's id")),
+    params(crate::api::schema::UserInPath),
     responses(
         (status = 200, description = "The orders", body = Vec<OldOrder>),
         super::OldProblems
@@ -136,7 +136,7 @@ pub(crate) async fn get_metrics(State(core): State<Arc<Core>>) -> impl IntoRespo
 pub(crate) struct RestockBody<'a> {
     /// To which product.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
@@ -149,7 +149,7 @@ pub(crate) struct RestockBody<'a> {
 pub(crate) struct RestockAnswer {
     status: &'static str,
     /// As it was sent.
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: serde_json::Value,
     /// Units that can be bought now.
     stock: u64,
@@ -158,6 +158,7 @@ pub(crate) struct RestockAnswer {
 /// Add units to a product; outside `--dev` with an admin key.
 #[utoipa::path(
     post, path = "/products/restock", tag = "compatible", request_body = RestockBody,
+    params(crate::api::schema::OldRestockKey),
     responses(
         (status = 200, description = "Added", body = RestockAnswer),
         super::OldProblems
@@ -173,7 +174,7 @@ pub(crate) async fn restock(State(core): State<Arc<Core>>, headers: HeaderMap, b
 async fn try_restock(core: &Core, headers: &HeaderMap, body: &Bytes) -> Result<RestockAnswer, Problem> {
     core.shared.auth.operator_unless_dev(headers)?;
     json::check_content_type(headers)?;
-    let body: RestockBody = json::parse(body)?;
+    let body: RestockBody = json::parse_flat(body)?;
     let product = body.product_id.to_product("/productId")?;
     let delta = i64::try_from(body.amount).ok().filter(|_| (1..=STOCK_UNITS_MAX).contains(&body.amount));
     let bad_amount = || Problem::field("/amount", format!("must be from 1 to {STOCK_UNITS_MAX}"));

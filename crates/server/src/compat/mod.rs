@@ -32,11 +32,11 @@ use crate::settings::{IdempotencyKeyRule, Mode};
 pub(crate) struct OldPurchase<'a> {
     /// Who buys; may be left out by the holder of a customer token.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<crate::api::CustomerIdSchema>)]
+    #[schema(value_type = Option<crate::api::schema::CustomerIdSchema>)]
     user_id: Option<Id<'a>>,
     /// What.
     #[serde(borrow)]
-    #[schema(value_type = crate::api::ProductIdSchema)]
+    #[schema(value_type = crate::api::schema::ProductIdSchema)]
     product_id: Id<'a>,
     /// How many; left out, 1.
     #[serde(default)]
@@ -102,7 +102,7 @@ fn parse(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<PurchaseRequest, Problem> {
-    let body: OldPurchase = json::parse(body)?;
+    let body: OldPurchase = json::parse_flat(body)?;
     let named = body.user_id.map(|id| id.to_customer("/userId")).transpose()?;
     let customer = match (caller, named) {
         (Caller::Customer(customer), None) => customer.clone(),

@@ -33,6 +33,7 @@ impl Config {
             rate_limits: RateLimits {
                 per_customer: self.rate_limits.per_customer.0,
                 per_address: self.rate_limits.per_address.0,
+                per_network: self.rate_limits.per_network.0,
                 purchase_compat: self.rate_limits.purchase_compat.0,
             },
             idempotency_key: match self.require_idempotency_key {

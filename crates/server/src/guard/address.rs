@@ -56,6 +56,14 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The network that an address is rented in: an IPv4 /24 or an IPv6 /48.
+pub(crate) fn wide_network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) & !0xff).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !(u128::MAX >> 48)).into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +99,14 @@ mod tests {
         }
         let endless = "10.0.0.2,".repeat(10_000) + "10.0.0.2";
         assert_eq!(client("10.0.0.1", &[&endless]), "10.0.0.2");
+    }
+
+    #[test]
+    fn a_wide_network_is_a_24_or_a_48() {
+        let network = |text: &str| wide_network_of(text.parse().unwrap()).to_string();
+        assert_eq!(network("203.0.113.255"), "203.0.113.0");
+        assert_eq!(network("::ffff:203.0.113.7"), "203.0.113.0");
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1::");
     }
 
     #[test]

@@ -3,4 +3,6 @@
 pub(crate) mod address;
 pub(crate) mod auth;
 pub(crate) mod framing;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod rate_limit;

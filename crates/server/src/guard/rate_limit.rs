@@ -12,7 +12,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::{HeaderName, HeaderValue};
 use yoink_core::CustomerId;
 
-use crate::guard::address::network_of;
+use crate::guard::address::{network_of, wide_network_of};
 use crate::problem::{Problem, QUOTA_EXCEEDED};
 use crate::settings::{Policy, RateLimits};
 
@@ -31,16 +31,17 @@ pub(crate) const PARTS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// On every route that buys.
-    general: Pair,
+    general: Trio,
     /// On the compatible `/purchase`, besides.
-    purchase: Pair,
+    purchase: Trio,
 }
 
-/// One limit by customer and one by address.
+/// One limit by customer, one by address and one by network.
 #[derive(Debug)]
-struct Pair {
+struct Trio {
     by_customer: Option<Limit>,
     by_address: Option<Limit>,
+    by_network: Option<Limit>,
 }
 
 /// Which limits a route has.
@@ -54,14 +55,14 @@ impl Limits {
     /// `None` if a policy is of 0 requests or 0 seconds.
     pub(crate) fn new(settings: &RateLimits) -> Option<Self> {
         Some(Self {
-            general: Pair::new(settings.per_customer, settings.per_address)?,
-            purchase: Pair::new(settings.purchase_compat, settings.purchase_compat)?,
+            general: Trio::new(settings.per_customer, settings.per_address, settings.per_network)?,
+            purchase: Trio::new(settings.purchase_compat, settings.purchase_compat, None)?,
         })
     }
 
     /// Whether anything is limited at all.
     pub(crate) fn is_off(&self, which: Which) -> bool {
-        self.pair(which).is_off()
+        self.trio(which).is_off()
     }
 
     /// Counts one request.
@@ -70,12 +71,16 @@ impl Limits {
     /// 429 `quota-exceeded` if it is one too many; then nothing was counted against the limit that refused, nor
     /// against the customer.
     pub(crate) fn check(&self, which: Which, customer: &CustomerId, address: IpAddr) -> Result<(), Problem> {
-        let pair = self.pair(which);
-        // The address first: what it may not send must not use up what its customer may buy from elsewhere.
-        if let Some(limit) = &pair.by_address {
+        let trio = self.trio(which);
+        // The address first: what it may not send must not use up what its neighbours may, nor what its customer may
+        // buy from elsewhere.
+        if let Some(limit) = &trio.by_address {
             limit.check("address", &network_of(address))?;
         }
-        if let Some(limit) = &pair.by_customer {
+        if let Some(limit) = &trio.by_network {
+            limit.check("network", &wide_network_of(address))?;
+        }
+        if let Some(limit) = &trio.by_customer {
             limit.check("customer", customer.as_str())?;
         }
         Ok(())
@@ -84,14 +89,14 @@ impl Limits {
     /// Forgets those who are below their limit, in one of [`PARTS`] parts. To be called so often that each part has its
     /// turn about once a second.
     pub(crate) fn forget(&self) {
-        for pair in [&self.general, &self.purchase] {
-            for limit in [&pair.by_customer, &pair.by_address].into_iter().flatten() {
+        for trio in [&self.general, &self.purchase] {
+            for limit in [&trio.by_customer, &trio.by_address, &trio.by_network].into_iter().flatten() {
                 limit.forget();
             }
         }
     }
 
-    fn pair(&self, which: Which) -> &Pair {
+    fn trio(&self, which: Which) -> &Trio {
         match which {
             Which::General => &self.general,
             Which::Purchase => &self.purchase,
@@ -99,17 +104,18 @@ impl Limits {
     }
 }
 
-impl Pair {
-    fn new(customer: Option<Policy>, address: Option<Policy>) -> Option<Self> {
+impl Trio {
+    fn new(customer: Option<Policy>, address: Option<Policy>, network: Option<Policy>) -> Option<Self> {
         let limit = |policy: Option<Policy>| match policy {
             None => Some(None),
             Some(policy) => Limit::new(policy).map(Some),
         };
-        Some(Self { by_customer: limit(customer)?, by_address: limit(address)? })
+        let (by_customer, by_address) = (limit(customer)?, limit(address)?);
+        Some(Self { by_customer, by_address, by_network: limit(network)? })
     }
 
     fn is_off(&self) -> bool {
-        self.by_customer.is_none() && self.by_address.is_none()
+        self.by_customer.is_none() && self.by_address.is_none() && self.by_network.is_none()
     }
 }
 

@@ -354,25 +354,40 @@ pub struct DeadLetterList {
 pub struct BulkFilter {
     /// Only those of this product.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = crate::api::schema::product_id_or_null)]
     pub product: Option<String>,
     /// Only those whose error contains this text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Retry or discard every open dead letter that a filter lets through.
+/// Retry every open dead letter that a filter lets through.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BulkRequest {
+pub struct BulkRetry {
     /// Which; `{}` is all of them.
     pub filter: BulkFilter,
     /// Only say which they are.
     #[serde(default)]
     pub dry_run: bool,
-    /// Why; needed to discard.
+    /// Nobody needs one to retry; checked if it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$")]
+    #[schema(schema_with = crate::api::schema::reason_or_null)]
     pub reason: Option<String>,
+}
+
+/// Discard every open dead letter that a filter lets through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkDiscard {
+    /// Which; `{}` is all of them.
+    pub filter: BulkFilter,
+    /// Only say which they are.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Why, for the books.
+    #[schema(schema_with = crate::api::schema::reason)]
+    pub reason: String,
 }
 
 /// What a bulk request did, or would do.

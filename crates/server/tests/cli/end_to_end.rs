@@ -50,8 +50,9 @@ fn a_product_is_seeded_restocked_and_sold() {
     let seed = ["seed", "--id", "7", "--name", "Poster", "--units", "2", "--price", "2500", "--limit", "3"];
     let said = text_of(&mut yoink_at(&server, &seed));
     assert!(said.contains("product 7 \"Poster\"") && said.contains("2 units"), "{said}");
-    let refusal = refusal_of(&mut yoink_at(&server, &seed), 1);
-    assert!(refusal.contains("409"), "{refusal}");
+    assert_eq!(text_of(&mut yoink_at(&server, &seed)), said, "the same again is on sale already");
+    let refusal = refusal_of(&mut yoink_at(&server, &["seed", "--id", "7", "--name", "Another"]), 1);
+    assert!(refusal.contains("409") && refusal.contains("Product 7"), "{refusal}");
     for _ in 0..2 {
         let restock =
             ["restock", "--product", "7", "--units", "1", "--reason", "found one", "--key", "found-1"];

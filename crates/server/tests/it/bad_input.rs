@@ -316,3 +316,17 @@ fn pipelined_requests_are_answered_in_order() {
     assert_eq!(customers, expected);
     assert!(text.contains("HTTP/1.1 400 Bad Request"), "{text}");
 }
+
+/// The rest of such a body is not read, so no request behind it could be.
+#[test]
+fn an_answer_to_a_body_beyond_the_limit_says_that_the_connection_ends() {
+    let server = Server::start();
+    for (request, status) in [("POST /v1/orders", 413), ("POST /buy", 413), ("GET /livez", 200)] {
+        let body = "x".repeat(5_000);
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n"
+        );
+        let answer = raw(&server, format!("{head}{body}").as_bytes());
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{request}");
+    }
+}

@@ -46,6 +46,21 @@ fn yoinks_orders() {
 }
 
 #[test]
+fn what_the_older_systems_did_not_know_may_hold_anything_but_the_body_is_an_object() {
+    let server = Server::start();
+    for path in ["/orders", "/buy", "/purchase"] {
+        let body = json!({"userId": "ann", "productId": 1, "cart": [{"tags": ["a"]}], "meta": {"ids": [1]}});
+        assert!(matches!(server.post(path, &body).status, 200 | 202), "{path}");
+        for body in [json!(["ann", 1, 1]), json!({"userId": ["ann"], "productId": 1})] {
+            assert_eq!(server.post(path, &body).status, 400, "{path} {body}");
+        }
+    }
+    let body = json!({"productId": 1, "amount": 5, "note": ["x"]});
+    assert_eq!(server.post("/products/restock", &body).status, 200);
+    assert_eq!(server.post("/products/restock", &json!([1, 5])).status, 400);
+}
+
+#[test]
 fn buy_as_yoink_and_flash_sale_engine_had_it() {
     let server = Server::start();
     sold_out(&server);

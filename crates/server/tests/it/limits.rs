@@ -87,6 +87,153 @@ fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
     assert_eq!(statuses, [202, 202, 429], "an IPv6 /64 is one client");
 }
 
+/// Behind a proxy on this machine, with two purchases an hour from one address.
+fn behind_a_proxy() -> Server {
+    Server::start_with(|settings| {
+        settings.rate_limits.per_address = Some(TWO_AN_HOUR);
+        settings.rate_limits.purchase_compat = None;
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+}
+
+/// What becomes of purchases by different customers, each from the address named.
+#[track_caller]
+fn expect_from(server: &Server, cases: &[(&str, u16)]) {
+    for (number, (forwarded, expected)) in cases.iter().enumerate() {
+        let customer = format!("{}-{number}", cases[0].0);
+        let answer = server.send(&purchase(&customer).header("x-forwarded-for", forwarded));
+        assert_eq!(answer.status, *expected, "{number}: {forwarded}");
+        if *expected == 429 {
+            assert_eq!(answer.header("ratelimit-policy"), Some("\"address\";q=2;w=3600"), "{forwarded}");
+        }
+    }
+}
+
+#[test]
+fn all_of_an_ipv6_64_is_one_client_and_the_next_one_is_another() {
+    let server = behind_a_proxy();
+    expect_from(
+        &server,
+        &[
+            ("2001:db8:0:1::", 202),
+            ("2001:db8:0:1:ffff:ffff:ffff:ffff", 202),
+            ("2001:DB8:0:1:8000::", 429),
+            ("[2001:db8:0000:0001::7]:443", 429),
+            ("2001:db8:0:0:ffff:ffff:ffff:ffff", 202),
+            ("2001:db8:0:2::", 202),
+            ("2001:db8:1:1::", 202),
+        ],
+    );
+    // A flood from random hosts of one network is one client as well.
+    let hosts: Vec<String> = (0..200_u64).map(|n| format!("2001:db8:0:2:{:x}::{n:x}", n * 327)).collect();
+    let statuses: Vec<u16> = hosts
+        .iter()
+        .map(|host| server.send(&purchase(host).header("x-forwarded-for", host)).status)
+        .collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 1, "{statuses:?}");
+}
+
+#[test]
+fn an_ipv4_address_is_one_client_however_it_is_written_and_its_neighbour_is_another() {
+    expect_from(
+        &behind_a_proxy(),
+        &[
+            ("203.0.113.7", 202),
+            ("::ffff:203.0.113.7", 202),
+            ("203.0.113.7:1234", 429),
+            ("[::ffff:203.0.113.7]:80", 429),
+            ("::FFFF:cb00:7107", 429),
+            ("203.0.113.8", 202),
+            ("203.0.113.6", 202),
+        ],
+    );
+}
+
+#[test]
+fn what_a_client_adds_to_the_header_makes_it_nobody_else() {
+    let server = behind_a_proxy();
+    let many = |first: u8| format!("198.51.100.{first},{} 203.0.113.7", "127.0.0.9,".repeat(500));
+    expect_from(
+        &server,
+        &[
+            ("198.51.100.1, 203.0.113.7", 202),
+            ("2001:db8::1,198.51.100.2 ,203.0.113.7,127.0.0.9", 202),
+            ("nonsense, 203.0.113.7", 429),
+            (&many(3), 429),
+            (&many(4), 429),
+        ],
+    );
+    let two_lines = purchase("two-lines").header("x-forwarded-for", "198.51.100.5");
+    assert_eq!(server.send(&two_lines.header("x-forwarded-for", "203.0.113.7")).status, 429);
+    // Where the last entry is none, the proxy is the client, whatever else is written.
+    for (number, (forwarded, expected)) in
+        [("203.0.113.8, x", 202), ("", 202), ("203.0.113.9,", 429), ("\"203.0.113.9\"", 429)]
+            .iter()
+            .enumerate()
+    {
+        let answer = server.send(&purchase(&format!("none-{number}")).header("x-forwarded-for", forwarded));
+        assert_eq!(answer.status, *expected, "{forwarded:?}");
+    }
+    for name in ["x-real-ip", "forwarded", "true-client-ip", "cf-connecting-ip"] {
+        let value = if name == "forwarded" { "for=198.51.100.6" } else { "198.51.100.6" };
+        let answer = server.send(&purchase(name).header(name, value));
+        assert_eq!(answer.status, 429, "{name} was believed");
+    }
+}
+
+#[test]
+fn a_network_has_a_limit_of_its_own_which_an_address_over_its_limit_does_not_use_up() {
+    let server = Server::start_with(|settings| {
+        settings.rate_limits.per_address = Some(TWO_AN_HOUR);
+        settings.rate_limits.per_network = Some(Policy { requests: 4, window_s: 3_600 });
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let refused_by = |forwarded: &str, number: usize| {
+        let customer = format!("{forwarded}-{number}");
+        let answer = server.send(&purchase(&customer).header("x-forwarded-for", forwarded));
+        answer.header("ratelimit-policy").map(|policy| policy.split(';').next().unwrap().to_owned())
+    };
+    for (addresses, outside) in [
+        (["203.0.113.1", "203.0.113.77", "203.0.113.255"], "203.0.112.1"),
+        (["2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:1:ffff::1"], "2001:db8:2:1::1"),
+    ] {
+        let by_address = Some("\"address\"".to_owned());
+        let first: Vec<_> = (0..6).map(|number| refused_by(addresses[0], number)).collect();
+        assert_eq!(first, [&[None, None][..], &vec![by_address; 4]].concat());
+        assert_eq!([0, 1].map(|number| refused_by(addresses[1], number)), [None, None]);
+        assert_eq!(refused_by(addresses[2], 0).as_deref(), Some("\"network\""));
+        assert_eq!(refused_by(outside, 0), None);
+    }
+}
+
+#[test]
+fn an_address_has_one_limit_for_all_doors_and_a_customer_one_for_all_addresses() {
+    let server = behind_a_proxy();
+    let doors = ["/v1/orders", "/orders", "/buy", "/purchase"];
+    let through = |door: &str, address: &str, customer: &str| {
+        let native = json!({"customer_id": customer, "product_id": "1"});
+        let compatible = json!({"userId": customer, "productId": "1"});
+        let body = if door == "/v1/orders" { native } else { compatible };
+        server.send(&Request::new("POST", door).header("x-forwarded-for", address).json(&body)).status
+    };
+    for (number, last) in doors.iter().enumerate() {
+        let address = format!("203.0.113.{number}");
+        for (other, door) in doors.iter().filter(|door| *door != last).take(2).enumerate() {
+            let status = through(door, &address, &format!("{number}-{other}"));
+            assert!((200..300).contains(&status), "{door}: {status}");
+        }
+        assert_eq!(through(last, &address, &format!("{number}-last")), 429, "{last} is another limit");
+    }
+    let server = Server::start_with(|settings| {
+        settings.rate_limits.per_customer = Some(TWO_AN_HOUR);
+        settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let statuses = [1, 2, 3].map(|number| {
+        server.send(&purchase("ann").header("x-forwarded-for", &format!("2001:db8:{number}::1"))).status
+    });
+    assert_eq!(statuses, [202, 202, 429]);
+}
+
 /// A connection that is certainly being served: it had an answer.
 fn open_connection(server: &Server) -> TcpStream {
     let mut stream = server.connect();

@@ -14,6 +14,7 @@ mod contract;
 mod dead_letters;
 mod harness;
 mod headers;
+mod hostile;
 mod limits;
 mod logs;
 mod metrics;

@@ -25,8 +25,131 @@ fn a_product_needs_only_name_price_and_stock() {
             "figures": {"stocked": 5, "available": 5, "held": 0, "sold": 0, "withheld": 0},
         })
     );
-    let taken = json!({"id": 1, "name": "Mug", "price": {"amount": 900, "currency": "USD"}, "stock": 5});
-    server.admin("POST", "/v1/admin/products", Some(&taken)).problem(409, "product-exists");
+}
+
+fn mug() -> Value {
+    json!({"name": "Mug", "price": {"amount": 900, "currency": "USD"}, "stock": 5})
+}
+
+/// `base` with these members set.
+fn with(mut base: Value, changes: Value) -> Value {
+    for (name, value) in changes.as_object().unwrap() {
+        base[name] = value.clone();
+    }
+    base
+}
+
+fn create(server: &Server, key: Option<&str>, body: &Value) -> Answer {
+    let mut request = Request::new("POST", "/v1/admin/products").key(ADMIN_KEY).json(body);
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    server.send(&request)
+}
+
+#[track_caller]
+fn assert_replays(answer: &Answer, first: &Answer) {
+    assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, Some("true")), "{answer:?}");
+    assert_eq!(answer.header("location"), first.header("location"));
+}
+
+#[test]
+fn the_same_id_and_fields_again_are_a_replay_whatever_was_sold_and_restocked_meanwhile() {
+    let server = Server::start_empty(|_| {});
+    let body = with(
+        mug(),
+        json!({"id": "1", "starts_at": "2020-01-01T00:00:00Z", "ends_at": "2999-01-01T00:00:00Z", "limit_per_customer": 3}),
+    );
+    let first = create(&server, None, &body);
+    assert_eq!((first.status, first.header("idempotent-replayed")), (201, None));
+    let again = create(&server, None, &body);
+    assert_replays(&again, &first);
+    assert_eq!(again.json(), first.json());
+    assert_eq!(server.buy("ann").status, 202);
+    assert_eq!(restock(&server, 50, "truck-1").status, 200);
+    server.admin("POST", "/v1/admin/products/1/pause", None);
+    // The same, said otherwise: a number for the id, the default, another way to write the time.
+    let said_otherwise = json!({"id": 1, "max_per_order": 10, "starts_at": "2020-01-01T01:00:00.000+01:00"});
+    let later = create(&server, Some("any-key"), &with(body, said_otherwise));
+    assert_replays(&later, &first);
+    assert_eq!((&later.json()["stock"], &later.json()["paused"]), (&json!(54), &json!(true)));
+    assert_eq!(server.admin("GET", "/v1/products", None).json()["products"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_same_id_with_any_other_field_is_409_and_so_it_is_once_the_product_was_changed() {
+    let server = Server::start_empty(|_| {});
+    let body = with(mug(), json!({"id": "1"}));
+    let first = create(&server, None, &body);
+    for change in [
+        json!({"name": "Cup"}),
+        json!({"price": {"amount": 901, "currency": "USD"}}),
+        json!({"price": {"amount": 900, "currency": "EUR"}}),
+        json!({"stock": 6}),
+        json!({"starts_at": "2999-01-01T00:00:00Z"}),
+        json!({"ends_at": "2999-01-01T00:00:00Z"}),
+        json!({"limit_per_customer": 1}),
+        json!({"max_per_order": 9}),
+    ] {
+        create(&server, None, &with(body.clone(), change)).problem(409, "product-exists");
+    }
+    // Six units now, but it began with five.
+    restock(&server, 1, "found-one");
+    create(&server, None, &with(body.clone(), json!({"stock": 6}))).problem(409, "product-exists");
+    server.admin("PATCH", "/v1/admin/products/1", Some(&json!({"name": "Cup"})));
+    create(&server, None, &body).problem(409, "product-exists");
+    assert_replays(&create(&server, None, &with(body, json!({"name": "Cup"}))), &first);
+}
+
+/// Whoever asked an older server must find the same product, so this never changes.
+const ID_OF_AUTUMN_SALE: &str = "2f5330a9-b972-86c4-84a7-edc1ef46cf9c";
+
+#[test]
+fn without_an_id_the_key_makes_it_and_without_both_every_request_creates_a_product() {
+    let server = Server::start_empty(|_| {});
+    let first = create(&server, Some("autumn-sale"), &mug());
+    assert_eq!((first.status, first.header("idempotent-replayed")), (201, None));
+    assert_eq!(first.json()["id"], ID_OF_AUTUMN_SALE);
+    assert_replays(&create(&server, Some("autumn-sale"), &mug()), &first);
+    let other = create(&server, Some("autumn-sale"), &with(mug(), json!({"stock": 6})));
+    let problem = other.problem(409, "product-exists");
+    assert!(problem["detail"].as_str().unwrap().contains(ID_OF_AUTUMN_SALE), "{problem}");
+    let another = create(&server, Some("winter-sale"), &mug());
+    assert_eq!((another.status, another.header("idempotent-replayed")), (201, None));
+    assert_ne!(another.json()["id"], first.json()["id"]);
+    for id in ["3", "4"] {
+        let answer = create(&server, None, &mug());
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, None));
+        assert_eq!(answer.json()["id"], id);
+    }
+    create(&server, Some("a b"), &mug()).problem(400, "validation");
+}
+
+#[test]
+fn of_many_at_once_with_one_key_one_creates_the_product() {
+    let server = Server::start_empty(|_| {});
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..16).map(|_| scope.spawn(|| create(&server, Some("once"), &mug()))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+    let created = answers.iter().filter(|answer| answer.header("idempotent-replayed").is_none()).count();
+    assert_eq!(created, 1);
+    assert_eq!(server.get("/v1/products").json()["products"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_creation_is_replayed_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let open = |_| yoink_engine::Engine::open(yoink_engine::Options::new(folder.path())).unwrap();
+        Server::start_on(open, |_| {})
+    };
+    let body = with(mug(), json!({"ends_at": "2999-01-01T00:00:00.000001Z", "limit_per_customer": 3}));
+    let first = create(&start(), Some("once"), &body);
+    assert_eq!(first.status, 201);
+    assert_replays(&create(&start(), Some("once"), &body), &first);
 }
 
 #[test]
