@@ -2,8 +2,10 @@
 
 use super::{Postgres, PostgresError, row};
 
+/// In two parts, because each has an index.
 const GRANTS: &str = "
-SELECT (SELECT count(*) FROM orders WHERE product = $1 AND epoch = $2)
+SELECT (SELECT count(*) FROM orders WHERE product = $1 AND epoch = $2 AND NOT revoked)
+     + (SELECT count(*) FROM orders WHERE product = $1 AND epoch = $2 AND revoked)
      + (SELECT count(*) FROM refused WHERE product = $1 AND epoch = $2 AND state <> 'retried')
      + (SELECT count(*) FROM credits WHERE product = $1 AND epoch = $2 AND kind = 'void') AS grants";
 

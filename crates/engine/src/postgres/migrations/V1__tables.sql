@@ -81,6 +81,7 @@ CREATE TABLE orders (
 -- A second order under one number is the proof that Redis went back in time. A revoked one took nothing, and must
 -- have its row whatever its number is.
 CREATE UNIQUE INDEX orders_by_grant ON orders (product, epoch, number) WHERE NOT revoked;
+CREATE INDEX orders_revoked ON orders (product, epoch) WHERE revoked;
 CREATE UNIQUE INDEX orders_by_place ON orders (place);
 CREATE INDEX orders_by_customer ON orders (customer, place);
 
