@@ -34,8 +34,6 @@ pub(crate) enum NotLoaded {
     OtherServer,
     /// It is being loaded.
     Loading,
-    /// Its figures are not numbers.
-    Broken,
 }
 
 /// What a grant says beyond what was asked.

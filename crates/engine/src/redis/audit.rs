@@ -17,6 +17,16 @@ const PAGE_ENTRIES: usize = 500;
 /// How often a product is looked at before a difference is believed: orders move while it is counted.
 const LOOKS_MAX: usize = 20;
 
+/// Redis decides these, by what is true when it decides; the ledger hears of an order a moment later, and may have heard
+/// of a pause, a new price or another limit in between. Its events cannot tell.
+const DECIDED_IN_REDIS: [InvariantId; 5] = [
+    InvariantId::InsideWindow,
+    InvariantId::NotWhilePaused,
+    InvariantId::PriceAsListed,
+    InvariantId::LimitPerCustomer,
+    InvariantId::TimeForward,
+];
+
 /// What Redis says about one sale.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct InRedis {
@@ -196,8 +206,8 @@ fn judge(
 ) -> Reconciliation {
     let sum = |figure: fn(&ProductCounts) -> u64| ledger.products.iter().map(figure).sum::<u64>();
     let in_redis = |figure: fn(&Compared) -> u64| compared.iter().map(|(_, of)| figure(of)).sum::<u64>();
-    let mut invariants: Vec<Invariant> =
-        InvariantId::ALL.into_iter().map(|id| from_findings(id, report)).collect();
+    let told = InvariantId::ALL.into_iter().filter(|id| !DECIDED_IN_REDIS.contains(id));
+    let mut invariants: Vec<Invariant> = told.map(|id| from_findings(id, report)).collect();
     let broken: Vec<String> = ledger
         .products
         .iter()

@@ -71,9 +71,9 @@ impl RedisEngine {
 
     /// Sold out, and certainly so: the last look, a moment ago, found nothing, and neither a replay nor a limit could
     /// make another answer of it.
-    fn refuse_early(&self, listed: &Listed, request: &PurchaseRequest) -> Option<Rejection> {
+    pub(crate) fn refuse_early(&self, listed: &Listed, request: &PurchaseRequest) -> Option<Rejection> {
         let details = &listed.row.details;
-        let now = self.now();
+        let now = self.shared().now();
         let is_plain = request.key.is_none()
             && details.limit_per_customer.is_none()
             && request.quantity <= details.max_per_order

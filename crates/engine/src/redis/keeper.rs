@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use yoink_core::Timestamp;
 
-use super::answer::{Answer, NotLoaded};
+use super::answer::Answer;
 use super::catalogue::Listed;
 use super::entry::number_of;
 use super::keys::SaleKeys;
@@ -241,8 +241,10 @@ impl Keeper {
 
     async fn follow_ledger(&self) -> Result<(), PostgresError> {
         self.shared.catalogue.replace(self.postgres.products().await?);
-        self.shared.set_delivery_paused(self.postgres.delivery_paused().await?);
+        self.shared.set_delivery_paused(self.postgres.delivery_is_paused().await?);
         self.apply_credits().await?;
+        let backlog = self.postgres.backlog().await?;
+        self.shared.note_refused(backlog.refused_retrying, backlog.dead_letters_open);
         if self.shared.options.workers == 0 {
             return Ok(());
         }
@@ -324,8 +326,9 @@ impl Keeper {
             Sent::Answered(Answer::Granted(new) | Answer::Replay(new)) => {
                 self.shared.offers.add(product, (epoch, new.number), offer);
             }
-            Sent::Answered(Answer::NotLoaded(NotLoaded::Loading | NotLoaded::Missing | NotLoaded::OtherServer))
-            | Sent::Answered(Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog)
+            Sent::Answered(
+                Answer::NotLoaded(_) | Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog,
+            )
             | Sent::NotSent(_)
             | Sent::Unknown(_) => self.shared.offers.add(product, grant, offer),
             Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {

@@ -88,6 +88,12 @@ pub(crate) struct LaneDriver {
     shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for LaneDriver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaneDriver").finish_non_exhaustive()
+    }
+}
+
 impl LaneDriver {
     pub(crate) fn new(lane: &Arc<Lane>, servers: Servers, shared: Arc<Shared>) -> Self {
         Self { lane: Arc::downgrade(lane), wake: Arc::clone(&lane.wake), servers, shared }

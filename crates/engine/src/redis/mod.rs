@@ -16,6 +16,7 @@ mod buy;
 mod catalogue;
 mod checks;
 mod entry;
+mod facade;
 mod keeper;
 mod keys;
 mod lane;

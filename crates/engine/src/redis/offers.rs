@@ -47,7 +47,8 @@ impl Offers {
     }
 
     /// How many wait.
-    pub(crate) fn count(&self) -> usize {
+    #[cfg(test)]
+    fn count(&self) -> usize {
         self.by_product.lock().values().map(BTreeMap::len).sum()
     }
 

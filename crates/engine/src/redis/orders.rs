@@ -103,6 +103,19 @@ impl RedisEngine {
         self.end(id, EndKind::Cancelled, reason).await
     }
 
+    /// Gives the units of an order back as a dead letter does.
+    ///
+    /// # Errors
+    /// As [`Self::cancel`].
+    #[cfg(feature = "faults")]
+    pub(crate) async fn fail(
+        &self,
+        id: OrderId,
+        reason: Box<str>,
+    ) -> Result<(OrderView, Replayed), CallError> {
+        self.end(id, EndKind::Failed, reason).await
+    }
+
     /// Ends an order; an undelivered one is delivered first.
     ///
     /// # Errors

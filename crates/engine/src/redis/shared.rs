@@ -1,7 +1,7 @@
 //! What the parts of one node share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,12 +14,15 @@ use super::open::RedisOptions;
 use super::order_id::OrderIds;
 use super::waiters::Waiters;
 use super::worker::CarryError;
-use crate::delivery::DeliveryStatus;
+use crate::delivery::{DeliveryStatus, DurationHistogram};
 use crate::embedded::clock::{Clock, SystemTime};
-use crate::figures::Counters;
+use crate::figures::{Counters, Histogram};
 use crate::postgres::{Delivered, PostgresError, Retried};
 use crate::storefront::Storefront;
 use crate::EngineState;
+
+/// How often at most a product that is not known is looked for.
+const LOOK_FOR_PRODUCTS_EVERY_US: i64 = 20_000;
 
 /// The grants of one product that wait for the ledger.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,7 +53,9 @@ pub(crate) struct Shared {
     pub(crate) differences: Mutex<HashMap<i32, i64>>,
     /// The time that tests set; 0 otherwise.
     now_override: AtomicI64,
-    pub(crate) redis_failures: AtomicU64,
+    /// When a product that was not known was last looked for, on the monotonic clock.
+    looked_us: AtomicI64,
+    ledger_write: Histogram,
 }
 
 impl Shared {
@@ -71,7 +76,8 @@ impl Shared {
             settings_complaints: Mutex::default(),
             differences: Mutex::default(),
             now_override: AtomicI64::new(0),
-            redis_failures: AtomicU64::new(0),
+            looked_us: AtomicI64::new(i64::MIN / 2),
+            ledger_write: Histogram::new(&DurationHistogram::BOUNDS_SECONDS),
             options,
         }
     }
@@ -159,14 +165,25 @@ impl Shared {
     }
 
     pub(crate) fn delivery_status(&self) -> DeliveryStatus {
-        self.delivery.lock().clone()
+        let mut status = self.delivery.lock().clone();
+        status.write_duration = DurationHistogram::of(&self.ledger_write);
+        status
+    }
+
+    /// Whether a product that is not known may be looked for in the ledger now: a crowd that asks for what there is not
+    /// must not become a crowd there.
+    pub(crate) fn may_look_for_products(&self) -> bool {
+        let now_us = self.clock.monotonic_us();
+        let last_us = self.looked_us.load(Ordering::Acquire);
+        let is_due = now_us.saturating_sub(last_us) >= LOOK_FOR_PRODUCTS_EVERY_US;
+        is_due && self.looked_us.compare_exchange(last_us, now_us, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     pub(crate) fn note_delivered(&self, took: Duration, delivered: &[(OrderId, Delivered)]) {
+        self.ledger_write.observe(took.as_secs_f64());
         let confirmed = delivered.iter().filter(|(_, outcome)| *outcome == Delivered::Confirmed).count();
         let mut delivery = self.delivery.lock();
         delivery.confirmed_total = delivery.confirmed_total.saturating_add(confirmed as u64);
-        delivery.write_duration.add(took);
         delivery.last_error = None;
     }
 

@@ -55,10 +55,10 @@ pub(crate) async fn purchase_within(
     request: PurchaseRequest,
     address: IpAddr,
 ) -> Result<Purchased, Problem> {
-    let is_refused_anyway = core.engine.storefront().refuse_early(core.engine.now(), &request).is_some();
+    let is_refused_anyway = core.engine.refuse_early(&request).is_some();
     // Whose key has its order can only be told of it, so it is neither refused for being too fast nor counted.
     let is_replay = match &request.key {
-        Some(key) if core.engine.storefront().may_have_bought(&request.customer) => {
+        Some(key) if core.engine.may_have_bought(&request.customer) => {
             let before = core.engine.order_by_key(request.customer.clone(), key.clone()).await;
             before.map_err(|error| core.problem(error))?.is_some()
         }
