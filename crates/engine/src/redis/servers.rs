@@ -40,6 +40,7 @@ pub(crate) struct Server {
     /// `run_id:master_replid`: another after a restart and after a promotion.
     pub(crate) identity: Arc<str>,
     pub(crate) connection: MultiplexedConnection,
+    is_of_cluster: bool,
     /// Its clock, in microseconds since 1970, at an instant of ours.
     clock: (i64, Instant),
 }
@@ -81,6 +82,9 @@ impl Servers {
             return self.at(&address).await;
         }
         let first = self.any().await?;
+        if !first.is_of_cluster {
+            return Ok(first);
+        }
         match slot_home(&first, product).await {
             Some(url) if !url.is_empty() => {
                 self.state.lock().homes.insert(product, url.clone());
@@ -181,6 +185,7 @@ async fn connect(url: &str) -> Result<Server, NoServer> {
         address: url.into(),
         identity: format!("{}:{}", field("run_id"), field("master_replid")).into(),
         connection,
+        is_of_cluster: field("cluster_enabled") == "1",
         clock: (time.0.saturating_mul(1_000_000).saturating_add(time.1), Instant::now()),
     })
 }
