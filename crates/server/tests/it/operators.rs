@@ -141,15 +141,11 @@ fn of_many_at_once_with_one_key_one_creates_the_product() {
 
 #[test]
 fn a_creation_is_replayed_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let start = || {
-        let open = |_| yoink_engine::Engine::open(yoink_engine::Options::new(folder.path())).unwrap();
-        Server::start_on(open, |_| {})
-    };
+    let server = Server::start_empty(|_| {});
     let body = with(mug(), json!({"ends_at": "2999-01-01T00:00:00.000001Z", "limit_per_customer": 3}));
-    let first = create(&start(), Some("once"), &body);
+    let first = create(&server, Some("once"), &body);
     assert_eq!(first.status, 201);
-    assert_replays(&create(&start(), Some("once"), &body), &first);
+    assert_replays(&create(&server.restart(), Some("once"), &body), &first);
 }
 
 #[test]
