@@ -9,7 +9,7 @@ use super::RedisEngine;
 use crate::delivery::{DeadLetter, DeadLetterFilter, DeliveryError, DeliveryStatus};
 use crate::deliveries::Settled;
 use crate::ledger::Movement;
-use crate::postgres::{ErrorClass, PostgresError};
+use crate::postgres::{ErrorClass, PostgresError, SettingsCheck};
 use crate::views::{OrderPage, PurchaseRequest};
 use crate::{CallError, Confirmed, Durability, EngineFigures, EngineState, Storefront};
 
@@ -34,9 +34,9 @@ impl RedisEngine {
     }
 
     pub(crate) fn durability(&self) -> Durability {
-        match self.shared().settings_are_safe() && self.postgres().relaxed_reasons().is_empty() {
-            true => Durability::Fsync,
-            false => Durability::OsBuffer,
+        match self.shared().options.settings {
+            SettingsCheck::Strict => Durability::Fsync,
+            SettingsCheck::Relaxed => Durability::Relaxed,
         }
     }
 

@@ -10,6 +10,7 @@ mod demo;
 mod describe;
 mod failure;
 mod logging;
+mod migrate;
 mod orders;
 mod output;
 mod process;
@@ -49,6 +50,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve::run(&cli.demo, Start::Demo),
         Some(Command::Serve(args)) => serve::run(&args, Start::Serve),
+        Some(Command::Migrate(args)) => migrate::run(&args, &mut output),
         Some(Command::Seed(args)) => products::seed(&args, &mut output),
         Some(Command::Restock(args)) => products::restock(&args, &mut output),
         Some(Command::Orders(args)) => orders::run(&args, &mut output),

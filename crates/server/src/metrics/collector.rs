@@ -124,7 +124,8 @@ impl Everything {
         let connections = self.core.shared.connections.load(std::sync::atomic::Ordering::Relaxed);
         out.gauge("yoink_http_connections", "Open connections.", connections as f64)?;
         out.family("yoink_build", "What is running.", MetricType::Info, |encoder| {
-            let labels: &Labels<'_> = &[("version", env!("CARGO_PKG_VERSION")), ("engine", "embedded")];
+            let labels: &Labels<'_> =
+                &[("version", env!("CARGO_PKG_VERSION")), ("engine", self.core.engine.name())];
             encoder.encode_info(&labels)
         })
     }

@@ -30,7 +30,7 @@ fn the_help_of_each_command_has_examples_and_fits_a_terminal() {
 fn the_flags_of_the_contract_are_there() {
     let folder = tempfile::tempdir().unwrap();
     for (command, flags) in [
-        ("serve", "--engine --listen --data --dev --config --workers"),
+        ("serve", "--engine --listen --data --dev --config --redis --postgres --workers --threads"),
         ("seed", "--url --id --name --units --price --currency --limit --preset"),
         ("restock", "--url --product --units --reason"),
         ("orders", "--url --customer --json"),

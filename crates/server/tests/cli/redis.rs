@@ -1,0 +1,149 @@
+//! The redis engine from the command line, on a Redis and a PostgreSQL of each test's own.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use yoink_testkit::{ADMIN_KEY, Postgres, RedisServer, Response, Yoink, YoinkProcess};
+
+use crate::{BINARY, json_of, refusal_of, text_of, yoink};
+
+const EXIT_WITHIN: Duration = Duration::from_secs(10);
+
+struct Servers {
+    redis: RedisServer,
+    postgres: Postgres,
+    folder: tempfile::TempDir,
+    customers: AtomicU32,
+}
+
+impl Servers {
+    fn start() -> Servers {
+        Servers {
+            redis: RedisServer::start().unwrap(),
+            postgres: Postgres::start().unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+            customers: AtomicU32::new(0),
+        }
+    }
+
+    /// With the tables of the ledger.
+    fn migrated() -> Servers {
+        let servers = Servers::start();
+        text_of(servers.command(&["migrate"]).env_remove("YOINK_REDIS_URL"));
+        servers
+    }
+
+    /// A command that finds the servers in its environment.
+    fn command(&self, arguments: &[&str]) -> assert_cmd::Command {
+        let mut command = yoink(self.folder.path());
+        command.args(arguments);
+        for (name, value) in self.environment() {
+            command.env(name, value);
+        }
+        command
+    }
+
+    fn environment(&self) -> [(&'static str, String); 3] {
+        [
+            ("YOINK_REDIS_URL", self.redis.url()),
+            ("YOINK_POSTGRES_URL", self.postgres.url()),
+            ("YOINK_ADMIN_KEY", ADMIN_KEY.to_owned()),
+        ]
+    }
+
+    fn process(&self, arguments: &[&str]) -> Yoink {
+        let data = self.folder.path().join("unused");
+        let process = Yoink::new(BINARY).args(arguments.iter().copied()).data(data);
+        self.environment().into_iter().fold(process, |process, (name, value)| process.env(name, value))
+    }
+
+    fn serve(&self, more: &[&str]) -> YoinkProcess {
+        self.process(&[&["serve", "--dev", "--engine", "redis"], more].concat()).start().unwrap()
+    }
+
+    /// A purchase by somebody new.
+    fn buy(&self, at: &YoinkProcess) -> Response {
+        let customer = format!("customer-{}", self.customers.fetch_add(1, Ordering::Relaxed));
+        buy(at, &customer)
+    }
+}
+
+fn buy(at: &YoinkProcess, customer: &str) -> Response {
+    let body = json!({"customer_id": customer, "product_id": "1"});
+    at.anonymous_client().post("/v1/orders", &body).unwrap()
+}
+
+fn seed(at: &YoinkProcess, units: u64) {
+    let product =
+        json!({"id": "1", "name": "a", "price": {"amount": 100, "currency": "EUR"}, "stock": units});
+    let made = at.client().post("/v1/admin/products", &product).unwrap();
+    assert_eq!(made.status, 201, "{}", made.text());
+}
+
+#[track_caller]
+fn ends_well(mut process: YoinkProcess) -> String {
+    process.terminate();
+    let status = process.wait_exit(EXIT_WITHIN).expect("it still runs 10 s after SIGTERM");
+    assert!(status.success(), "{status}: {}", process.output());
+    process.output()
+}
+
+fn info(at: &YoinkProcess) -> Value {
+    at.anonymous_client().get("/v1/info").unwrap().json()
+}
+
+#[test]
+fn migrations_are_asked_for_applied_once_and_then_up_to_date() {
+    let servers = Servers::start();
+    let refusal = refusal_of(&mut servers.command(&["serve", "--engine", "redis"]), 1);
+    assert!(refusal.contains("yoink migrate --postgres URL"), "{refusal}");
+    let (code, first) = json_of(&mut servers.command(&["migrate", "--json"]));
+    assert_eq!(code, 0);
+    assert!(!first["applied"].as_array().unwrap().is_empty(), "{first}");
+    assert_eq!(text_of(&mut servers.command(&["migrate"])), "the tables were up to date\n");
+}
+
+#[test]
+fn two_nodes_sell_the_same_units_and_keep_no_folder() {
+    let servers = Servers::migrated();
+    let (first, second) = (servers.serve(&[]), servers.serve(&[]));
+    seed(&first, 3);
+    let answers = [&first, &second, &second, &first].map(|node| servers.buy(node).status);
+    assert_eq!(answers, [202, 202, 202, 409]);
+    assert_eq!(info(&first)["engine"], "redis");
+    assert_eq!(info(&first)["durability"], "fsync");
+    let banner = first.output_with("Ctrl-C", EXIT_WITHIN);
+    assert!(banner.contains(&servers.redis.url()) && !banner.contains("  data  "), "{banner}");
+    assert!(!first.data().exists(), "a data folder was made");
+    ends_well(second);
+    ends_well(first);
+}
+
+#[test]
+fn servers_that_would_lose_orders_are_refused_or_named_in_every_answer() {
+    let servers = Servers::migrated();
+    servers.redis.command(&["CONFIG", "SET", "appendfsync", "everysec"]).unwrap();
+    let refusal = refusal_of(&mut servers.command(&["serve", "--engine", "redis"]), 1);
+    assert!(refusal.contains("appendfsync everysec, which must be always"), "{refusal}");
+    assert!(refusal.contains("--durability relaxed"), "{refusal}");
+    let node = servers.serve(&["--durability", "relaxed"]);
+    assert_eq!(info(&node)["durability"], "relaxed");
+    seed(&node, 2);
+    let bought = servers.buy(&node);
+    assert_eq!((bought.status, &bought.json()["durability"]), (202, &json!("relaxed")), "{}", bought.text());
+    let old = node.anonymous_client().post("/orders", &json!({"productId": "1", "userId": "u"})).unwrap();
+    assert_eq!((old.status, &old.json()["durability"]), (202, &json!("relaxed")), "{}", old.text());
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_with_what_to_do_and_without_its_password() {
+    let servers = Servers::migrated();
+    for (variable, url, words) in [
+        ("YOINK_REDIS_URL", "redis://u:canary@127.0.0.1:1", "cannot connect to Redis at 127.0.0.1:1"),
+        ("YOINK_POSTGRES_URL", "postgres://u:canary@127.0.0.1:1/shop", "PostgreSQL at 127.0.0.1:1/shop"),
+    ] {
+        let refusal = refusal_of(servers.command(&["serve", "--engine", "redis"]).env(variable, url), 1);
+        assert!(refusal.contains(words) && !refusal.contains("canary"), "{refusal}");
+    }
+}
