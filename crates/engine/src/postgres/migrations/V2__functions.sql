@@ -250,7 +250,9 @@ BEGIN
         END IF;
         RETURN 'confirmed';
     EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
-        UPDATE refused SET attempts = attempts + 1, error = SQLERRM, next_at = retry_at, updated_at = now_us
+        -- The wait doubles with every attempt.
+        UPDATE refused SET attempts = attempts + 1, error = SQLERRM, updated_at = now_us,
+            next_at = now_us + (retry_at - now_us) * (1 << least(r.attempts, 10))
         WHERE id = the_order;
     END;
     IF r.attempts + 1 < attempts_max THEN
