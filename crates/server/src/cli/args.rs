@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use redis::MigrateArgs;
+pub use redis::{MigrateArgs, WorkerArgs};
 pub use storm::{ArrivalsName, PresetName, RouteName, StormArgs};
 
 use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, ServerUrl, empty_layer};
@@ -107,6 +107,9 @@ pub enum Command {
     /// Serve the API and sell
     #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
+    /// Carry the redis engine's orders to its ledger
+    #[command(after_help = redis::WORKER_HELP)]
+    Worker(WorkerArgs),
     /// Make the tables of the redis engine's ledger, or bring them up to this version
     #[command(after_help = redis::MIGRATE_HELP)]
     Migrate(MigrateArgs),

@@ -17,6 +17,7 @@ mod process;
 mod products;
 mod serve;
 mod storm;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve::run(&cli.demo, Start::Demo),
         Some(Command::Serve(args)) => serve::run(&args, Start::Serve),
+        Some(Command::Worker(args)) => worker::run(&args),
         Some(Command::Migrate(args)) => migrate::run(&args, &mut output),
         Some(Command::Seed(args)) => products::seed(&args, &mut output),
         Some(Command::Restock(args)) => products::restock(&args, &mut output),

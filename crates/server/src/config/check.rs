@@ -75,6 +75,12 @@ pub enum Refusal {
          `yoink serve --dev`"
     )]
     NoKeys(SocketAddr),
+    /// Everybody could read the figures of a worker.
+    #[error(
+        "no keys are configured, so anybody could read the metrics at {0}; set YOINK_ADMIN_KEY, add a key with the scope \
+         metrics to the configuration (`yoink config --new-key watch --scopes metrics`), or listen on 127.0.0.1"
+    )]
+    NoWorkerKeys(SocketAddr),
     /// A secret that can be guessed.
     #[error(
         "{what} has {chars} characters; outside --dev it must have at least {SECRET_CHARS_MIN} (try `openssl rand -hex 32`)"
@@ -144,7 +150,7 @@ impl Config {
             |setting, instead| Err(Refusal::OtherEngine { setting, engine: self.engine.name(), instead });
         match self.engine {
             EngineName::Rabbitmq => return Err(Refusal::EngineMissing(self.engine.name())),
-            EngineName::Redis => return self.check_redis(),
+            EngineName::Redis => return self.check_redis().and_then(|()| self.check_admin_key_is_given()),
             EngineName::Embedded => {}
         }
         for (url, flag) in [(&self.redis.url, "--redis"), (&self.postgres.url, "--postgres")] {
@@ -182,7 +188,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_secrets(&self) -> Result<(), Refusal> {
+    pub(super) fn check_secrets(&self) -> Result<(), Refusal> {
         let admin = self.admin_key.iter().map(|secret| ("the admin key".to_owned(), secret));
         let tokens =
             self.jwt.secrets.iter().map(|entry| (format!("jwt.secrets {:?}", entry.kid), &entry.secret));
@@ -201,7 +207,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_keys(&self) -> Result<(), Refusal> {
+    pub(super) fn check_keys(&self) -> Result<(), Refusal> {
         for (index, key) in self.keys.iter().enumerate() {
             let refuse = |what| Err(Refusal::KeyEntry { name: key.name.clone(), what });
             if key.name.is_empty() || self.keys.iter().skip(index + 1).any(|other| other.name == key.name) {
@@ -219,7 +225,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_numbers(&self) -> Result<(), Refusal> {
+    pub(super) fn check_numbers(&self) -> Result<(), Refusal> {
         let (delivery, http) = (&self.delivery, &self.http);
         let at_least_one = [
             ("delivery.attempts_max", u64::from(delivery.attempts_max)),

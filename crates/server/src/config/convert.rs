@@ -6,7 +6,7 @@ use yoink_engine::{AcceptLoss, DeliveryOptions, Durability, OnDeadLetter, Option
 
 use super::{Config, DurabilityName, OnDeadLetterName, Refusal};
 use crate::settings::{
-    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, RateLimits, RequestLog, Scope,
+    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, RateLimits, RequestLog, Role, Scope,
     Settings,
 };
 
@@ -20,8 +20,14 @@ impl Config {
     /// The first [`Refusal`] of [`Config::check`].
     pub fn settings(&self) -> Result<Settings, Refusal> {
         self.check()?;
+        self.edge()
+    }
+
+    /// What the edge is told, unchecked.
+    pub(super) fn edge(&self) -> Result<Settings, Refusal> {
         let http = &self.http;
         Ok(Settings {
+            role: Role::Shop,
             listen: self.listen,
             admin_listen: self.admin_listen,
             threads: self.threads,

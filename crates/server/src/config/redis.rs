@@ -6,7 +6,7 @@ use yoink_engine::postgres::SettingsCheck;
 use yoink_engine::redis::RedisOptions;
 
 use super::{Config, DurabilityName, Refusal, ServerUrl};
-use crate::settings::Scope;
+use crate::settings::{Mode, Role, Scope, Settings};
 
 impl Config {
     /// Refuses what the redis engine cannot be started with.
@@ -23,11 +23,40 @@ impl Config {
                 "leave it out: there is no log of its own that could end too early",
             );
         }
-        let is_admin = |scopes: &Vec<String>| scopes.iter().any(|scope| scope == Scope::Admin.name());
+        Ok(())
+    }
+
+    /// A development server makes itself a key and keeps it in its folder; this engine has none.
+    pub(super) fn check_admin_key_is_given(&self) -> Result<(), Refusal> {
+        let is_admin = |scopes: &[String]| scopes.iter().any(|scope| scope == Scope::Admin.name());
         if self.dev && self.admin_key.is_none() && !self.keys.iter().any(|key| is_admin(&key.scopes)) {
             return Err(Refusal::NoAdminKey);
         }
         Ok(())
+    }
+
+    /// The settings of a worker's edge. Checks first.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] found.
+    pub fn worker_settings(&self) -> Result<Settings, Refusal> {
+        self.check_redis()?;
+        self.check_secrets()?;
+        self.check_keys()?;
+        self.check_numbers()?;
+        let (listen, has_keys) = (self.worker_listen, self.admin_key.is_some() || !self.keys.is_empty());
+        if !has_keys && !listen.ip().is_loopback() {
+            return Err(Refusal::NoWorkerKeys(listen));
+        }
+        Ok(Settings {
+            role: Role::Worker,
+            listen,
+            admin_listen: None,
+            // Who asks how it is must not take a core from its work.
+            threads: 1,
+            mode: if has_keys { Mode::Guarded } else { Mode::Dev },
+            ..self.edge()?
+        })
     }
 
     /// The addresses of Redis and PostgreSQL.
@@ -120,6 +149,20 @@ mod tests {
             (config.redis.url, config.postgres.url) = (None, None);
         };
         refused(relaxed_only, "durability \"relaxed\" is not for the engine \"embedded\"");
+    }
+
+    #[test]
+    fn a_worker_shows_its_figures_to_everybody_on_its_own_machine_only() {
+        let mut config = of_redis();
+        assert_eq!(config.worker_settings().unwrap().mode, Mode::Guarded);
+        config.admin_key = None;
+        let settings = config.worker_settings().unwrap();
+        assert_eq!((settings.mode, settings.role, settings.threads), (Mode::Dev, Role::Worker, 1));
+        config.worker_listen = "0.0.0.0:3100".parse().unwrap();
+        let said = config.worker_settings().unwrap_err().to_string();
+        assert!(said.contains("--scopes metrics"), "{said}");
+        config.redis.url = None;
+        assert!(config.worker_settings().unwrap_err().to_string().contains("YOINK_REDIS_URL"));
     }
 
     #[test]

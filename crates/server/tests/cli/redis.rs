@@ -74,6 +74,12 @@ fn buy(at: &YoinkProcess, customer: &str) -> Response {
     at.anonymous_client().post("/v1/orders", &body).unwrap()
 }
 
+/// Waits until the ledger has it, for at most 20 s.
+fn buy_and_wait(at: &YoinkProcess, customer: &str) -> Response {
+    let body = json!({"customer_id": customer, "product_id": "1"});
+    at.anonymous_client().request("POST", "/v1/orders", &[("prefer", "wait=20")], Some(&body)).unwrap()
+}
+
 fn seed(at: &YoinkProcess, units: u64) {
     let product =
         json!({"id": "1", "name": "a", "price": {"amount": 100, "currency": "EUR"}, "stock": units});
@@ -146,4 +152,38 @@ fn a_server_that_is_not_there_is_named_with_what_to_do_and_without_its_password(
         let refusal = refusal_of(servers.command(&["serve", "--engine", "redis"]).env(variable, url), 1);
         assert!(refusal.contains(words) && !refusal.contains("canary"), "{refusal}");
     }
+}
+
+#[test]
+fn workers_do_the_work_of_nodes_that_have_none_and_leave_it_to_others_when_they_end() {
+    let servers = Servers::migrated();
+    let node = servers.process(&["serve", "--dev", "--engine", "redis", "--workers", "0"]).start().unwrap();
+    let worker = || servers.process(&["worker"]).without_data().start().unwrap();
+    let first = worker();
+    seed(&node, 100);
+    assert_eq!(buy_and_wait(&node, "ann").status, 201);
+    for (path, status) in [("/livez", 200), ("/metrics", 200), ("/v1/products", 404), ("/health", 404)] {
+        assert_eq!(first.client().get(path).unwrap().status, status, "{path}");
+    }
+    assert_eq!(first.anonymous_client().get("/metrics").unwrap().status, 401);
+    let body = json!({"customer_id": "bob", "product_id": "1"});
+    assert_eq!(first.client().post("/v1/orders", &body).unwrap().status, 404);
+    let output = ends_well(first);
+    assert!(output.contains("stays in the stream"), "{output}");
+    let waiting = buy(&node, "cid");
+    assert_eq!(waiting.status, 202);
+    let second = worker();
+    assert_eq!(buy_and_wait(&node, "cid-2").status, 201);
+    let path = format!("/v1/orders/{}", waiting.json()["id"].as_str().unwrap());
+    assert_eq!(node.client().get(&path).unwrap().json()["status"], "confirmed");
+    ends_well(second);
+    ends_well(node);
+}
+
+#[test]
+fn a_worker_needs_its_servers_and_at_least_one_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = refusal_of(yoink(folder.path()).arg("worker"), 1);
+    assert!(refusal.contains("YOINK_REDIS_URL"), "{refusal}");
+    refusal_of(yoink(folder.path()).args(["worker", "--workers", "0"]), 2);
 }
