@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use yoink_core::{
-    CustomerId, Event, IdempotencyKey, NewProduct, OrderId, ProductChange, ProductId, Rejection, Seq,
+    Event, NewProduct, OrderId, ProductChange, ProductId, Rejection, Seq,
     StockAdjustment, Timestamp,
 };
 
@@ -135,15 +135,6 @@ impl Engine {
         }
     }
 
-    /// Whether this customer may ever have had an order accepted. "No" is certain.
-    pub fn may_have_bought(&self, customer: &CustomerId) -> bool {
-        match &self.kind {
-            Kind::Embedded(engine) => engine.storefront().may_have_bought(customer),
-            // Other nodes sell too.
-            Kind::Redis(_) => true,
-        }
-    }
-
     /// The engine's time.
     pub fn now(&self) -> Timestamp {
         ask!(self, engine => engine.now())
@@ -203,16 +194,22 @@ impl Engine {
         ask!(self, engine => engine.order(id).await)
     }
 
-    /// The order that was accepted for this customer under this key.
+    /// Whether there is an order under the request's key already, so that a purchase can only tell of it, or that the
+    /// key was used for something else.
     ///
     /// # Errors
     /// As [`Engine::order`].
-    pub async fn order_by_key(
-        &self,
-        customer: CustomerId,
-        key: IdempotencyKey,
-    ) -> Result<Option<OrderView>, CallError> {
-        ask!(self, engine => engine.order_by_key(customer, key).await)
+    pub async fn is_replay(&self, request: &PurchaseRequest) -> Result<bool, CallError> {
+        match &self.kind {
+            Kind::Embedded(engine) => match &request.key {
+                Some(key) if engine.storefront().may_have_bought(&request.customer) => {
+                    let before = engine.order_by_key(request.customer.clone(), key.clone()).await?;
+                    Ok(before.is_some())
+                }
+                _ => Ok(false),
+            },
+            Kind::Redis(engine) => engine.is_replay(request).await,
+        }
     }
 
     /// A page of orders, oldest first.

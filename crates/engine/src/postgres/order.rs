@@ -86,7 +86,8 @@ impl Postgres {
         from: From,
         rows_max: usize,
     ) -> Result<OrderPage, PostgresError> {
-        let (after, rows_max) = (signed(filter.after), limit(rows_max, rows_max));
+        // One more tells whether it is the last page.
+        let (after, rows_limit) = (signed(filter.after), limit(rows_max + 1, rows_max + 1));
         let customer = filter.customer.as_ref().map(|customer| customer.as_str());
         let product = filter.product.as_ref().map(|product| product.as_str());
         let ended = match filter.status {
@@ -95,7 +96,7 @@ impl Postgres {
             // The choice of tables has said it all, but for orders that ended.
             Some(OrderStatus::Accepted | OrderStatus::Confirmed) | None => None,
         };
-        let mut parameters: Vec<Parameter<'_>> = vec![&after, &rows_max];
+        let mut parameters: Vec<Parameter<'_>> = vec![&after, &rows_limit];
         let sql = page_sql(filter, from, |value| {
             match value {
                 Value::Customer => parameters.push(&customer),
@@ -104,9 +105,10 @@ impl Postgres {
             }
             parameters.len()
         });
-        let rows = self.read("list orders", &sql, &parameters).await?;
-        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= rows_max);
-        let last = rows.last().filter(|_| is_full).map(|row| row::count(row, "place")).transpose()?;
+        let mut rows = self.read("list orders", &sql, &parameters).await?;
+        let is_last = rows.len() <= rows_max;
+        rows.truncate(rows_max);
+        let last = rows.last().filter(|_| !is_last).map(|row| row::count(row, "place")).transpose()?;
         let orders = rows.iter().map(order_view).collect::<Result<_, _>>()?;
         Ok(OrderPage { orders, next_after: last })
     }

@@ -51,7 +51,10 @@ impl RedisEngine {
 
     /// The rejection that a purchase would certainly get now.
     pub(crate) fn would_refuse(&self, request: &PurchaseRequest) -> Option<Rejection> {
-        let listed = self.shared().catalogue.find(&request.product)?;
+        let Some(listed) = self.shared().catalogue.find(&request.product) else {
+            // Unless another node made it a moment ago.
+            return Some(Rejection::ProductNotFound);
+        };
         self.refuse_early(&listed, request)
     }
 

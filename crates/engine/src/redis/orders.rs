@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use redis::RedisError;
-use yoink_core::{CustomerId, Event, IdempotencyKey, Money, OrderId, Rejection, Seq, Timestamp};
+use yoink_core::{CustomerId, Event, Money, OrderId, Rejection, Seq, Timestamp};
 
 use super::entry::parse_line;
 use super::keys::SaleKeys;
 use super::order_id::{product_of, to_hex};
 use super::{RedisEngine, keeper_pause};
 use crate::postgres::{EndKind, Ended, Grant};
-use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView, Purchased, Replayed};
+use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView, PurchaseRequest, Purchased, Replayed};
 use crate::{CallError, Confirmed};
 
 /// How often a cancelling looks for an order that is on its way to the ledger.
@@ -57,22 +57,23 @@ impl RedisEngine {
     /// The order that was accepted for this customer under this key, of whatever product.
     ///
     /// # Errors
-    /// As [`Self::order`].
-    pub(crate) async fn order_by_key(
-        &self,
-        customer: CustomerId,
-        key: IdempotencyKey,
-    ) -> Result<Option<OrderView>, CallError> {
-        self.in_background(move |engine| async move {
-            for listed in engine.shared().catalogue.all() {
-                let id = engine.shared().order_ids.derive(listed.row.number, &customer, &key);
-                if let Some(order) = engine.look_up(id).await? {
-                    return Ok(Some(order));
-                }
-            }
-            Ok(None)
-        })
-        .await
+    /// Redis cannot be asked.
+    pub(crate) async fn is_replay(&self, request: &PurchaseRequest) -> Result<bool, CallError> {
+        let Some(key) = &request.key else { return Ok(false) };
+        let Some(listed) = self.find_product(&request.product).await else { return Ok(false) };
+        let product = listed.row.number;
+        let field = format!("o{}", to_hex(self.shared().order_ids.derive(product, &request.customer, key)));
+        let asked = self.in_background(move |engine| async move {
+            let server = engine.servers().of(product).await.map_err(|_| CallError::Unreachable)?;
+            let buyers = SaleKeys::new(product, 0).buyers;
+            let mut asking = redis::cmd("HEXISTS");
+            let answer = asking.arg(buyers).arg(field).query_async(&mut server.connection.clone()).await;
+            answer.map_err(|_: RedisError| {
+                engine.servers().forget(&server, product);
+                CallError::Unreachable
+            })
+        });
+        asked.await
     }
 
     /// A page of orders, in the order in which the ledger took them.

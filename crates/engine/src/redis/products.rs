@@ -18,9 +18,6 @@ impl RedisEngine {
     /// # Errors
     /// As [`crate::Engine::create_product`].
     pub(crate) async fn create_product(&self, product: NewProduct) -> Result<ProductView, CallError> {
-        if product.id.is_some_and(|id| self.shared().catalogue.find(&id).is_some()) {
-            return Err(Rejection::ProductExists.into());
-        }
         if product.stock > STOCK_UNITS_MAX {
             return Err(Rejection::StockTooLarge.into());
         }
@@ -33,8 +30,10 @@ impl RedisEngine {
             let made = engine.postgres().create_product(&product, engine.shared().now()).await?;
             made.ok_or_else(|| Rejection::ProductExists.into())
         });
-        let number = number.await?;
+        let number = number.await;
+        // Also if it exists: whoever is told so finds it, although another node may have made it a moment ago.
         self.refresh_catalogue().await;
+        let number = number?;
         let begun = Instant::now();
         loop {
             let Some(listed) = self.shared().catalogue.by_number(number) else {

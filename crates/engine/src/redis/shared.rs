@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) order_ids: OrderIds,
     pub(crate) catalogue: Catalogue,
     pub(crate) storefront: Storefront,
+    /// Who publishes the storefront holds this, so that what is older is not published later.
+    publishing: Mutex<()>,
     pub(crate) offers: Offers,
     /// When a sale was first seen to take offers only, by product and epoch.
     pub(crate) offers_since: Mutex<HashMap<(i32, i32), Instant>>,
@@ -64,6 +66,7 @@ impl Shared {
             order_ids: OrderIds::new(secret),
             catalogue: Catalogue::default(),
             storefront: Storefront::empty(),
+            publishing: Mutex::default(),
             offers: Offers::default(),
             offers_since: Mutex::default(),
             waiters: Waiters::default(),
@@ -143,6 +146,7 @@ impl Shared {
         self.storefront.publish_views(views);
     }
 
+        let _publishing = self.publishing.lock();
     /// How many grants of a product were made and settled, and the id of the oldest entry that waits.
     pub(crate) fn note_backlog(&self, product: i32, granted: u64, settled: u64, oldest: Option<&str>) {
         // The first part of an entry's id is the server's time in milliseconds.
