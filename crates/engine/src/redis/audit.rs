@@ -89,7 +89,7 @@ impl RedisEngine {
 
     /// Looks at a sale until two looks at the ledger agree around one at Redis.
     async fn compare(&self, product: i32) -> Result<Compared, CallError> {
-        let mut compared = Compared::default();
+        let mut compared = Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() };
         for _ in 0..LOOKS_MAX {
             let before = self.ledger_side(product).await?;
             let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;

@@ -13,11 +13,13 @@ use super::lane::{DECIDE_WITHIN, Mode, Sent, Ticket};
 use super::offers::Offer;
 use super::order_id::OrderIds;
 use crate::views::{PurchaseRequest, Purchased, Replayed};
-use crate::CallError;
+use crate::{CallError, EngineState};
 
 /// The wait before a purchase that was not executed is sent again; it doubles.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(100);
+/// An attempt without an answer for this long gets none any more.
+const SEND_MAX: Duration = Duration::from_millis(2_500);
 
 impl RedisEngine {
     /// Buys.
@@ -45,6 +47,12 @@ impl RedisEngine {
         let Some(listed) = self.find_product(&request.product).await else {
             return Err(Rejection::ProductNotFound.into());
         };
+        if self.shared().state() == EngineState::Closing {
+            return Err(CallError::Closing);
+        }
+        if !self.shared().may_sell() {
+            return Err(CallError::Rebuilding);
+        }
         if let Some(rejection) = self.refuse_early(&listed, request) {
             return Err(rejection.into());
         }
@@ -54,7 +62,7 @@ impl RedisEngine {
             None => OrderIds::random(number),
         };
         let begun = Instant::now();
-        let mut attempt = Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false };
+        let mut attempt = Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false, expired: false };
         loop {
             let epoch = self.shared().catalogue.epoch(number);
             let sent = self.send(number, epoch, order, request).await;
@@ -95,7 +103,11 @@ impl RedisEngine {
             mode: Mode::Buy,
             reply,
         });
-        answered.await.unwrap_or_else(|_| Sent::Unknown("the engine is closing".into()))
+        // Whoever was to answer may have been ended with its runtime.
+        match tokio::time::timeout(SEND_MAX, answered).await {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(_)) | Err(_) => Sent::Unknown("the engine is closing, or has no time".into()),
+        }
     }
 
     /// What an attempt means; `None`: try again.
@@ -143,11 +155,16 @@ impl RedisEngine {
                     listed.set_available(*available);
                 }
                 if rejection == Rejection::ConservationBroken {
-                    listed.ask_for_loading();
+                    listed.distrust(epoch);
                 }
                 Some(Err(rejection.into()))
             }
             Answer::Backlog => Some(Err(CallError::Overloaded)),
+            // The server's clock may have been set: the next attempt asks it first.
+            Answer::Expired if !attempt.expired => {
+                attempt.expired = true;
+                None
+            }
             Answer::Expired => Some(Err(CallError::Expired)),
             Answer::OtherEpoch(_) if attempt.refreshed => Some(Err(CallError::Rebuilding)),
             Answer::OtherEpoch(_) => {
@@ -156,8 +173,9 @@ impl RedisEngine {
                 None
             }
             Answer::NotLoaded(why) => {
-                if why != NotLoaded::Loading {
-                    listed.ask_for_loading();
+                // The keeper sees by itself that another server is there.
+                if why == NotLoaded::Missing {
+                    listed.distrust(epoch);
                 }
                 Some(Err(CallError::Rebuilding))
             }
@@ -183,6 +201,8 @@ struct Attempt {
     pause: Duration,
     /// The catalogue was read again already.
     refreshed: bool,
+    /// An attempt came too late, by the server's clock.
+    expired: bool,
 }
 
 impl Attempt {

@@ -1,11 +1,12 @@
 //! What this node knows of the products: read from the ledger a few times a second, so that a purchase needs no trip
 //! to it, and so that selling goes on while the ledger is down.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use yoink_core::{Figures, ProductId};
 
 use crate::postgres::ProductRow;
@@ -24,8 +25,9 @@ struct Live {
     epoch: AtomicI32,
     /// Units that Redis has for sale, as of the last look.
     available: AtomicU64,
-    /// Redis does not have the sale, or says what the ledger knows to be wrong: it is to be filled anew.
-    needs_loading: AtomicBool,
+    /// Redis has lost something of this epoch, or says what the ledger knows to be wrong: it is to be filled with the
+    /// next. 0 if all is well.
+    distrusted_epoch: AtomicI32,
     /// Redis sells it.
     is_selling: AtomicBool,
 }
@@ -51,14 +53,14 @@ impl Listed {
         self.live.is_selling.store(is_selling, Ordering::Release);
     }
 
-    /// Redis is to be filled with it.
-    pub(crate) fn ask_for_loading(&self) {
-        self.live.needs_loading.store(true, Ordering::Release);
+    /// What Redis has of this epoch is not to be sold from. Who says so of an epoch that was replaced meanwhile is late.
+    pub(crate) fn distrust(&self, epoch: i32) {
+        self.live.distrusted_epoch.fetch_max(epoch, Ordering::AcqRel);
     }
 
-    /// Whether that was asked for since the last call.
-    pub(crate) fn take_need_of_loading(&self) -> bool {
-        self.live.needs_loading.swap(false, Ordering::AcqRel)
+    /// The epoch of which that was said since the last call.
+    pub(crate) fn take_distrusted(&self) -> Option<i32> {
+        Some(self.live.distrusted_epoch.swap(0, Ordering::AcqRel)).filter(|epoch| *epoch > 0)
     }
 
     /// Its units: the ledger's word on how many there are, Redis's on how many are left.
@@ -84,6 +86,8 @@ impl Listed {
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     known: ArcSwap<Known>,
+    /// Who replaces it holds this.
+    replacing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -114,16 +118,25 @@ impl Catalogue {
 
     /// What Redis says of this epoch of a product is wrong.
     pub(crate) fn distrust(&self, number: i32, epoch: i32) {
-        if let Some(listed) = self.by_number(number).filter(|listed| listed.epoch() == epoch) {
-            listed.ask_for_loading();
+        if let Some(listed) = self.by_number(number) {
+            listed.distrust(epoch);
         }
     }
 
-    /// Takes over what the ledger says, ascending by number.
+    /// Takes over what the ledger says. Who read it first may come last, so nothing here goes back: a product that is
+    /// known stays, and a row that is older than the known one is left.
     pub(crate) fn replace(&self, rows: Vec<ProductRow>) {
+        let _replacing = self.replacing.lock();
         let before = self.known.load();
+        let mut newest: BTreeMap<i32, ProductRow> = rows.into_iter().map(|row| (row.number, row)).collect();
+        for listed in &before.listed {
+            let row = newest.entry(listed.row.number).or_insert_with(|| listed.row.clone());
+            if is_older(row, &listed.row) {
+                row.clone_from(&listed.row);
+            }
+        }
         let mut known = Known::default();
-        for row in rows {
+        for row in newest.into_values() {
             let live = match before.by_number.get(&row.number) {
                 Some(listed) => {
                     listed.live.epoch.fetch_max(row.epoch, Ordering::AcqRel);
@@ -132,7 +145,7 @@ impl Catalogue {
                 None => Arc::new(Live {
                     epoch: AtomicI32::new(row.epoch),
                     available: AtomicU64::new(row.units.saturating_sub(row.sold)),
-                    needs_loading: AtomicBool::new(false),
+                    distrusted_epoch: AtomicI32::new(0),
                     is_selling: AtomicBool::new(false),
                 }),
             };
@@ -143,4 +156,13 @@ impl Catalogue {
         }
         self.known.store(Arc::new(known));
     }
+}
+
+/// Whether a row was read before the other: none of these figures ever falls.
+fn is_older(row: &ProductRow, known: &ProductRow) -> bool {
+    row.epoch < known.epoch
+        || row.version < known.version
+        || row.stocked < known.stocked
+        || row.withheld < known.withheld
+        || (row.epoch == known.epoch && row.sold < known.sold)
 }

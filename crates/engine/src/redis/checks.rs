@@ -12,6 +12,18 @@ const SETTINGS: [(&str, &[&str], &str); 4] = [
     ("maxmemory-policy", &["noeviction"], "otherwise Redis drops orders when it is full"),
 ];
 
+/// Whether a server is writing its log anew. One that was a replica until a moment ago acknowledges writes that are in no
+/// file before that is done: what it says survives nothing.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn is_rewriting(server: &Server) -> RedisResult<bool> {
+    let info: String =
+        redis::cmd("INFO").arg("persistence").query_async(&mut server.connection.clone()).await?;
+    let is_so = |name| info.lines().any(|line| line.trim() == format!("{name}:1"));
+    Ok(is_so("aof_rewrite_in_progress") || is_so("aof_rewrite_scheduled"))
+}
+
 /// What is wrong with a server's settings, in sentences; nothing if all is well.
 ///
 /// # Errors

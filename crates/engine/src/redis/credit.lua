@@ -4,7 +4,7 @@
 -- KEYS  1 sale: hash    2 buyers: hash
 -- ARGV  1 epoch   2 credit id (of an order: the order's id)   3 units   4 'returned', 'restocked' or 'void'   5 customer
 -- Answers 1 done, 2 done before, or a text: N no such sale here, E another epoch, W being loaded, C the order is not
--- known here or the figures are broken.
+-- known here, the buyers are gone or the figures are broken.
 
 local sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'available', 'credited', 'granted')
 if not sale[1] then return 'N' end
@@ -13,6 +13,7 @@ if sale[2] ~= 'open' and sale[2] ~= 'offers' then return 'W' end
 local available, credited, granted = tonumber(sale[3]), tonumber(sale[4]), tonumber(sale[5])
 local units = tonumber(ARGV[3])
 if not (available and credited and granted and units) then return 'C' end
+if redis.call('HGET', KEYS[2], 'e') ~= ARGV[1] then return 'C' end
 if ARGV[4] == 'returned' then
   local field = 'o' .. ARGV[2]
   local order = redis.call('HGET', KEYS[2], field)

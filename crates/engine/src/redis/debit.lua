@@ -12,6 +12,7 @@ if sale[2] ~= 'open' and sale[2] ~= 'offers' then return 'W' end
 local available, credited, granted = tonumber(sale[3]), tonumber(sale[4]), tonumber(sale[5])
 local units = tonumber(ARGV[3])
 if not (available and credited and granted and units) or available ~= credited - granted then return 'C' end
+if redis.call('HGET', KEYS[2], 'e') ~= ARGV[1] then return 'C' end
 local mark = 'm' .. ARGV[2]
 if redis.call('HEXISTS', KEYS[2], mark) == 1 then return 'taken' end
 if units > available then return 'short|' .. string.format('%.0f', available) end

@@ -68,7 +68,7 @@ impl RedisEngine {
             });
             let _ = looked.await;
             let status = self.delivery_status();
-            if self.shared().granted() == status.position && status.retrying == 0 {
+            if self.shared().granted() == status.position && status.retrying == 0 && self.has_all_it_accepted() {
                 return Confirmed::Yes;
             }
             if begun.elapsed() >= wait {
@@ -76,6 +76,14 @@ impl RedisEngine {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Whether Redis sells everything that there is, and has what this node accepted before it was lost.
+    fn has_all_it_accepted(&self) -> bool {
+        let shared = self.shared();
+        shared.catalogue.all().iter().all(|listed| {
+            listed.is_selling() && !shared.offers.has_before(listed.row.number, listed.epoch())
+        })
     }
 
     pub(crate) fn figures(&self) -> EngineFigures {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use redis::streams::StreamRangeReply;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -24,7 +25,7 @@ use super::servers::{Server, Servers};
 use super::stock::{Taking, withdraw};
 use super::worker::Worker;
 use super::{Shared, checks};
-use crate::postgres::{Credit, Grant, Postgres, PostgresError};
+use crate::postgres::{Credit, Grant, Postgres, PostgresError, SaleState};
 
 /// How often Redis is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -33,9 +34,12 @@ const LEDGER_EVERY: Duration = Duration::from_millis(100);
 /// How often those who wait for the ledger are told.
 const TELL_EVERY: Duration = Duration::from_millis(15);
 /// How often the settings of the servers are checked.
-const SETTINGS_EVERY: Duration = Duration::from_secs(10);
+const SETTINGS_EVERY: Duration = Duration::from_secs(1);
 /// A withdrawal that is not finished after this long is finished by whoever sees it.
 const WITHDRAWAL_AGE: Duration = Duration::from_secs(3);
+/// What a look reads of a sale.
+const SALE_FIELDS: [&str; 9] =
+    ["epoch", "server", "state", "available", "number", "done", "version", "credited", "granted"];
 /// Rows that one look at the ledger takes.
 const ROWS_MAX: usize = 500;
 
@@ -80,6 +84,7 @@ impl Keeper {
             for server in self.servers.all().await.into_iter().flatten() {
                 // One that cannot be asked is noticed elsewhere.
                 complaints.extend(checks::redis_complaints(&server).await.unwrap_or_default());
+                self.servers.forget_changed(&server, 0).await;
             }
             self.shared.note_settings(complaints);
         }
@@ -133,24 +138,26 @@ impl Keeper {
 
     pub(crate) async fn look(&self, listed: Arc<Listed>) {
         let seen = self.see(&listed).await;
-        let is_asked_for = listed.take_need_of_loading();
+        let distrusted = listed.take_distrusted().filter(|epoch| *epoch >= listed.epoch());
         match seen {
-            Ok(Seen::Selling) if !is_asked_for => listed.set_selling(true),
-            Ok(Seen::Offers) if !is_asked_for => {}
+            Ok(Seen::Selling) if distrusted.is_none() => listed.set_selling(true),
+            Ok(Seen::Offers) if distrusted.is_none() => {}
             Ok(Seen::NewerEpoch) => listed.set_selling(false),
-            Ok(_) => {
+            Ok(seen) => {
                 listed.set_selling(false);
-                self.load(&listed, is_asked_for);
+                let distrusted = distrusted.or(matches!(seen, Seen::Wrong).then_some(listed.epoch()));
+                self.load(&listed, distrusted);
             }
             Err(error) => {
                 listed.set_selling(false);
-                if is_asked_for {
-                    listed.ask_for_loading();
+                if let Some(epoch) = distrusted {
+                    listed.distrust(epoch);
                 }
                 tracing::debug!(%error, "Redis could not be looked at");
             }
         }
-        if self.shared.offers.has(listed.row.number) {
+        // An epoch whose opening the ledger does not know might be filled once more.
+        if listed.row.state == SaleState::Open && self.shared.offers.has(listed.row.number) {
             self.offer(&listed).await;
         }
     }
@@ -163,16 +170,20 @@ impl Keeper {
             .atomic()
             .cmd("HMGET")
             .arg(&keys.sale)
-            .arg(&["epoch", "server", "state", "available", "number", "done", "version"])
+            .arg(&SALE_FIELDS)
             .cmd("XRANGE")
             .arg(&keys.grants)
             .arg(&["-", "+", "COUNT", "1"])
+            .cmd("HGET")
+            .arg(&keys.buyers)
+            .arg("e")
             .query_async(&mut server.connection.clone())
             .await;
-        let (sale, oldest): (Vec<Option<String>>, redis::streams::StreamRangeReply) = asked.map_err(|error| {
-            self.servers.forget(&server, product);
-            error.to_string()
-        })?;
+        let (sale, oldest, buyers): (Vec<Option<String>>, StreamRangeReply, Option<String>) =
+            asked.map_err(|error| {
+                self.servers.forget(&server, product);
+                error.to_string()
+            })?;
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
         let Some(found) = figure(0) else { return Ok(Seen::Missing) };
@@ -184,24 +195,35 @@ impl Keeper {
         if text(1) != Some(&*server.identity) {
             return Ok(Seen::Missing);
         }
-        let (Some(available), Some(number), Some(done)) = (figure(3), figure(4), figure(5)) else {
+        let state = text(2).unwrap_or("");
+        if !matches!(state, "open" | "offers") {
             return Ok(Seen::Missing);
+        }
+        let figures = (figure(3), figure(4), figure(5), figure(7), figure(8));
+        let (Some(available), Some(number), Some(done), Some(credited), Some(granted)) = figures else {
+            return Ok(Seen::Wrong);
         };
+        let adds_up = credited.checked_sub(granted) == Some(available);
+        // Each grant is in the stream until it is done; an order that is in neither was lost here.
+        let is_complete = !oldest.ids.is_empty() || done == number;
+        if !adds_up || !is_complete || buyers != Some(epoch.to_string()) {
+            return Ok(Seen::Wrong);
+        }
         listed.set_available(available);
-        let first = oldest.ids.first().and_then(|entry| entry.get::<String>("v1"));
-        let below = first.as_deref().and_then(number_of).unwrap_or(number.saturating_add(1));
-        if oldest.ids.is_empty() || first.is_some() {
+        let first = oldest.ids.first().and_then(|entry| number_of(&entry.get::<String>("v1")?));
+        let below = if oldest.ids.is_empty() { number.saturating_add(1) } else { first.unwrap_or(0) };
+        // Those before the oldest that waits are with the ledger, unless somebody cut off the stream before it.
+        if done.saturating_add(1) >= below {
             self.shared.offers.settle_below(product, epoch, below);
         }
         self.shared.note_backlog(product, number, done, oldest.ids.first().map(|entry| entry.id.as_str()));
         if figure(6).is_some_and(|version| version < listed.row.version.unsigned_abs()) {
             self.describe(&server, listed).await;
         }
-        Ok(match text(2) {
-            Some("open") => Seen::Selling,
-            Some("offers") => self.end_offers(&server, listed).await,
-            _ => Seen::Missing,
-        })
+        match state {
+            "open" => Ok(Seen::Selling),
+            _ => Ok(self.end_offers(&server, listed).await),
+        }
     }
 
     /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
@@ -220,7 +242,7 @@ impl Keeper {
         }
     }
 
-    fn load(&self, listed: &Arc<Listed>, is_distrusted: bool) {
+    fn load(&self, listed: &Arc<Listed>, distrusted: Option<i32>) {
         let product = listed.row.number;
         if self.shared.options.workers == 0 || !self.loading.lock().insert(product) {
             return;
@@ -228,10 +250,10 @@ impl Keeper {
         let (loader, loading) = (Arc::clone(&self.loader), Arc::clone(&self.loading));
         let listed = Arc::clone(listed);
         tokio::spawn(async move {
-            if let Err(error) = loader.load(product, is_distrusted).await {
+            if let Err(error) = loader.load(product, distrusted).await {
                 tracing::warn!(%error, product = %listed.row.id, "Redis could not be filled; trying again");
-                if is_distrusted {
-                    listed.ask_for_loading();
+                if let Some(epoch) = distrusted {
+                    listed.distrust(epoch);
                 }
                 tokio::time::sleep(LEDGER_EVERY).await;
             }
@@ -280,20 +302,37 @@ impl Keeper {
 
     /// Gives Redis the units that wait for it.
     pub(crate) async fn apply_credits(&self) -> Result<(), PostgresError> {
+        // Where one cannot be given the others of that product wait too: each would take as long to fail.
+        let mut waiting = HashSet::new();
         for credit in self.postgres.credits_waiting(ROWS_MAX).await? {
-            self.apply(&credit).await?;
+            if !waiting.contains(&credit.product) && !self.apply(&credit).await? {
+                waiting.insert(credit.product);
+            }
         }
         Ok(())
     }
 
-    /// Gives Redis the units of a credit, once.
-    async fn apply(&self, credit: &Credit) -> Result<(), PostgresError> {
-        if let Ok(server) = self.servers.of(credit.product).await
-            && apply_credit(&server, credit).await.unwrap_or(false)
-        {
-            self.postgres.mark_credit_applied(credit.id, credit.epoch).await?;
+    /// Gives Redis the units of a credit, once. Whether it has them now.
+    async fn apply(&self, credit: &Credit) -> Result<bool, PostgresError> {
+        let Ok(server) = self.servers.of(credit.product).await else { return Ok(false) };
+        #[cfg(feature = "faults")]
+        if self.shared.mistakes().no_mark {
+            return Ok(apply_credit_twice(&server, credit).await.is_ok());
         }
-        Ok(())
+        match apply_credit(&server, credit).await {
+            Ok(Credited::Yes) => self.postgres.mark_credit_applied(credit.id, credit.epoch).await,
+            Ok(Credited::NotYet) => Ok(false),
+            Ok(Credited::Never) => {
+                // Redis does not know whose units they are: what it has is not what the ledger gave it.
+                self.shared.catalogue.distrust(credit.product, credit.epoch);
+                Ok(false)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Redis was not given units; it will be");
+                self.servers.forget(&server, credit.product);
+                Ok(false)
+            }
+        }
     }
 
     /// Offers what this node accepted in an epoch that is sealed to the one that is on sale.
@@ -359,6 +398,8 @@ enum Seen {
     NewerEpoch,
     /// Not there, not of this server, or not open.
     Missing,
+    /// It contradicts itself: somebody wrote, deleted or trimmed there.
+    Wrong,
 }
 
 /// Tells Redis what the ledger says about a product.
@@ -373,12 +414,37 @@ pub(crate) async fn describe(server: &Server, listed: &Listed) -> redis::RedisRe
     Ok(())
 }
 
-/// Whether Redis has the units of a credit now.
-pub(crate) async fn apply_credit(server: &Server, credit: &Credit) -> redis::RedisResult<bool> {
+/// Whether Redis has the units of a credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Credited {
+    Yes,
+    /// Another epoch is there, or it is being loaded.
+    NotYet,
+    /// It does not know the order that they come from, or its figures are none.
+    Never,
+}
+
+/// Gives Redis the units of a credit, unless it has them.
+async fn apply_credit(server: &Server, credit: &Credit) -> redis::RedisResult<Credited> {
     let keys = SaleKeys::new(credit.product, credit.epoch);
     let mut call = script::CREDIT.prepare_invoke();
     call.key(keys.sale).key(keys.buyers).arg(credit.epoch).arg(credit.id.simple().to_string());
     call.arg(credit.units).arg(credit.kind.name()).arg(credit.customer.as_deref().unwrap_or(""));
     let answer: redis::Value = call.invoke_async(&mut server.connection.clone()).await?;
-    Ok(matches!(answer, redis::Value::Int(1 | 2)))
+    Ok(match answer {
+        redis::Value::Int(1 | 2) => Credited::Yes,
+        redis::Value::BulkString(text) if text == b"C" => Credited::Never,
+        _ => Credited::NotYet,
+    })
+}
+
+/// The mistake: a crash before the ledger heard of it, and nothing in Redis tells that it was done.
+#[cfg(feature = "faults")]
+async fn apply_credit_twice(server: &Server, credit: &Credit) -> redis::RedisResult<()> {
+    let sale = SaleKeys::new(credit.product, credit.epoch).sale;
+    let mut twice = redis::pipe();
+    for field in ["available", "credited", "available", "credited"] {
+        twice.cmd("HINCRBY").arg(&sale).arg(field).arg(credit.units).ignore();
+    }
+    twice.query_async(&mut server.connection.clone()).await
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use yoink_core::{CustomerId, OrderId};
 
 use super::Shared;
-use super::answer::{Answer, parse};
+use super::answer::{Answer, NotLoaded, parse};
 use super::keys::SaleKeys;
 use super::order_id::to_hex;
 use super::outcome::{Executed, executed, wants_new_connection};
@@ -126,14 +126,25 @@ impl LaneDriver {
             Err(error) => return answer_all(tickets, &Sent::NotSent(error.to_string().into())),
         };
         let begun = std::time::Instant::now();
-        let sent = call(&server, &keys, &tickets, mode, self.shared.now_override()).await;
+        let purchase = match self.shared.mistakes().two_steps {
+            true => &script::PURCHASE_WITHOUT_ENTRY,
+            false => &script::PURCHASE,
+        };
+        let sent = call(&server, &keys, &tickets, mode, self.shared.now_override(), purchase).await;
         self.shared.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
         match sent {
             Ok(answers) if answers.len() == tickets.len() => {
                 self.shared.counters.batch_events.observe(tickets.len() as f64);
                 for (ticket, answer) in tickets.into_iter().zip(answers) {
                     let sent = match parse(&answer) {
-                        Some(answer) => Sent::Answered(answer),
+                        Some(answer) => {
+                            if matches!(answer, Answer::Expired | Answer::NotLoaded(NotLoaded::OtherServer)) {
+                                // The server's clock may have been set, or it is not what it was: the next connection
+                                // asks it.
+                                self.servers.forget(&server, product);
+                            }
+                            Sent::Answered(answer)
+                        }
                         None => Sent::Unknown(format!("Redis gave an answer that is none: {answer}").into()),
                     };
                     // A caller who is gone asks again, with the same key.
@@ -176,9 +187,10 @@ async fn call(
     tickets: &[Ticket],
     mode: Mode,
     now_override: Option<i64>,
+    purchase: &redis::Script,
 ) -> redis::RedisResult<Vec<String>> {
     let deadline_us = server.now_us().saturating_add(DECIDE_WITHIN.as_micros() as i64);
-    let mut call = script::PURCHASE.prepare_invoke();
+    let mut call = purchase.prepare_invoke();
     call.key(&keys.sale).key(&keys.buyers).key(&keys.grants);
     call.arg(tickets.first().map_or(0, |ticket| ticket.epoch)).arg(&*server.identity);
     match now_override {

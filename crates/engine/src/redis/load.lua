@@ -29,6 +29,8 @@ if ARGV[3] == 'begin' then
   end
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
   redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'state', 'loading', 'loader', ARGV[2])
+  -- Tells that buyers is there, and whose it is.
+  redis.call('HSET', KEYS[2], 'e', ARGV[1])
   redis.call('XGROUP', 'CREATE', KEYS[3], ARGV[4], '0', 'MKSTREAM')
   return 1
 end
@@ -39,6 +41,6 @@ if ARGV[3] == 'add' then
   return 1
 end
 local count = redis.call('HLEN', KEYS[2])
-if count ~= tonumber(ARGV[4]) then return 'M|' .. count end
+if count ~= tonumber(ARGV[4]) + 1 then return 'M|' .. count end
 redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 return 1

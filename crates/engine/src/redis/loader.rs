@@ -19,7 +19,7 @@ use std::time::Duration;
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::Shared;
+use super::{Shared, checks};
 use super::keys::{GROUP, SaleKeys};
 use super::order_id::to_hex;
 use super::outcome::wants_new_connection;
@@ -28,7 +28,7 @@ use super::servers::{NoServer, Server, Servers};
 use super::worker::{CarryError, Worker};
 use crate::failpoint;
 use crate::postgres::{
-    CreditKind, LoadedOrder, Postgres, PostgresError, ProductRow, SaleSnapshot, SaleState,
+    CreditKind, LoadedOrder, Postgres, PostgresError, ProductRow, SaleSnapshot, SaleState, SettingsCheck,
 };
 
 /// A loader that is silent for this long may be replaced by another.
@@ -53,6 +53,10 @@ pub(crate) enum LoadError {
     Carry(#[from] CarryError),
     #[error("Redis refused to load it: {0}")]
     Refused(String),
+    #[error("Redis at {0} writes its log anew, and what it says before that is done may be in no file")]
+    Rewriting(String),
+    #[error("{}", .0.join(". "))]
+    Settings(Vec<String>),
     #[error("Redis at {0} holds the sales of another ledger; give this engine a Redis (or a database of one) of its own")]
     OtherLedger(String),
 }
@@ -74,21 +78,40 @@ struct Found {
 }
 
 impl Loader {
-    /// Makes Redis sell a product from the ledger's present epoch, or from a new one if `is_distrusted` or if what is
+    /// Makes Redis sell a product from the ledger's present epoch, or from a new one if that is distrusted or if what is
     /// in Redis belongs to another incarnation of it. Does nothing while another loader is at it.
-    pub(crate) async fn load(&self, product: i32, is_distrusted: bool) -> Result<(), LoadError> {
+    pub(crate) async fn load(&self, product: i32, distrusted: Option<i32>) -> Result<(), LoadError> {
         if !self.postgres.become_loader(product, self.me, LEASE_SECONDS).await? {
             return Ok(());
         }
         let Some(row) = self.postgres.product_numbered(product).await? else { return Ok(()) };
         let server = self.servers.of(product).await?;
-        let loaded = self.load_on(&server, &row, is_distrusted).await;
+        let loaded = match self.is_fit(&server).await {
+            Ok(()) => self.load_on(&server, &row, distrusted == Some(row.epoch)).await,
+            unfit => unfit,
+        };
         if let Err(LoadError::Redis(error)) = &loaded
             && wants_new_connection(error)
         {
             self.servers.forget(&server, product);
         }
         loaded
+    }
+
+    /// Whether what this server says it has it keeps.
+    async fn is_fit(&self, server: &Server) -> Result<(), LoadError> {
+        if self.shared.options.settings == SettingsCheck::Relaxed {
+            return Ok(());
+        }
+        let complaints = checks::redis_complaints(server).await?;
+        if !complaints.is_empty() {
+            self.shared.note_settings(complaints.clone());
+            return Err(LoadError::Settings(complaints));
+        }
+        match checks::is_rewriting(server).await? {
+            true => Err(LoadError::Rewriting(super::servers::shown(&server.address))),
+            false => Ok(()),
+        }
     }
 
     async fn load_on(&self, server: &Server, row: &ProductRow, is_distrusted: bool) -> Result<(), LoadError> {
@@ -103,6 +126,10 @@ impl Loader {
                 self.postgres.set_open(row.number, row.epoch).await?;
             }
             return self.sell(server, row.number, row.epoch).await;
+        }
+        #[cfg(feature = "faults")]
+        if self.shared.mistakes().reseed && found.epoch.is_none() && is_open_in_ledger(row) {
+            return self.reseed(server, row).await;
         }
         let is_first = row.epoch == 1 && !is_open_in_ledger(row);
         // An epoch that was opened, here or in a Redis that is gone, is never filled again.
@@ -136,22 +163,27 @@ impl Loader {
         }
         self.sell(server, row.number, epoch).await?;
         if was_opened {
-            self.bury(server, row.number, row.epoch).await?;
             tracing::warn!(product = %row.id, epoch, "Redis sells the product again");
+            if let Err(error) = self.bury(server, row.number, row.epoch).await {
+                // The sale goes on all the same, and a new filling would not help.
+                tracing::warn!(%error, product = %row.id, epoch = row.epoch, "what came late to the old epoch is left");
+            }
         }
         Ok(())
     }
 
     async fn look(&self, server: &Server, row: &ProductRow) -> Result<Found, LoadError> {
-        let (epoch, of, state, ledger) = redis::cmd("HMGET")
+        let mut connection = server.connection.clone();
+        // Whoever edits it by hand may write what is no number.
+        let (epoch, server, state, ledger): (Option<String>, _, _, _) = redis::cmd("HMGET")
             .arg(SaleKeys::new(row.number, row.epoch).sale)
             .arg("epoch")
             .arg("server")
             .arg("state")
             .arg("ledger")
-            .query_async(&mut server.connection.clone())
+            .query_async(&mut connection)
             .await?;
-        Ok(Found { epoch, server: of, state, ledger })
+        Ok(Found { epoch: epoch.and_then(|epoch| epoch.parse().ok()), server, state, ledger })
     }
 
     async fn fill(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
@@ -181,13 +213,24 @@ impl Loader {
         });
         fields += self.add(server, product, epoch, customers.collect()).await?;
         fields += self.add(server, product, epoch, marks(&snapshot)).await?;
-        let sale = self.sale_fields(server, &snapshot);
+        let sale = self.sale_fields(server, &snapshot.product);
         self.step(server, product, epoch, |call| {
             call.arg("open").arg(fields);
             sale.iter().fold(call, |call, (name, value)| call.arg(*name).arg(value))
         })
         .await?;
         Ok(snapshot.finish().await?)
+    }
+
+    /// The mistake: what the ledger says is left may be on its way to somebody.
+    #[cfg(feature = "faults")]
+    async fn reseed(&self, server: &Server, row: &ProductRow) -> Result<(), LoadError> {
+        let mut fields = self.sale_fields(server, row);
+        fields.extend([("epoch", row.epoch.to_string()), ("state", "open".to_owned())]);
+        let sale = SaleKeys::new(row.number, row.epoch).sale;
+        let mut call = redis::cmd("HSET");
+        call.arg(sale).arg(fields);
+        Ok(call.query_async(&mut server.connection.clone()).await?)
     }
 
     async fn add(
@@ -206,8 +249,7 @@ impl Loader {
         Ok(fields.len())
     }
 
-    fn sale_fields(&self, server: &Server, snapshot: &SaleSnapshot) -> Vec<(&'static str, String)> {
-        let row = &snapshot.product;
+    fn sale_fields(&self, server: &Server, row: &ProductRow) -> Vec<(&'static str, String)> {
         let mut fields = vec![
             ("server", server.identity.to_string()),
             ("ledger", self.postgres.identity().id.to_string()),

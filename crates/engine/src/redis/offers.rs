@@ -52,6 +52,12 @@ impl Offers {
         self.by_product.lock().values().map(BTreeMap::len).sum()
     }
 
+    /// Whether any of this product wait that were granted in epochs before this one.
+    pub(crate) fn has_before(&self, product: i32, epoch: i32) -> bool {
+        let by_product = self.by_product.lock();
+        by_product.get(&product).is_some_and(|offers| offers.range(..(epoch, 0)).next().is_some())
+    }
+
     /// Whether any of this product wait.
     pub(crate) fn has(&self, product: i32) -> bool {
         self.by_product.lock().get(&product).is_some_and(|offers| !offers.is_empty())

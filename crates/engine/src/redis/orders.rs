@@ -47,14 +47,15 @@ impl RedisEngine {
                 // It may have gone from Redis to the ledger between the two looks.
                 Ok(self.postgres().order(id).await?)
             }
-            Err(_) => {
+            Err(error) => {
                 in_ledger?;
-                Ok(None)
+                Err(error)
             }
         }
     }
 
-    /// The order that was accepted for this customer under this key, of whatever product.
+    /// Whether the customer has an order of this product under the request's key already. Redis alone is asked: the
+    /// ledger may be down, and need not be there to sell.
     ///
     /// # Errors
     /// Redis cannot be asked.
@@ -150,8 +151,7 @@ impl RedisEngine {
                 }
                 Ended::Otherwise(_) => Replayed::Yes,
                 Ended::NotFound => {
-                    let found = self.grant_in_redis(id).await.map_err(|_| CallError::Unreachable)?;
-                    let Some((grant, epoch)) = found else {
+                    let Some((grant, epoch)) = self.grant_in_redis(id).await? else {
                         return Err(Rejection::OrderNotFound.into());
                     };
                     // It is on its way: be its worker. When its entry comes, it is known already.
@@ -167,34 +167,38 @@ impl RedisEngine {
         Err(CallError::Unreachable)
     }
 
-    /// What Redis knows of an order: its grant, and the epoch that is on sale.
-    async fn grant_in_redis(&self, id: OrderId) -> Result<Option<(Grant, i32)>, RedisError> {
+    /// What Redis knows of an order: its grant, and the epoch that is on sale. `None` is certain: while Redis is being
+    /// filled, orders that were accepted before may come back.
+    async fn grant_in_redis(&self, id: OrderId) -> Result<Option<(Grant, i32)>, CallError> {
         let product = product_of(id);
         if self.shared().catalogue.by_number(product).is_none() {
             return Ok(None);
         }
-        let Ok(server) = self.servers().of(product).await else {
-            return Err((redis::ErrorKind::Io, "Redis cannot be reached").into());
-        };
+        let Ok(server) = self.servers().of(product).await else { return Err(CallError::Unreachable) };
         let keys = SaleKeys::new(product, 0);
         let asked = redis::pipe()
             .atomic()
             .cmd("HGET")
             .arg(&keys.buyers)
             .arg(format!("o{}", to_hex(id)))
-            .cmd("HGET")
+            .cmd("HMGET")
             .arg(&keys.sale)
-            .arg("epoch")
+            .arg(&["epoch", "state"])
             .query_async(&mut server.connection.clone())
             .await;
-        let (record, epoch): (Option<String>, Option<i32>) = asked.inspect_err(|_| {
+        let asked: Result<(Option<String>, (Option<i32>, Option<String>)), RedisError> = asked;
+        let (record, (epoch, state)) = asked.map_err(|_| {
             self.servers().forget(&server, product);
+            CallError::Unreachable
         })?;
         let grant = record.as_deref().and_then(|record| {
             let rest = record.strip_prefix("G|")?;
             parse_line(&format!("{}|{rest}", to_hex(id))).ok()
         });
-        Ok(grant.zip(epoch))
+        match grant.zip(epoch) {
+            None if state.as_deref() != Some("open") => Err(CallError::Rebuilding),
+            found => Ok(found),
+        }
     }
 
     fn view_of(&self, grant: &Grant) -> Option<OrderView> {

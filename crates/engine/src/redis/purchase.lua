@@ -57,7 +57,10 @@ for i = 1, asked do
   fields[2 * i - 1] = 'o' .. ARGV[3 + 3 * i]
   fields[2 * i] = 'c' .. ARGV[4 + 3 * i]
 end
+fields[#fields + 1] = 'e'
 local found = redis.call('HMGET', KEYS[2], unpack(fields))
+-- Without what its buyers have, nobody could be told from a new one.
+if found[#fields] ~= ARGV[1] then return all('N') end
 -- What this call itself has changed so far.
 local changed = {}
 local function look_up(index)

@@ -118,6 +118,15 @@ impl Servers {
         }
     }
 
+    /// Looks whether a server is still what it was when it was connected to. One that was made a replica and promoted
+    /// again keeps its connections, and may have other data.
+    pub(crate) async fn forget_changed(&self, server: &Server, product: i32) {
+        let info = redis::cmd("INFO").arg("everything").query_async(&mut server.connection.clone()).await;
+        if info.is_ok_and(|info: String| identity(&info) != *server.identity) {
+            self.forget(server, product);
+        }
+    }
+
     async fn any(&self) -> Result<Server, NoServer> {
         let mut last = NoServer::Resting { address: "(no address was given)".to_owned() };
         for seed in &self.seeds {
@@ -183,11 +192,19 @@ async fn connect(url: &str) -> Result<Server, NoServer> {
     }
     Ok(Server {
         address: url.into(),
-        identity: format!("{}:{}", field("run_id"), field("master_replid")).into(),
+        identity: identity(&info).into(),
         connection,
         is_of_cluster: field("cluster_enabled") == "1",
         clock: (time.0.saturating_mul(1_000_000).saturating_add(time.1), Instant::now()),
     })
+}
+
+/// Which incarnation of which server says this of itself.
+fn identity(info: &str) -> String {
+    let field = |name: &str| {
+        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim()
+    };
+    format!("{}:{}", field("run_id"), field("master_replid"))
 }
 
 /// The address of the cluster's server that has a product; `None` if there is no cluster.

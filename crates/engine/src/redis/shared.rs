@@ -17,7 +17,7 @@ use super::worker::CarryError;
 use crate::delivery::{DeliveryStatus, DurationHistogram};
 use crate::embedded::clock::{Clock, SystemTime};
 use crate::figures::{Counters, Histogram};
-use crate::postgres::{Delivered, PostgresError, Retried};
+use crate::postgres::{Delivered, PostgresError, Retried, SettingsCheck};
 use crate::storefront::Storefront;
 use crate::EngineState;
 
@@ -115,8 +115,12 @@ impl Shared {
         self.now_override.store(now.0, Ordering::Release);
     }
 
+    /// Constant, and so gone, in a build that cannot make mistakes.
     pub(crate) fn mistakes(&self) -> Mistakes {
-        self.options.mistakes
+        match cfg!(feature = "faults") {
+            true => self.options.mistakes,
+            false => Mistakes::default(),
+        }
     }
 
     pub(crate) fn state(&self) -> EngineState {
@@ -142,11 +146,11 @@ impl Shared {
     /// What everybody may see without asking anyone.
     pub(crate) fn publish_storefront(&self) {
         self.tick();
+        let _publishing = self.publishing.lock();
         let views = self.catalogue.all().iter().map(|listed| listed.view()).collect();
         self.storefront.publish_views(views);
     }
 
-        let _publishing = self.publishing.lock();
     /// How many grants of a product were made and settled, and the id of the oldest entry that waits.
     pub(crate) fn note_backlog(&self, product: i32, granted: u64, settled: u64, oldest: Option<&str>) {
         // The first part of an entry's id is the server's time in milliseconds.
@@ -239,8 +243,8 @@ impl Shared {
         }
     }
 
-    /// Whether the servers keep what they are told.
-    pub(crate) fn settings_are_safe(&self) -> bool {
-        self.settings_complaints.lock().is_empty()
+    /// Whether the servers keep what they are told, or somebody has said that they need not.
+    pub(crate) fn may_sell(&self) -> bool {
+        self.options.settings == SettingsCheck::Relaxed || self.settings_complaints.lock().is_empty()
     }
 }

@@ -9,7 +9,7 @@ use super::keys::SaleKeys;
 use super::servers::Servers;
 use super::{RedisEngine, Shared, keeper_pause, script};
 use crate::CallError;
-use crate::postgres::{AdjustmentBegun, AdjustmentOutcome, Postgres, WithdrawalEnd};
+use crate::postgres::{AdjustmentBegun, AdjustmentOutcome, ErrorClass, Postgres, WithdrawalEnd};
 use crate::views::{Adjusted, Replayed};
 
 /// How often a withdrawal looks for its units before it is left to whoever looks next.
@@ -109,7 +109,18 @@ pub(crate) async fn withdraw(
                 tokio::time::sleep(keeper_pause()).await;
                 epoch = shared.catalogue.epoch(taking.product);
             }
-            Ok(WithdrawalEnd::Refused) | Err(_) => return Withdrawn::Later,
+            Ok(WithdrawalEnd::Refused) => {
+                // Redis gave the units, but somebody else had found too few and gave it up: they go back.
+                shared.catalogue.distrust(taking.product, epoch);
+                return Withdrawn::Later;
+            }
+            Err(error) => {
+                if error.class() == ErrorClass::Permanent {
+                    // Redis gave more than the ledger has.
+                    shared.catalogue.distrust(taking.product, epoch);
+                }
+                return Withdrawn::Later;
+            }
         }
     }
     Withdrawn::Later

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::RedisError;
-use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
+use redis::streams::{StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadReply};
 use yoink_core::Timestamp;
 
 use super::Shared;
@@ -29,7 +29,10 @@ const IDLE_MAX: Duration = Duration::from_millis(50);
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// The first wait after the ledger or Redis failed; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// An entry that is older than so many times what makes it claimable is carried even if the group does not know it:
+/// somebody may have moved the group's place in the stream, or deleted a consumer with what it had in hand.
+const FORGOTTEN_AFTER_CLAIMS: u32 = 4;
 
 /// One consumer of one product's stream.
 pub(crate) struct Worker {
@@ -62,6 +65,8 @@ impl Worker {
     /// Runs until it is aborted.
     pub(crate) async fn run(self) {
         let mut idle = IDLE_MIN;
+        // What failed is still in the stream, and nobody else takes it over for a while.
+        let mut has_failed = false;
         let mut backoff = BACKOFF_MIN;
         let mut claimed_at: Option<Instant> = None;
         loop {
@@ -71,17 +76,25 @@ impl Worker {
             }
             let is_time_to_claim = claimed_at.is_none_or(|at| at.elapsed() >= CLAIM_EVERY);
             let epoch = self.shared.catalogue.epoch(self.product);
-            let carried = self.turn(epoch, is_time_to_claim).await;
+            let carried = match has_failed {
+                true => self.carry_range(epoch, "+").await,
+                false => self.turn(epoch, is_time_to_claim).await,
+            };
             if is_time_to_claim {
                 claimed_at = Some(Instant::now());
             }
             match carried {
                 Ok(0) => {
+                    has_failed = false;
                     tokio::time::sleep(idle).await;
                     idle = idle.saturating_mul(2).min(IDLE_MAX);
                 }
-                Ok(_) => (idle, backoff) = (IDLE_MIN, BACKOFF_MIN),
+                Ok(carried) => {
+                    has_failed &= carried >= ENTRIES_MAX;
+                    (idle, backoff) = (IDLE_MIN, BACKOFF_MIN);
+                }
                 Err(error) => {
+                    has_failed = true;
                     self.shared.note_delivery_error(&error);
                     tokio::time::sleep(jittered(backoff)).await;
                     backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
@@ -93,22 +106,40 @@ impl Worker {
     async fn turn(&self, epoch: i32, claims: bool) -> Result<usize, CarryError> {
         let mut carried = 0;
         if claims {
-            carried += self.carry_claimed(epoch, self.shared.options.claim_after).await?;
+            carried += self.carry_claimed(epoch).await?;
+            carried += self.carry_forgotten(epoch).await?;
         }
         Ok(carried + self.carry_new(epoch).await?)
     }
 
     /// Carries everything that is in the stream of an epoch, whoever had it in hand. For the loader: once the sale is
     /// closed nothing comes any more.
-    pub(crate) async fn drain(&self, epoch: i32) -> Result<usize, CarryError> {
-        let mut carried = 0;
-        loop {
-            let now = self.carry_claimed(epoch, Duration::ZERO).await? + self.carry_new(epoch).await?;
-            if now == 0 {
-                return Ok(carried);
-            }
-            carried += now;
-        }
+    pub(crate) async fn drain(&self, epoch: i32) -> Result<(), CarryError> {
+        while self.carry_range(epoch, "+").await? > 0 {}
+        Ok(())
+    }
+
+    /// Carries the first entries of the stream up to `end`, whatever the group says of them. What is carried leaves the
+    /// stream, so the next call finds the next.
+    async fn carry_range(&self, epoch: i32, end: &str) -> Result<usize, CarryError> {
+        let keys = SaleKeys::new(self.product, epoch);
+        let server = self.servers.of(self.product).await?;
+        let found: Result<StreamRangeReply, RedisError> = redis::cmd("XRANGE")
+            .arg(&keys.grants)
+            .arg(&["-", end, "COUNT"])
+            .arg(ENTRIES_MAX)
+            .query_async(&mut server.connection.clone())
+            .await;
+        let found = self.heed(&server, found)?;
+        self.carry(&server, epoch, &keys, found.ids).await
+    }
+
+    async fn carry_forgotten(&self, epoch: i32) -> Result<usize, CarryError> {
+        let server = self.servers.of(self.product).await?;
+        let age = self.shared.options.claim_after.saturating_mul(FORGOTTEN_AFTER_CLAIMS);
+        // The first part of an entry's id is the server's time in milliseconds.
+        let end_ms = server.now_us() / 1_000 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        self.carry_range(epoch, &end_ms.max(0).to_string()).await
     }
 
     async fn carry_new(&self, epoch: i32) -> Result<usize, CarryError> {
@@ -133,14 +164,14 @@ impl Worker {
         self.carry(&server, epoch, &keys, entries.collect()).await
     }
 
-    async fn carry_claimed(&self, epoch: i32, idle: Duration) -> Result<usize, CarryError> {
+    async fn carry_claimed(&self, epoch: i32) -> Result<usize, CarryError> {
         let keys = SaleKeys::new(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let claimed: Result<StreamAutoClaimReply, RedisError> = redis::cmd("XAUTOCLAIM")
             .arg(&keys.grants)
             .arg(GROUP)
             .arg(&self.name)
-            .arg(idle.as_millis() as u64)
+            .arg(self.shared.options.claim_after.as_millis() as u64)
             .arg("0-0")
             .arg("COUNT")
             .arg(ENTRIES_MAX)
@@ -193,14 +224,13 @@ impl Worker {
         failpoint::hit("worker.read");
         if self.shared.mistakes().ack_before_commit {
             self.settle(server, epoch, keys, &entries).await?;
+            return Ok(entries.len());
         }
         if !grants.is_empty() {
             self.deliver(epoch, &grants).await?;
         }
         failpoint::hit("worker.committed");
-        if !self.shared.mistakes().ack_before_commit {
-            self.settle(server, epoch, keys, &entries).await?;
-        }
+        self.settle(server, epoch, keys, &entries).await?;
         Ok(entries.len())
     }
 
