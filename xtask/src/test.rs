@@ -149,7 +149,7 @@ fn drilled(arguments: &[&str]) -> Result<Counted> {
     }
     let line = Line::try_parse_from(["drill"].iter().chain(arguments))?;
     let report = drill::run(&line.drill)?;
-    Ok(Counted::of(report.kills.into(), format!("kills, {} purchases compared", report.purchases)))
+    Ok(Counted::of(report.count, format!("{}, {} purchases compared", report.what, report.purchases)))
 }
 
 #[cfg(test)]
