@@ -15,7 +15,7 @@ use crate::embedded::recovery::RecoveryReport;
 use crate::embedded::writer::EngineState;
 use crate::figures::EngineFigures;
 use crate::options::Options;
-use crate::redis::{RedisEngine, RedisOpenError, RedisOptions};
+use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RepairError, Repaired};
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
 };
@@ -312,6 +312,18 @@ impl Engine {
     /// What is counted cannot be read; or as [`Engine::order`].
     pub async fn reconcile(&self) -> Result<Reconciliation, CallError> {
         ask!(self, engine => engine.reconcile().await)
+    }
+
+    /// Fills Redis anew, under a new epoch, with every product in which it differs from the ledger, writes down why, and
+    /// waits until each can be bought again. Nothing is sold twice by it.
+    ///
+    /// # Errors
+    /// See [`RepairError`]; the embedded engine needs none.
+    pub async fn repair(&self, reason: Box<str>) -> Result<Vec<Repaired>, RepairError> {
+        match &self.kind {
+            Kind::Embedded(_) => Err(RepairError::OtherEngine),
+            Kind::Redis(engine) => engine.repair(reason).await,
+        }
     }
 
     /// What the engine counted since it was opened.

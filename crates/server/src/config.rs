@@ -142,7 +142,7 @@ pub struct PostgresConfig {
 }
 
 /// What is written to standard error.
-#[derive(Debug, Serialize, confique::Config)]
+#[derive(Clone, Debug, Serialize, confique::Config)]
 #[config(layer_attr(serde(deny_unknown_fields)))]
 pub struct LogConfig {
     /// A level, or a filter such as `info,yoink_engine=debug`.

@@ -43,7 +43,7 @@ struct InRedis {
 
 /// One sale, ledger and Redis side by side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Compared {
+pub(super) struct Compared {
     /// Units that Redis would sell beyond what the ledger has.
     surplus_units: u64,
     /// Units that the ledger has and Redis does not sell.
@@ -53,7 +53,7 @@ struct Compared {
     /// Orders on their way.
     waiting_orders: u64,
     /// What is wrong, in words.
-    detail: Option<String>,
+    pub(super) detail: Option<String>,
 }
 
 impl RedisEngine {
@@ -88,7 +88,7 @@ impl RedisEngine {
     }
 
     /// Looks at a sale until two looks at the ledger agree around one at Redis.
-    async fn compare(&self, product: i32) -> Result<Compared, CallError> {
+    pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
         let mut compared = Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() };
         for _ in 0..LOOKS_MAX {
             let before = self.ledger_side(product).await?;

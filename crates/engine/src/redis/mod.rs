@@ -28,6 +28,7 @@ mod order_id;
 mod orders;
 mod outcome;
 mod products;
+mod repair;
 mod script;
 mod servers;
 mod shared;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 pub use self::mistakes::Mistakes;
 pub use self::open::{RedisOpenError, RedisOptions};
+pub use self::repair::{RepairError, Repaired};
 pub(crate) use self::lane::LaneDriver;
 use self::lane::Lane;
 use self::servers::Servers;

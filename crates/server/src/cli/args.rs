@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use redis::{MigrateArgs, WorkerArgs};
+pub use redis::{AuditArgs, MigrateArgs, WorkerArgs};
 pub use storm::{ArrivalsName, PresetName, RouteName, StormArgs};
 
 use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, ServerUrl, empty_layer};
@@ -71,14 +71,6 @@ Examples:
   yoink orders --customer ann         one customer's
   yoink orders --status failed --json";
 
-const AUDIT_HELP: &str = "\
-Examples:
-  yoink audit                         ask the running server to count everything again
-  yoink audit --data yoink-data       count in the data folder of a server that is stopped
-  yoink audit --json                  one JSON document for machines
-
-Exit code 0 only if nothing was oversold, lost or duplicated and every unit is accounted for.";
-
 const DEAD_LETTERS_HELP: &str = "\
 A dead letter is an accepted order that the ledger refused for good. Unless configured otherwise, its units are back on
 sale already.
@@ -125,8 +117,8 @@ pub enum Command {
     /// Send a crowd of buyers and judge what became of every answer
     #[command(after_help = storm::HELP)]
     Storm(Box<StormArgs>),
-    /// Count everything again and compare
-    #[command(after_help = AUDIT_HELP)]
+    /// Count everything again and compare; fill Redis anew where it differs
+    #[command(after_help = redis::AUDIT_HELP)]
     Audit(AuditArgs),
     /// Look after orders that the ledger refused for good
     #[command(after_help = DEAD_LETTERS_HELP)]
@@ -314,20 +306,6 @@ pub struct OrdersArgs {
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `yoink audit`.
-#[derive(Debug, Args)]
-pub struct AuditArgs {
-    /// Which server.
-    #[command(flatten)]
-    pub target: TargetArgs,
-    /// Count in this data folder instead; its server must be stopped
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

@@ -35,7 +35,9 @@ fn the_flags_of_the_contract_are_there() {
         ("restock", "--url --product --units --reason"),
         ("orders", "--url --customer --json"),
         ("storm", "--url --product --buyers --requests --duration --rate --preset --assert --json --report"),
-        ("audit", "--url --data --json"),
+        ("worker", "--listen --redis --postgres --workers"),
+        ("migrate", "--postgres --json"),
+        ("audit", "--url --data --redis --postgres --repair --reason --json"),
     ] {
         let help = text_of(yoink(folder.path()).args([command, "--help"]));
         for flag in flags.split(' ') {

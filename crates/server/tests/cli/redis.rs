@@ -187,3 +187,42 @@ fn a_worker_needs_its_servers_and_at_least_one_place() {
     assert!(refusal.contains("YOINK_REDIS_URL"), "{refusal}");
     refusal_of(yoink(folder.path()).args(["worker", "--workers", "0"]), 2);
 }
+
+/// The audit's verdict on one invariant.
+fn verdict<'a>(audit: &'a Value, id: &str) -> &'a Value {
+    let invariants = audit["invariants"].as_array().unwrap();
+    invariants.iter().find(|invariant| invariant["id"] == id).unwrap()
+}
+
+#[test]
+fn a_hand_edited_stock_is_found_repaired_with_a_reason_and_sold_right() {
+    let servers = Servers::migrated();
+    let node = servers.serve(&[]);
+    seed(&node, 5);
+    assert_eq!(buy_and_wait(&node, "ann").status, 201);
+    let (redis, postgres) = (servers.redis.url(), servers.postgres.url());
+    let audit = || servers.command(&["audit", "--json", "--redis", &redis, "--postgres", &postgres]);
+    let (code, audited) = json_of(&mut audit());
+    assert_eq!(
+        (code, &audited["ok"], &audited["orders"]["confirmed"]),
+        (0, &json!(true), &json!(1)),
+        "{audited}"
+    );
+    for figure in ["available", "credited"] {
+        let edited = servers.redis.command(&["HINCRBY", "yoink:{1}:sale", figure, "7"]).unwrap();
+        assert!(edited.integer().is_some_and(|units| units > 7), "{figure}: {edited:?}");
+    }
+    let (code, audited) = json_of(&mut audit());
+    assert_eq!((code, &verdict(&audited, "redis-equals-ledger")["ok"]), (1, &json!(false)), "{audited}");
+    refusal_of(audit().arg("--repair"), 2);
+    let (code, repaired) = json_of(audit().args(["--repair", "--reason", "somebody typed"]));
+    assert_eq!((code, &repaired["repairs"][0]["product"]), (0, &json!("1")), "{repaired}");
+    assert_eq!(repaired["repairs"][0]["epoch"], 2, "{repaired}");
+    let text = text_of(&mut servers.command(&["audit", "--repair", "--reason", "again"]));
+    assert!(text.contains("nothing to repair") && text.contains("everything holds"), "{text}");
+    let mut session = servers.postgres.session("postgres").unwrap();
+    let rows = session.query("SELECT reason FROM repairs").unwrap();
+    assert_eq!(format!("{rows:?}").matches("somebody typed").count(), 1, "{rows:?}");
+    let statuses: Vec<u16> = (0..6).map(|_| servers.buy(&node).status).collect();
+    assert_eq!(statuses, [202, 202, 202, 202, 409, 409]);
+}

@@ -5,7 +5,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::TargetArgs;
 use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, ServerUrl, empty_layer};
+
+pub(super) const AUDIT_HELP: &str = "\
+Examples:
+  yoink audit                         ask the running server to count everything again
+  yoink audit --data yoink-data       count in the data folder of a server that is stopped
+  yoink audit --redis redis://10.0.0.5:6379 --postgres postgres://yoink@10.0.0.6/yoink
+      count in Redis and PostgreSQL, whether servers run or not
+  yoink audit --repair --reason \"hand-edited stock\"
+      and fill Redis anew from PostgreSQL where it differs; YOINK_REDIS_URL and YOINK_POSTGRES_URL say which
+  yoink audit --json                  one JSON document for machines
+
+Exit code 0 only if nothing was oversold, lost or duplicated and every unit is accounted for.";
 
 pub(super) const WORKER_HELP: &str = "\
 Examples:
@@ -23,6 +36,51 @@ Examples:
   YOINK_POSTGRES_URL=postgres://yoink:PASSWORD@10.0.0.6/yoink yoink migrate --json
 
 Run it before the first start and after each update. Running it again, or twice at once, does no harm.";
+
+/// `yoink audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Count in this data folder instead; its server must be stopped
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["redis", "postgres", "repair"])]
+    pub data: Option<PathBuf>,
+    /// Count in this Redis and its PostgreSQL instead
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<ServerUrl>,
+    /// Count in this PostgreSQL and its Redis instead
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<ServerUrl>,
+    /// Read settings from this file [env: YOINK_CONFIG] [default: yoink.toml if it is there]
+    #[arg(long, value_name = "FILE", env = "YOINK_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+    /// Fill Redis anew, under a new epoch, with each product in which it differs from PostgreSQL
+    #[arg(long, requires = "reason")]
+    pub repair: bool,
+    /// Why, for the books
+    #[arg(long, value_name = "TEXT", requires = "repair")]
+    pub reason: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl AuditArgs {
+    /// Whether Redis and PostgreSQL are asked, and not a server.
+    pub fn asks_servers(&self) -> bool {
+        self.repair || self.redis.is_some() || self.postgres.is_some()
+    }
+
+    /// What the flags say, as the first layer of the configuration.
+    pub fn layer(&self) -> ConfigLayer {
+        let mut layer = empty_layer();
+        layer.engine = Some(EngineName::Redis);
+        layer.redis.url.clone_from(&self.redis);
+        layer.postgres.url.clone_from(&self.postgres);
+        layer
+    }
+}
 
 /// `yoink worker`.
 #[derive(Debug, Args)]
