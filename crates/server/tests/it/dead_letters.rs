@@ -52,8 +52,7 @@ fn a_dead_letter_is_listed_and_shown_and_found_by_product_and_error() {
     let page = server.admin("GET", "/v1/admin/dead-letters?limit=1", None).json();
     assert_eq!(page["next_after"], letter["id"]);
     assert_eq!(list(&server, &format!("?after={}", letter["id"])), letters[1..]);
-    let text = server.get("/metrics").text().to_owned();
-    assert!(text.contains("\nyoink_dead_letters 2"), "{text}");
+    eventually("they are counted", || server.get("/metrics").text().contains("\nyoink_dead_letters 2"));
     discard_all(&server);
 }
 

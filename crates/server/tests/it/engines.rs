@@ -9,7 +9,7 @@ use yoink_engine::delivery::DeliveryOptions;
 use yoink_engine::postgres::migrate;
 use yoink_engine::redis::RedisOptions;
 use yoink_engine::{Engine, Options};
-use yoink_testkit::{Postgres, RedisCluster, RedisServer};
+use yoink_testkit::{Postgres, RedisCluster, RedisServer, Reply};
 
 #[cfg(feature = "faults")]
 use yoink_engine::ledger::{LedgerFault, Times};
@@ -60,10 +60,17 @@ impl RedisServers {
             Self::Cluster(cluster) => cluster.urls().join(","),
         }
     }
+
+    fn all(&self) -> &[RedisServer] {
+        match self {
+            Self::Single(server) => std::slice::from_ref(server),
+            Self::Cluster(cluster) => cluster.nodes(),
+        }
+    }
 }
 
 /// Where an engine keeps what it knows. Outlives it, so that another one can be opened on the same.
-pub enum Ground {
+enum Ground {
     Folder(TempDir),
     Servers(Box<(RedisServers, Postgres)>),
 }
@@ -117,6 +124,14 @@ impl Opener {
         }
     }
 
+    /// How many keys each Redis has; empty if there is none.
+    pub fn keys_per_redis(&self) -> Vec<i64> {
+        match &self.ground {
+            Ground::Folder(_) => Vec::new(),
+            Ground::Servers(servers) => servers.0.all().iter().map(key_count).collect(),
+        }
+    }
+
     /// From now on the ledger takes no order of a customer whose id begins with `prefix`, and means it.
     #[cfg(feature = "faults")]
     pub fn refuse_orders_of(&self, prefix: &str) {
@@ -145,8 +160,32 @@ impl Opener {
 }
 
 #[cfg(feature = "faults")]
+impl Opener {
+    pub fn stop_ledger(&mut self) {
+        match &mut self.ground {
+            Ground::Folder(_) => self.fault.refuse_all(Times::Always),
+            Ground::Servers(servers) => servers.1.terminate().unwrap(),
+        }
+    }
+
+    pub fn start_ledger(&mut self) {
+        match &mut self.ground {
+            Ground::Folder(_) => self.fault.refuse_all(Times::Count(0)),
+            Ground::Servers(servers) => servers.1.restart().unwrap(),
+        }
+    }
+}
+
+#[cfg(feature = "faults")]
 fn execute(postgres: &Postgres, statements: &str) {
     postgres.session(DATABASE).unwrap().query(statements).unwrap();
+}
+
+fn key_count(server: &RedisServer) -> i64 {
+    match server.command(&["DBSIZE"]).unwrap() {
+        Reply::Integer(count) => count,
+        other => panic!("DBSIZE is {other:?}"),
+    }
 }
 
 fn with_postgres(redis: RedisServers) -> Ground {
@@ -166,6 +205,8 @@ pub trait Differences {
     fn seq_counts_all_events(&self) -> bool;
     /// The version of the UUIDs of orders: 7 holds a time, 8 holds what makes a key's order.
     fn order_id_version(&self) -> usize;
+    /// Whether a key is one purchase of a customer, of whatever product; otherwise each product has its own.
+    fn keys_span_products(&self) -> bool;
     /// Whether stock figures and lists have an order as soon as its buyer has the answer; otherwise a moment later.
     fn shows_at_once(&self) -> bool;
 }
@@ -177,6 +218,10 @@ impl Differences for Engine {
 
     fn order_id_version(&self) -> usize {
         if self.name() == "embedded" { 7 } else { 8 }
+    }
+
+    fn keys_span_products(&self) -> bool {
+        self.name() == "embedded"
     }
 
     fn shows_at_once(&self) -> bool {

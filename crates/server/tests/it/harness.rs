@@ -97,6 +97,26 @@ impl Server {
         self.opener.as_ref().unwrap().take_orders_again();
     }
 
+    /// The ledger is down.
+    #[cfg(feature = "faults")]
+    pub fn stop_ledger(&mut self) {
+        self.opener.as_mut().unwrap().stop_ledger();
+    }
+
+    /// The ledger is there again.
+    #[cfg(feature = "faults")]
+    pub fn start_ledger(&mut self) {
+        self.opener.as_mut().unwrap().start_ledger();
+    }
+
+    /// Asserts that the products are spread over every Redis there is.
+    #[track_caller]
+    pub fn assert_every_redis_has_products(&self) {
+        for keys in self.opener.as_ref().unwrap().keys_per_redis() {
+            assert!(keys > 0, "a Redis has no product");
+        }
+    }
+
     /// Waits until lists, events and figures have every order accepted so far, where the engine does not have them
     /// there at once.
     #[track_caller]

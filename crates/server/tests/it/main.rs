@@ -17,6 +17,8 @@ mod engines;
 mod harness;
 mod headers;
 mod hostile;
+#[cfg(feature = "faults")]
+mod ledger_down;
 mod limits;
 mod logs;
 mod metrics;

@@ -97,6 +97,51 @@ fn the_same_key_with_another_body_names_the_original_order() {
 }
 
 #[test]
+fn a_key_with_another_product_is_reused_or_of_that_product_as_the_engine_has_it() {
+    let server = Server::start();
+    server.create_product(&json!({"id": "other"}));
+    let send = |product: &str| {
+        let body = json!({"customer_id": "ann", "product_id": product});
+        server.send(&purchase(&body).header("idempotency-key", "k-1"))
+    };
+    let (first, other) = (send("1"), send("other"));
+    assert_eq!(first.status, 202);
+    if server.engine.keys_span_products() {
+        let reused = other.problem(422, "idempotency-key-reused");
+        assert_eq!(reused["original"], first.json()["id"]);
+    } else {
+        assert_eq!((other.status, &other.json()["product_id"]), (202, &json!("other")));
+        assert_ne!(other.json()["id"], first.json()["id"]);
+        assert_eq!(send("other").header("idempotent-replayed"), Some("true"));
+    }
+}
+
+#[test]
+fn products_are_sold_side_by_side_each_to_its_last_unit() {
+    let server = Server::start_empty(|_| {});
+    let products: Vec<String> = (1..=9).map(|number| format!("p{number}")).collect();
+    for (product, stock) in products.iter().zip(1..) {
+        server.create_product(&json!({"id": product, "stock": stock}));
+    }
+    let buy = &|product: &str, customer: usize| {
+        let body = json!({"customer_id": format!("c{customer}"), "product_id": product});
+        server.post("/v1/orders", &body).status
+    };
+    let sold: Vec<usize> = std::thread::scope(|scope| {
+        let crowds = products.iter().map(|product| {
+            scope.spawn(move || (0..12).filter(|customer| buy(product, *customer) == 202).count())
+        });
+        let crowds: Vec<_> = crowds.collect();
+        crowds.into_iter().map(|crowd| crowd.join().unwrap()).collect()
+    });
+    assert_eq!(sold, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    server.wait_until_shown();
+    let listed = server.get("/v1/orders?limit=100").json();
+    assert_eq!(listed["orders"].as_array().unwrap().len(), 45);
+    server.assert_every_redis_has_products();
+}
+
+#[test]
 fn a_missing_product_is_404() {
     let server = Server::start();
     server

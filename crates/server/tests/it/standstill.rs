@@ -13,7 +13,8 @@ use yoink_engine::{Engine, Options, TimeSource};
 use crate::engines::only_embedded;
 use crate::harness::{Server, eventually, read_answer};
 
-const WHY: &str = "the writer and its clock are the embedded engine's; a script of Redis has the deadline with it";
+const WHY: &str =
+    "the writer and its clock are the embedded engine's; a script of Redis has the deadline with it";
 
 /// A clock in the test's hand, which the writer can be made to wait for: as if the process were stopped just then.
 #[derive(Clone, Default)]
