@@ -15,7 +15,7 @@ use crate::embedded::recovery::RecoveryReport;
 use crate::embedded::writer::EngineState;
 use crate::figures::EngineFigures;
 use crate::options::Options;
-use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RepairError, Repaired};
+use crate::redis::{Ping, RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
 };
@@ -323,6 +323,25 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(_) => Err(RepairError::OtherEngine),
             Kind::Redis(engine) => engine.repair(reason).await,
+        }
+    }
+
+    /// How the redis engine is; `None` with another engine. No server is asked.
+    pub fn redis_status(&self) -> Option<RedisStatus> {
+        match &self.kind {
+            Kind::Embedded(_) => None,
+            Kind::Redis(engine) => Some(engine.status()),
+        }
+    }
+
+    /// Asks the servers behind the engine for a sign of life; the embedded engine has none.
+    ///
+    /// # Errors
+    /// The engine is closing.
+    pub async fn ping(&self) -> Result<Vec<Ping>, CallError> {
+        match &self.kind {
+            Kind::Embedded(_) => Ok(Vec::new()),
+            Kind::Redis(engine) => Ok(engine.ping().await?.to_vec()),
         }
     }
 

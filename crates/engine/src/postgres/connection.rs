@@ -83,7 +83,24 @@ pub(super) fn pool(config: Config, connections_max: usize) -> Pool {
     built.unwrap_or_else(|error| unreachable!("a pool with a runtime can be built: {error}"))
 }
 
+/// The connections of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Open.
+    pub total: usize,
+    /// Of them, in nobody's hands.
+    pub idle: usize,
+    /// Who waits for one.
+    pub waiting: usize,
+}
+
 impl Postgres {
+    /// How many connections there are.
+    pub fn connections(&self) -> Connections {
+        let status = self.pool.status();
+        Connections { total: status.size, idle: status.available, waiting: status.waiting }
+    }
+
     /// A connection that is in no transaction.
     pub(super) async fn connection(&self, what: &'static str) -> Result<Object, PostgresError> {
         self.pool.get().await.map_err(|error| PostgresError::no_connection(what, error))

@@ -28,6 +28,7 @@ use deadpool_postgres::Pool;
 use uuid::Uuid;
 
 pub use self::audit::{Backlog, LedgerAudit, ProductCounts};
+pub use self::connection::Connections;
 pub use self::credit::{Credit, CreditKind};
 pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};
 pub use self::error::{ErrorClass, PostgresError, PostgresOpenError};

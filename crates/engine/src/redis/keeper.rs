@@ -22,6 +22,7 @@ use super::loader::{Loader, OFFERS_WAIT, description};
 use super::offers::Offer;
 use super::script;
 use super::servers::{Server, Servers};
+use super::status::Command;
 use super::stock::{Taking, withdraw};
 use super::worker::Worker;
 use super::{Shared, checks};
@@ -166,6 +167,7 @@ impl Keeper {
         let (product, epoch) = (listed.row.number, listed.epoch());
         let server = self.servers.of(product).await.map_err(|error| error.to_string())?;
         let keys = SaleKeys::new(product, epoch);
+        let begun = Instant::now();
         let asked = redis::pipe()
             .atomic()
             .cmd("HMGET")
@@ -179,6 +181,7 @@ impl Keeper {
             .arg("e")
             .query_async(&mut server.connection.clone())
             .await;
+        self.shared.gauges.asked(Command::Look, begun);
         let (sale, oldest, buyers): (Vec<Option<String>>, StreamRangeReply, Option<String>) =
             asked.map_err(|error| {
                 self.servers.forget(&server, product);
@@ -267,6 +270,7 @@ impl Keeper {
         self.apply_credits().await?;
         let backlog = self.postgres.backlog().await?;
         self.shared.note_refused(backlog.refused_retrying, backlog.dead_letters_open);
+        self.shared.gauges.note_credits_waiting(backlog.credits_waiting);
         if self.shared.options.workers == 0 {
             return Ok(());
         }
@@ -319,7 +323,10 @@ impl Keeper {
         if self.shared.mistakes().no_mark {
             return Ok(apply_credit_twice(&server, credit).await.is_ok());
         }
-        match apply_credit(&server, credit).await {
+        let begun = Instant::now();
+        let applied = apply_credit(&server, credit).await;
+        self.shared.gauges.asked(Command::Credit, begun);
+        match applied {
             Ok(Credited::Yes) => self.postgres.mark_credit_applied(credit.id, credit.epoch).await,
             Ok(Credited::NotYet) => Ok(false),
             Ok(Credited::Never) => {

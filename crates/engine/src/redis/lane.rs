@@ -19,6 +19,7 @@ use super::order_id::to_hex;
 use super::outcome::{Executed, executed, wants_new_connection};
 use super::script;
 use super::servers::{Server, Servers};
+use super::status::Command;
 
 /// Purchases in one call at most: the others wait for Redis meanwhile.
 pub(crate) const CALL_PURCHASES_MAX: usize = 128;
@@ -132,6 +133,7 @@ impl LaneDriver {
         };
         let sent = call(&server, &keys, &tickets, mode, self.shared.now_override(), purchase).await;
         self.shared.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
+        self.shared.gauges.asked(Command::Purchase, begun);
         match sent {
             Ok(answers) if answers.len() == tickets.len() => {
                 self.shared.counters.batch_events.observe(tickets.len() as f64);

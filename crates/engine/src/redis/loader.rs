@@ -163,6 +163,7 @@ impl Loader {
         }
         self.sell(server, row.number, epoch).await?;
         if was_opened {
+            self.shared.gauges.rebuilt();
             tracing::warn!(product = %row.id, epoch, "Redis sells the product again");
             if let Err(error) = self.bury(server, row.number, row.epoch).await {
                 // The sale goes on all the same, and a new filling would not help.

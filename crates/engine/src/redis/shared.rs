@@ -12,6 +12,7 @@ use super::mistakes::Mistakes;
 use super::offers::Offers;
 use super::open::RedisOptions;
 use super::order_id::OrderIds;
+use super::status::Gauges;
 use super::waiters::Waiters;
 use super::worker::CarryError;
 use crate::delivery::{DeliveryStatus, DurationHistogram};
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     /// When a product that was not known was last looked for, on the monotonic clock.
     looked_us: AtomicI64,
     ledger_write: Histogram,
+    pub(crate) gauges: Gauges,
 }
 
 impl Shared {
@@ -81,6 +83,7 @@ impl Shared {
             now_override: AtomicI64::new(0),
             looked_us: AtomicI64::new(i64::MIN / 2),
             ledger_write: Histogram::new(&DurationHistogram::BOUNDS_SECONDS),
+            gauges: Gauges::new(),
             options,
         }
     }

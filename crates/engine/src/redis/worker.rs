@@ -17,6 +17,7 @@ use super::keys::{GROUP, SaleKeys};
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
+use super::status::Command;
 use crate::failpoint;
 use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError};
 
@@ -145,6 +146,7 @@ impl Worker {
     async fn carry_new(&self, epoch: i32) -> Result<usize, CarryError> {
         let keys = SaleKeys::new(self.product, epoch);
         let server = self.servers.of(self.product).await?;
+        let begun = Instant::now();
         let read: Result<Option<StreamReadReply>, RedisError> = redis::cmd("XREADGROUP")
             .arg("GROUP")
             .arg(GROUP)
@@ -156,6 +158,7 @@ impl Worker {
             .arg(">")
             .query_async(&mut server.connection.clone())
             .await;
+        self.shared.gauges.asked(Command::Read, begun);
         let read = match read {
             Err(error) if error.code() == Some("NOGROUP") => return self.make_group(&server, &keys).await,
             read => self.heed(&server, read)?,
@@ -308,7 +311,9 @@ impl Worker {
         for entry in entries {
             call.arg(&entry.id).arg(entry.grants);
         }
+        let begun = Instant::now();
         let settled: Result<i64, RedisError> = call.invoke_async(&mut server.connection.clone()).await;
+        self.shared.gauges.asked(Command::Settle, begun);
         match settled {
             // Without the group there is nothing to acknowledge; it is made anew and reads everything again.
             Err(error) if error.code() == Some("NOGROUP") => Ok(()),

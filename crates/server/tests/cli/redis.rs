@@ -226,3 +226,81 @@ fn a_hand_edited_stock_is_found_repaired_with_a_reason_and_sold_right() {
     let statuses: Vec<u16> = (0..6).map(|_| servers.buy(&node).status).collect();
     assert_eq!(statuses, [202, 202, 202, 202, 409, 409]);
 }
+
+#[test]
+fn a_node_says_how_its_servers_are_and_whether_buyers_should_come() {
+    let mut servers = Servers::migrated();
+    let node = servers.serve(&[]);
+    seed(&node, 5);
+    assert_eq!(buy_and_wait(&node, "ann").status, 201);
+    let health = node.client().get("/health").unwrap().json();
+    for service in ["redis", "postgres", "log", "ledger"] {
+        assert_eq!(health["services"][service]["status"], "ok", "{health}");
+    }
+    assert!(health["services"]["postgres"]["pool"]["total"].as_u64().unwrap() >= 1, "{health}");
+    // Redis is looked at a few times a second.
+    let metrics = metrics_with(&node, r#"yoink_queue_depth{queue="grants"} 0.0"#);
+    for sample in [
+        r#"yoink_sale_epoch{product_id="1"} 1.0"#,
+        r#"yoink_sale_open{product_id="1"} 1.0"#,
+        r#"yoink_build_info{version="0.1.0",engine="redis"} 1"#,
+        "yoink_credits_waiting 0.0",
+        "yoink_rebuilds_total 0",
+        "yoink_settings_safe 1.0",
+    ] {
+        assert!(metrics.contains(sample), "{sample} is not in\n{metrics}");
+    }
+    for command in ["purchase", "look", "settle"] {
+        let count = format!(r#"yoink_redis_command_duration_seconds_count{{command="{command}"}} "#);
+        let found = metrics.lines().find_map(|line| line.strip_prefix(&count)?.parse::<u64>().ok());
+        assert!(found.is_some_and(|count| count > 0), "{command}: {found:?}");
+    }
+    servers.redis.kill();
+    until(&node, "/readyz", 503);
+    assert_eq!(node.client().get("/health").unwrap().json()["services"]["redis"]["status"], "degraded");
+    servers.redis.restart().unwrap();
+    until(&node, "/readyz", 200);
+    assert_eq!(buy_and_wait(&node, "bob").status, 201);
+    metrics_with(&node, "yoink_rebuilds_total 1");
+}
+
+/// Asks until a sample has this value, for at most 20 s.
+#[track_caller]
+fn metrics_with(at: &YoinkProcess, sample: &str) -> String {
+    let begun = std::time::Instant::now();
+    loop {
+        let metrics = at.client().get("/metrics").unwrap().text();
+        if metrics.lines().any(|line| line == sample) {
+            return metrics;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{sample} is not in\n{metrics}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asks until the answer has this status, for at most 20 s.
+#[track_caller]
+fn until(at: &YoinkProcess, path: &str, status: u16) {
+    let begun = std::time::Instant::now();
+    let mut client = at.anonymous_client();
+    loop {
+        let answer = client.get(path).unwrap();
+        if answer.status == status {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{path}: {} {}", answer.status, answer.text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_worker_is_ready_while_it_reaches_its_servers() {
+    let mut servers = Servers::migrated();
+    let worker = servers.process(&["worker"]).without_data().start().unwrap();
+    servers.postgres.kill();
+    until(&worker, "/readyz", 503);
+    servers.postgres.restart().unwrap();
+    until(&worker, "/readyz", 200);
+    servers.redis.kill();
+    until(&worker, "/readyz", 503);
+}
