@@ -25,6 +25,9 @@ pub(crate) struct TestArgs {
     /// Times to kill at each labelled step
     #[arg(long, value_name = "N", default_value_t = 5)]
     kills_per_step: u32,
+    /// Drill the redis engine, too; takes some minutes
+    #[arg(long)]
+    redis_drill: bool,
 }
 
 /// Does all steps, prints the table, and fails if one failed.
@@ -48,6 +51,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         steps.run("drill, random", || drilled(&["--kills", &kills]));
         let times = args.kills_per_step.to_string();
         steps.run("drill, every step", || drilled(&["--all-steps", &times]));
+        if args.redis_drill {
+            steps.run("drill, redis", || drilled(&["--engine", "redis"]));
+        }
         steps.run("schemathesis", || schemathesis::run(&SchemathesisArgs::default()));
     }
     writeln!(std::io::stdout().lock(), "\n{}", steps.table())?;

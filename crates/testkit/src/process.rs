@@ -1,6 +1,6 @@
 //! One `yoink` process: started in a process group of its own, ready when it says so, ended for certain.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -210,9 +210,7 @@ impl Yoink {
             command.env_remove(name);
         }
         command.args(&self.args);
-        if self.has_data {
-            command.arg("--data").arg(data);
-        }
+        command.args(if self.has_data { vec![OsStr::new("--data"), data.as_os_str()] } else { Vec::new() });
         if !self.args.iter().any(|arg| arg == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -356,24 +354,13 @@ impl YoinkProcess {
         }
     }
 
-    /// Waits until the process says where it listens, whether it is ready or not. Kills it if that takes longer than
-    /// `limit`.
+    /// As [`YoinkProcess::wait_ready`], but waits only until it says where it listens.
     ///
     /// # Errors
     /// [`StartError`] with everything that the process wrote.
     pub fn wait_listening(&mut self, limit: Duration) -> Result<SocketAddr, StartError> {
-        let begun = Instant::now();
-        while begun.elapsed() < limit {
-            if let Some(status) = self.exit_status() {
-                self.join_readers();
-                return Err(StartError::Ended { status, output: self.output() });
-            }
-            if let Some(address) = self.heard_address() {
-                return Ok(address);
-            }
-        }
-        self.kill9();
-        Err(StartError::NotReady { waited_ms: limit.as_millis(), output: self.output() })
+        self.wait_until(limit, |process| process.heard_address().is_some())?;
+        Ok(self.address())
     }
 
     /// Waits until the process says where it listens and `/readyz` answers 200. Kills it if that takes longer than
@@ -383,13 +370,19 @@ impl YoinkProcess {
     /// [`StartError`] with everything that the process wrote.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<(), StartError> {
         let begun = Instant::now();
+        self.wait_until(limit, Self::is_ready)?;
+        self.ready_after = begun.elapsed();
+        Ok(())
+    }
+
+    fn wait_until(&mut self, limit: Duration, is_so: fn(&mut Self) -> bool) -> Result<(), StartError> {
+        let begun = Instant::now();
         while begun.elapsed() < limit {
             if let Some(status) = self.exit_status() {
                 self.join_readers();
                 return Err(StartError::Ended { status, output: self.output() });
             }
-            if self.is_ready() {
-                self.ready_after = begun.elapsed();
+            if is_so(self) {
                 return Ok(());
             }
         }

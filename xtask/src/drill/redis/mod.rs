@@ -52,6 +52,8 @@ pub(super) fn run(
     let result = drill.all(&rounds, &mut random, args);
     if result.is_err() {
         drill.stage.keep_outputs()?;
+        // A server that is down has no state to tell.
+        drill.stage.keep_state().ok();
     }
     let Drill { tallies, verdict, buyers, .. } = &drill;
     say(tallies.table());
@@ -173,18 +175,18 @@ impl Drill {
         self.keeper.resolve()?;
         self.complain()?;
         let rest = self.buyers.first_mut().context("a drill needs buyers")?;
-        let audit = judge::sell_the_rest(&self.stage, rest)?;
+        let mut audit = judge::sell_the_rest(&self.stage, rest)?;
         let mut listed = judge::list(&self.stage)?;
-        let findings = judge::adopt(&listed, &mut self.buyers, &mut self.verdict)?;
-        // What was asked for again may be another order by now.
-        let audit = match findings.is_empty() && self.verdict.late == 0 {
-            true => audit,
-            false => judge::settle(&self.stage)?,
-        };
-        complain(findings)?;
-        listed = if self.verdict.late == 0 { listed } else { judge::list(&self.stage)? };
+        complain(judge::adopt(&listed, &mut self.buyers, &mut self.verdict)?)?;
+        let mut differences = judge::count(&audit, &listed, &self.initial, &self.keeper.moved)?;
+        if !differences.is_empty() {
+            // What was on its way while it was counted has arrived.
+            audit = judge::settle(&self.stage)?;
+            listed = judge::list(&self.stage)?;
+            differences = judge::count(&audit, &listed, &self.initial, &self.keeper.moved)?;
+        }
+        complain(differences)?;
         complain(judge::compare(&listed, &mut self.buyers, loss, &mut self.verdict))?;
-        complain(judge::count(&audit, &listed, &self.initial, &self.keeper.moved)?)?;
         self.verdict.audits += 1;
         self.replay(self.round..=self.round, REPLAYS)
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use yoink_testkit::{
-    ADMIN_KEY, Client, Postgres, Proxy, RedisServer, Rows, SqlSession, StartError, Yoink, YoinkProcess,
-    ended_by,
+    ADMIN_KEY, Client, Postgres, Proxy, RedisServer, Reply, Rows, SqlSession, StartError, Yoink,
+    YoinkProcess, ended_by,
 };
 
 /// Nodes that serve buyers.
@@ -196,6 +196,36 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Writes what the ledger and Redis have into the folder of the drill, but for orders, for whoever looks for the
+    /// cause of a finding.
+    pub(super) fn keep_state(&self) -> Result<()> {
+        let mut text = String::new();
+        for table in
+            ["products", "allocations", "adjustments WHERE NOT done", "credits WHERE NOT applied", "refused"]
+        {
+            text.push_str(&format!("{table}\n"));
+            for row in self.query(&format!("SELECT t.* FROM (SELECT * FROM {table}) t LIMIT 200"))? {
+                let columns: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
+                text.push_str(&format!("  {}\n", columns.join(" | ")));
+            }
+        }
+        let mut redis = self.redis.client()?;
+        for key in redis.command(&["KEYS", "*"])?.items().iter().filter_map(Reply::text) {
+            let is_stream = redis.command(&["TYPE", &key])?.text().as_deref() == Some("stream");
+            let (length, content) = match is_stream {
+                true => (
+                    redis.command(&["XLEN", &key])?,
+                    redis.command(&["XRANGE", &key, "-", "+", "COUNT", "20"])?,
+                ),
+                false => (redis.command(&["HLEN", &key])?, redis.command(&["HGETALL", &key])?),
+            };
+            let content: Vec<String> =
+                content.items().iter().take(60).map(|item| format!("{item:?}")).collect();
+            text.push_str(&format!("{key} {length:?}\n  {}\n", content.join("\n  ")));
+        }
+        Ok(std::fs::write(self.folder.join("state.txt"), text)?)
     }
 
     fn keep_output(&self, role: Role, output: &str) -> Result<()> {

@@ -14,6 +14,8 @@ use yoink_testkit::{ADMIN_KEY, Client};
 use super::buyer::{LIMITED, PLENTY, SCARCE};
 use crate::drill::record::{Line, Record};
 
+/// Changes without an answer, at most.
+const OPEN_MAX: usize = 60;
 const PAUSE: Duration = Duration::from_millis(60);
 const DEFINITE_WITHIN: Duration = Duration::from_secs(30);
 
@@ -63,6 +65,10 @@ impl Keeper {
     /// Changes stock now and then, until `is_over` says so.
     pub(super) fn run(&mut self, is_over: &dyn Fn() -> bool) -> Result<()> {
         while !is_over() {
+            if self.open.len() >= OPEN_MAX {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
             let (product, delta) = match self.random.random_range(0..10_u32) {
                 0..6 => (SCARCE, self.random.random_range(1..=12)),
                 6..8 => (LIMITED, self.random.random_range(1..=5)),
