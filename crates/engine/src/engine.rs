@@ -127,6 +127,14 @@ impl Engine {
         ask!(self, engine => engine.storefront())
     }
 
+    /// One product, also if it was made on another node a moment ago.
+    pub async fn product(&self, id: &ProductId) -> Option<ProductView> {
+        match &self.kind {
+            Kind::Embedded(engine) => engine.storefront().product(id),
+            Kind::Redis(engine) => engine.product(id).await,
+        }
+    }
+
     /// The rejection that a purchase would certainly get now; `None`: only a decision can tell.
     pub fn refuse_early(&self, request: &PurchaseRequest) -> Option<Rejection> {
         match &self.kind {

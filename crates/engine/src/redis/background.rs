@@ -9,6 +9,7 @@ use super::RedisEngine;
 use super::catalogue::Listed;
 use crate::CallError;
 use crate::postgres::{ErrorClass, PostgresError};
+use crate::views::ProductView;
 
 impl From<PostgresError> for CallError {
     fn from(error: PostgresError) -> Self {
@@ -44,6 +45,15 @@ impl RedisEngine {
         }
         self.refresh_catalogue().await;
         self.shared().catalogue.find(id)
+    }
+
+    /// A product as everybody may see it. One that is new here is looked at first, so that it can be bought here, too.
+    pub(crate) async fn product(&self, id: &ProductId) -> Option<ProductView> {
+        if self.shared().catalogue.find(id).is_none() {
+            self.find_product(id).await?;
+            self.look_at(id).await;
+        }
+        Some(self.shared().catalogue.find(id)?.view())
     }
 
     /// Reads the products again, now.

@@ -115,6 +115,9 @@ fn two_nodes_sell_the_same_units_and_keep_no_folder() {
     let servers = Servers::migrated();
     let (first, second) = (servers.serve(&[]), servers.serve(&[]));
     seed(&first, 3);
+    // At once, and not when the other node reads the products again.
+    let seen = second.anonymous_client().get("/v1/products/1").unwrap();
+    assert_eq!((seen.status, &seen.json()["stock"]), (200, &json!(3)), "{}", seen.text());
     let answers = [&first, &second, &second, &first].map(|node| servers.buy(node).status);
     assert_eq!(answers, [202, 202, 202, 409]);
     assert_eq!(info(&first)["engine"], "redis");
