@@ -42,7 +42,8 @@ impl EngineKind {
 pub fn only_embedded(reason: &str) -> bool {
     let kind = EngineKind::asked_for();
     if kind != EngineKind::Embedded {
-        writeln!(std::io::stderr(), "not for {kind:?}: {reason}").unwrap();
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "not for {kind:?}: {reason}").unwrap();
     }
     kind == EngineKind::Embedded
 }
