@@ -141,7 +141,13 @@ impl Keeper {
         let seen = self.see(&listed).await;
         let distrusted = listed.take_distrusted().filter(|epoch| *epoch >= listed.epoch());
         match seen {
-            Ok(Seen::Selling) if distrusted.is_none() => listed.set_selling(true),
+            Ok(Seen::Selling) if distrusted.is_none() => {
+                listed.set_selling(true);
+                if listed.row.state != SaleState::Open {
+                    // Its loader died before it told the ledger.
+                    self.load(&listed, None);
+                }
+            }
             Ok(Seen::Offers) if distrusted.is_none() => {}
             Ok(Seen::NewerEpoch) => listed.set_selling(false),
             Ok(seen) => {

@@ -32,7 +32,9 @@ use crate::postgres::{
 };
 
 /// A loader that is silent for this long may be replaced by another.
-const LEASE_SECONDS: f64 = 10.0;
+const LEASE_SECONDS: f64 = 3.0;
+/// How often a loader says that it is still at it.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How long nodes may offer what they accepted before, while buyers wait.
 pub(crate) const OFFERS_WAIT: Duration = Duration::from_millis(400);
 /// Orders that are read and written at once.
@@ -87,7 +89,10 @@ impl Loader {
         let Some(row) = self.postgres.product_numbered(product).await? else { return Ok(()) };
         let server = self.servers.of(product).await?;
         let loaded = match self.is_fit(&server).await {
-            Ok(()) => self.load_on(&server, &row, distrusted == Some(row.epoch)).await,
+            Ok(()) => tokio::select! {
+                loaded = self.load_on(&server, &row, distrusted == Some(row.epoch)) => loaded,
+                () = self.renew(product) => Ok(()),
+            },
             unfit => unfit,
         };
         if let Err(LoadError::Redis(error)) = &loaded
@@ -96,6 +101,15 @@ impl Loader {
             self.servers.forget(&server, product);
         }
         loaded
+    }
+
+    /// Keeps others from loading the same product, for ever. Should it fail, another may begin too: every step is
+    /// conditional, so that costs time only.
+    async fn renew(&self, product: i32) {
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            let _ = self.postgres.become_loader(product, self.me, LEASE_SECONDS).await;
+        }
     }
 
     /// Whether what this server says it has it keeps.
