@@ -46,7 +46,7 @@ pub(crate) struct RedisArgs {
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub(super) cuts: usize,
     /// Kills at each labelled step
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 2)]
     pub(super) kills_per_step: usize,
     /// Only this kind: its name as in the table, or the beginning of it
     #[arg(long, value_name = "KIND")]
@@ -133,6 +133,7 @@ struct Tally {
     count: u64,
     took: Duration,
     judging: Duration,
+    slowest: Duration,
 }
 
 /// What was done so far.
@@ -151,7 +152,9 @@ impl Tallies {
 
     /// A round of this fault was judged.
     pub(super) fn judged(&mut self, fault: Fault, took: Duration) {
-        self.by_name.entry(fault.name()).or_default().judging += took;
+        let tally = self.by_name.entry(fault.name()).or_default();
+        tally.judging += took;
+        tally.slowest = tally.slowest.max(took);
     }
 
     /// All faults.
@@ -161,10 +164,17 @@ impl Tallies {
 
     /// A line for each kind.
     pub(super) fn table(&self) -> String {
-        let mut text = format!("{:<26} {:>6} {:>9} {:>9}\n", "fault", "times", "faults s", "judged s");
+        let mut text = format!(
+            "{:<26} {:>6} {:>9} {:>9} {:>10}\n",
+            "fault", "times", "faults s", "judged s", "slowest s"
+        );
         for (name, tally) in &self.by_name {
             let (took, judging) = (tally.took.as_secs_f64(), tally.judging.as_secs_f64());
-            text.push_str(&format!("{name:<26} {:>6} {took:>9.1} {judging:>9.1}\n", tally.count));
+            let slowest = tally.slowest.as_secs_f64();
+            text.push_str(&format!(
+                "{name:<26} {:>6} {took:>9.1} {judging:>9.1} {slowest:>10.1}\n",
+                tally.count
+            ));
         }
         text
     }
@@ -197,7 +207,7 @@ mod tests {
             (100, 40, 100)
         );
         assert_eq!((count(Fault::Failover), count(Fault::Outage(Duration::from_secs(60)))), (5, 1));
-        assert!(LABELS.iter().all(|label| count(Fault::Step(label)) == 3));
+        assert!(LABELS.iter().all(|label| count(Fault::Step(label)) == 2));
         assert_eq!(count(Fault::Cut(Edge::WorkersToRedis)), 250);
     }
 

@@ -111,15 +111,10 @@ impl Stage {
     fn command(&self, role: Role, failpoint: Option<&str>) -> Yoink {
         let yoink = Yoink::new(&self.binary)
             .env("YOINK_LOG", "warn")
-            .env("YOINK_REDIS_CLAIM_AFTER_MS", CLAIM_AFTER.as_millis().to_string())
-            .env("YOINK_LOADER_LEASE_MS", "1000");
+            .env("YOINK_REDIS_CLAIM_AFTER_MS", CLAIM_AFTER.as_millis().to_string());
         let yoink = match failpoint {
             Some(failpoint) => yoink.env("YOINK_FAILPOINT", failpoint),
             None => yoink,
-        };
-        let yoink = match std::env::var("YOINK_FAULT_MISTAKE") {
-            Ok(mistake) => yoink.env("YOINK_FAULT_MISTAKE", mistake),
-            Err(_) => yoink,
         };
         let url = |proxy: &Proxy| format!("redis://{}", proxy.address());
         match role {
