@@ -45,6 +45,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings")
     });
     steps.run("tests", tests);
+    steps.run("contract, redis", || contract("redis"));
+    steps.run("contract, redis cluster", || contract("redis-cluster"));
     steps.run("documentation", documentation_tests);
     if !args.quick {
         let kills = args.kills.to_string();
@@ -83,6 +85,13 @@ fn tests() -> Result<Counted> {
     count_tests(&[&["test", "--all-targets"], &features[..]].concat())
 }
 
+/// The HTTP contract's tests once more, on another engine.
+fn contract(engine: &str) -> Result<Counted> {
+    let which = ["-p", "yoink-server", "--features", FAULTS, "--no-fail-fast", "--test", "it"];
+    let runner: &[&str] = if has_nextest()? { &["nextest", "run"] } else { &["test"] };
+    count_tests_on(Some(engine), &[runner, &which[..]].concat())
+}
+
 /// The examples in the documentation, which nextest does not run.
 fn documentation_tests() -> Result<Counted> {
     count_tests(&["test", "--doc", "--workspace", "--features", FAULTS])
@@ -96,7 +105,15 @@ fn has_nextest() -> Result<bool> {
 
 /// Runs tests, shows what they say, and counts.
 fn count_tests(arguments: &[&str]) -> Result<Counted> {
+    count_tests_on(None, arguments)
+}
+
+/// The same, with the engine that tests of the contract are to open.
+fn count_tests_on(engine: Option<&str>, arguments: &[&str]) -> Result<Counted> {
     let mut command = cargo_command(arguments)?;
+    if let Some(engine) = engine {
+        command.env("YOINK_TEST_ENGINE", engine);
+    }
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stderr = child.stderr.take().map(|stderr| std::thread::spawn(move || pass_on(stderr)));
