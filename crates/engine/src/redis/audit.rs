@@ -2,12 +2,12 @@
 //! both against what Redis says and what is in the stream.
 
 use redis::RedisError;
-use redis::streams::StreamRangeReply;
 use yoink_core::audit::{Audit, InvariantId, Report};
 
 use super::RedisEngine;
 use super::entry::parse_line;
 use super::keys::SaleKeys;
+use super::look::look;
 use crate::postgres::{LedgerAudit, ProductCounts, ProductRow};
 use crate::reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, from_findings};
 use crate::{CallError, limits};
@@ -120,23 +120,11 @@ impl RedisEngine {
             return Err((redis::ErrorKind::Io, "Redis cannot be reached").into());
         };
         let keys = SaleKeys::new(product, epoch);
-        let mut connection = server.connection.clone();
         let mut found = InRedis::default();
         let mut from = "-".to_owned();
         loop {
-            let (sale, page): (Vec<Option<String>>, StreamRangeReply) = redis::pipe()
-                .atomic()
-                .cmd("HMGET")
-                .arg(&keys.sale)
-                .arg(&["epoch", "available", "credited", "granted", "number"])
-                .cmd("XRANGE")
-                .arg(&keys.grants)
-                .arg(&from)
-                .arg("+")
-                .arg("COUNT")
-                .arg(PAGE_ENTRIES)
-                .query_async(&mut connection)
-                .await?;
+            let fields = ["epoch", "available", "credited", "granted", "number"];
+            let (sale, page, _) = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await?;
             let figures: Vec<u64> =
                 sale.iter().map_while(|value| value.as_deref()?.parse().ok()).collect();
             let [of, available, credited, granted, number] = figures.as_slice() else { return Ok(None) };

@@ -62,13 +62,14 @@ impl RedisEngine {
     pub(crate) async fn wait_settled(&self, wait: Duration) -> Confirmed {
         let begun = Instant::now();
         loop {
-            let looked = self.in_background(|engine| async move {
+            let waits = self.in_background(|engine| async move {
                 engine.parts.keeper.look_at_all().await;
-                Ok(())
+                // In this order: what left the stream is counted here.
+                let backlog = engine.postgres().backlog().await?;
+                Ok(backlog.refused_retrying.saturating_add(backlog.credits_waiting))
             });
-            let _ = looked.await;
-            let status = self.delivery_status();
-            if self.shared().granted() == status.position && status.retrying == 0 && self.has_all_it_accepted() {
+            let is_over = waits.await == Ok(0);
+            if is_over && self.shared().granted() == self.delivery_status().position && self.has_all_it_accepted() {
                 return Confirmed::Yes;
             }
             if begun.elapsed() >= wait {

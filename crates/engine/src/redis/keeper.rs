@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use redis::streams::StreamRangeReply;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -17,6 +16,7 @@ use super::answer::Answer;
 use super::catalogue::Listed;
 use super::entry::number_of;
 use super::keys::SaleKeys;
+use super::look::look;
 use super::lane::{Lane, Mode, Sent, Ticket};
 use super::loader::{Loader, OFFERS_WAIT, description};
 use super::offers::Offer;
@@ -174,25 +174,12 @@ impl Keeper {
         let server = self.servers.of(product).await.map_err(|error| error.to_string())?;
         let keys = SaleKeys::new(product, epoch);
         let begun = Instant::now();
-        let asked = redis::pipe()
-            .atomic()
-            .cmd("HMGET")
-            .arg(&keys.sale)
-            .arg(&SALE_FIELDS)
-            .cmd("XRANGE")
-            .arg(&keys.grants)
-            .arg(&["-", "+", "COUNT", "1"])
-            .cmd("HGET")
-            .arg(&keys.buyers)
-            .arg("e")
-            .query_async(&mut server.connection.clone())
-            .await;
+        let asked = look(&server, &keys, &SALE_FIELDS, ("-", 1), "e").await;
         self.shared.gauges.asked(Command::Look, begun);
-        let (sale, oldest, buyers): (Vec<Option<String>>, StreamRangeReply, Option<String>) =
-            asked.map_err(|error| {
-                self.servers.forget(&server, product);
-                error.to_string()
-            })?;
+        let (sale, oldest, buyers) = asked.map_err(|error| {
+            self.servers.forget(&server, product);
+            error.to_string()
+        })?;
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
         let Some(found) = figure(0) else { return Ok(Seen::Missing) };

@@ -49,6 +49,7 @@ pub(crate) struct Ticket {
 
 /// What became of a purchase that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "not sent is what it is")]
 pub(crate) enum Sent {
     Answered(Answer),
     /// Certainly not executed.

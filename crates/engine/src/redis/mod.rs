@@ -21,6 +21,7 @@ mod keeper;
 mod keys;
 mod lane;
 mod loader;
+mod look;
 mod mistakes;
 mod offers;
 mod open;

@@ -16,10 +16,13 @@ pub(crate) struct Offer {
     pub(crate) accepted_at: Timestamp,
 }
 
-/// Accepted orders by product and by (epoch, number).
+/// By epoch and number.
+type ByGrant = BTreeMap<(i32, u64), Offer>;
+
+/// Accepted orders by product and by grant.
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
-    by_product: Mutex<HashMap<i32, BTreeMap<(i32, u64), Offer>>>,
+    by_product: Mutex<HashMap<i32, ByGrant>>,
 }
 
 impl Offers {

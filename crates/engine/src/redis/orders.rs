@@ -7,6 +7,7 @@ use yoink_core::{CustomerId, Event, Money, OrderId, Rejection, Seq, Timestamp};
 
 use super::entry::parse_line;
 use super::keys::SaleKeys;
+use super::look::look;
 use super::order_id::{product_of, to_hex};
 use super::{RedisEngine, keeper_pause};
 use crate::postgres::{EndKind, Ended, Grant};
@@ -138,6 +139,7 @@ impl RedisEngine {
         reason: &str,
     ) -> Result<(OrderView, Replayed), CallError> {
         let now = self.shared().now();
+        let mut was_nowhere = false;
         for _ in 0..LOOKS_MAX {
             let replayed = match self.postgres().end_order(id, kind, reason, now).await? {
                 Ended::Now => {
@@ -152,7 +154,12 @@ impl RedisEngine {
                 Ended::Otherwise(_) => Replayed::Yes,
                 Ended::NotFound => {
                     let Some((grant, epoch)) = self.grant_in_redis(id).await? else {
-                        return Err(Rejection::OrderNotFound.into());
+                        if was_nowhere {
+                            return Err(Rejection::OrderNotFound.into());
+                        }
+                        // Somebody else may have delivered and ended it between the two looks.
+                        was_nowhere = true;
+                        continue;
                     };
                     // It is on its way: be its worker. When its entry comes, it is known already.
                     self.postgres().deliver(product_of(id), epoch, now, now, &[grant]).await?;
@@ -176,27 +183,20 @@ impl RedisEngine {
         }
         let Ok(server) = self.servers().of(product).await else { return Err(CallError::Unreachable) };
         let keys = SaleKeys::new(product, 0);
-        let asked = redis::pipe()
-            .atomic()
-            .cmd("HGET")
-            .arg(&keys.buyers)
-            .arg(format!("o{}", to_hex(id)))
-            .cmd("HMGET")
-            .arg(&keys.sale)
-            .arg(&["epoch", "state"])
-            .query_async(&mut server.connection.clone())
-            .await;
-        let asked: Result<(Option<String>, (Option<i32>, Option<String>)), RedisError> = asked;
-        let (record, (epoch, state)) = asked.map_err(|_| {
+        let field = format!("o{}", to_hex(id));
+        let asked = look(&server, &keys, &["epoch", "state"], ("-", 1), &field).await;
+        let (sale, _, record) = asked.map_err(|_| {
             self.servers().forget(&server, product);
             CallError::Unreachable
         })?;
+        let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
+        let epoch: Option<i32> = text(0).and_then(|epoch| epoch.parse().ok());
         let grant = record.as_deref().and_then(|record| {
             let rest = record.strip_prefix("G|")?;
             parse_line(&format!("{}|{rest}", to_hex(id))).ok()
         });
         match grant.zip(epoch) {
-            None if state.as_deref() != Some("open") => Err(CallError::Rebuilding),
+            None if text(1) != Some("open") => Err(CallError::Rebuilding),
             found => Ok(found),
         }
     }

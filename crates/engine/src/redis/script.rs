@@ -19,3 +19,4 @@ script!(DEBIT, "debit.lua");
 script!(SETTLE, "settle.lua");
 script!(DESCRIBE, "describe.lua");
 script!(LOAD, "load.lua");
+script!(LOOK, "look.lua");
