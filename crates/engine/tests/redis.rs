@@ -11,7 +11,15 @@ mod common;
 
 #[path = "redis/crash.rs"]
 mod crash;
+#[path = "redis/cuts.rs"]
+mod cuts;
+#[path = "redis/ends.rs"]
+mod ends;
 #[path = "redis/loss.rs"]
 mod loss;
+#[path = "redis/meddling.rs"]
+mod meddling;
+#[path = "redis/mistakes.rs"]
+mod mistakes;
 #[path = "redis/shop.rs"]
 mod shop;

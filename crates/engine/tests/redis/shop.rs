@@ -107,7 +107,9 @@ impl Shop {
     /// A key of the first product.
     pub fn key(&self, name: &str) -> String {
         match name {
-            "grants" => format!("yoink:{{1}}:grants:{}", self.count("SELECT epoch FROM products WHERE number = 1")),
+            "grants" => {
+                format!("yoink:{{1}}:grants:{}", self.count("SELECT epoch FROM products WHERE number = 1"))
+            }
             name => format!("yoink:{{1}}:{name}"),
         }
     }
@@ -165,7 +167,8 @@ impl Shop {
         assert_eq!(settled, Confirmed::Yes, "not quiet after {QUIET_WITHIN:?}: {status:?}");
         let reconciliation = self.run(engine.reconcile()).unwrap();
         assert!(reconciliation.ok, "{reconciliation:#?}");
-        let figures = [reconciliation.oversold, reconciliation.lost, reconciliation.duplicated, reconciliation.stuck];
+        let figures =
+            [reconciliation.oversold, reconciliation.lost, reconciliation.duplicated, reconciliation.stuck];
         assert_eq!(figures, [0; 4], "{reconciliation:#?}");
         reconciliation
     }
