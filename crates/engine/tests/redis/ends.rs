@@ -39,7 +39,8 @@ fn an_order_may_be_cancelled_before_the_ledger_has_it_and_by_many_at_once() {
             let (engine, order) = (nodes[caller % 2], unit.order);
             async move {
                 // From before the worker has seen the order to after it has delivered it.
-                tokio::time::sleep(Duration::from_micros(400 * (round as u64 % 20))).await;
+                let pause_us = 400 * (round as u64 % 20) + 300 * caller as u64;
+                tokio::time::sleep(Duration::from_micros(pause_us)).await;
                 engine.cancel(order, "changed my mind".into()).await
             }
         });
