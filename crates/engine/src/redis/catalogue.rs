@@ -111,6 +111,11 @@ impl Catalogue {
         self.known.load().listed.clone()
     }
 
+    /// How many times sixteen products there are, from 1.
+    pub(crate) fn crowd(&self) -> u32 {
+        u32::try_from(self.known.load().listed.len() / 16).unwrap_or(u32::MAX).max(1)
+    }
+
     /// The epoch that is being sold from, or 1 for a product that is not known yet.
     pub(crate) fn epoch(&self, number: i32) -> i32 {
         self.by_number(number).map_or(1, |listed| listed.epoch())

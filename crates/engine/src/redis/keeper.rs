@@ -2,7 +2,7 @@
 //! ledger and Redis (credits, withdrawals, orders to be offered again) is brought to its end. Everything here may run on
 //! any number of nodes at once: each step is conditional, or leaves a mark.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,12 @@ use crate::postgres::{Credit, Grant, Postgres, PostgresError, SaleState};
 
 /// How often Redis is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// So many products are all looked at in every turn; of more, those that nobody buys take turns.
+const ALL_LOOKED_AT_MAX: usize = 16;
+/// A product that nobody buys is looked at in one of so many turns.
+const IDLE_TURNS: u64 = 8;
+/// Turns for which a product whose stock has moved is looked at every time.
+const BUSY_TURNS: u64 = 40;
 /// How often the ledger is asked for products, credits and the like.
 const LEDGER_EVERY: Duration = Duration::from_millis(100);
 /// How often those who wait for the ledger are told.
@@ -60,9 +66,24 @@ impl Keeper {
     pub(crate) async fn watch_redis(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        let mut busy_until: HashMap<i32, u64> = HashMap::new();
+        for turn in 0_u64.. {
             ticks.tick().await;
-            self.look_at_all().await;
+            let all = self.shared.catalogue.all();
+            let is_due = |listed: &&Arc<Listed>| {
+                let number = listed.row.number;
+                all.len() <= ALL_LOOKED_AT_MAX
+                    || !listed.is_selling()
+                    || self.shared.offers.has(number)
+                    || busy_until.get(&number).is_some_and(|until| *until > turn)
+                    || turn % IDLE_TURNS == u64::from(number.unsigned_abs()) % IDLE_TURNS
+            };
+            let due: Vec<(Arc<Listed>, u64)> =
+                all.iter().filter(is_due).map(|listed| (Arc::clone(listed), listed.available())).collect();
+            join_all(due.iter().map(|(listed, _)| self.look(Arc::clone(listed)))).await;
+            let moved = due.iter().filter(|(listed, before)| listed.available() != *before);
+            busy_until.extend(moved.map(|(listed, _)| (listed.row.number, turn + BUSY_TURNS)));
+            self.shared.publish_storefront();
         }
     }
 
@@ -87,6 +108,9 @@ impl Keeper {
                 complaints.extend(checks::redis_complaints(&server).await.unwrap_or_default());
                 self.servers.forget_changed(&server, 0).await;
             }
+            let target = self.postgres.target().to_owned();
+            let reasons = self.postgres.check_settings().await.unwrap_or_default();
+            complaints.extend(reasons.into_iter().map(|reason| format!("PostgreSQL at {target}: {reason}")));
             self.shared.note_settings(complaints);
         }
     }

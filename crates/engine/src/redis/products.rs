@@ -18,6 +18,10 @@ impl RedisEngine {
     /// # Errors
     /// As [`crate::Engine::create_product`].
     pub(crate) async fn create_product(&self, product: NewProduct) -> Result<ProductView, CallError> {
+        if product.id.is_some_and(|id| self.shared().catalogue.find(&id).is_some()) {
+            self.refresh_catalogue().await;
+            return Err(Rejection::ProductExists.into());
+        }
         if product.stock > STOCK_UNITS_MAX {
             return Err(Rejection::StockTooLarge.into());
         }

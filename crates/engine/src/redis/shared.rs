@@ -219,18 +219,25 @@ impl Shared {
     }
 
     pub(crate) fn note_delivery_error(&self, error: &CarryError) {
-        tracing::warn!(%error, "delivery waits; every accepted order stays in the stream");
-        self.delivery.lock().last_error = Some(error.to_string());
+        let text = error.to_string();
+        let mut delivery = self.delivery.lock();
+        // Once per trouble: a worker tries again several times a second.
+        if delivery.last_error.as_ref() != Some(&text) {
+            tracing::warn!(%error, "delivery waits; every accepted order stays in the stream");
+        }
+        delivery.last_error = Some(text);
     }
 
     pub(crate) fn note_ledger(&self, error: Option<&PostgresError>) {
         if let Some(error) = error {
             tracing::debug!(%error, "the ledger could not be asked");
         }
+        let has_nothing_to_do = self.granted() == self.delivery.lock().position;
         let mut delivery = self.delivery.lock();
         match error {
             Some(error) => delivery.last_error = Some(error.to_string()),
-            None if self.options.workers == 0 => delivery.last_error = None,
+            // While something waits, only what is delivered shows that the trouble is over.
+            None if self.options.workers == 0 || has_nothing_to_do => delivery.last_error = None,
             None => {}
         }
     }

@@ -26,6 +26,7 @@ const ENTRIES_MAX: usize = 16;
 /// The stream is looked at again after this long with nothing in it, and then ever less often.
 const IDLE_MIN: Duration = Duration::from_millis(2);
 const IDLE_MAX: Duration = Duration::from_millis(50);
+const IDLE_MAX_OF_MANY: Duration = Duration::from_millis(500);
 /// How often entries of workers that are gone are looked for.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// The first wait after the ledger or Redis failed; it doubles up to [`BACKOFF_MAX`].
@@ -88,7 +89,9 @@ impl Worker {
                 Ok(0) => {
                     has_failed = false;
                     tokio::time::sleep(idle).await;
-                    idle = idle.saturating_mul(2).min(IDLE_MAX);
+                    // Many streams share one Redis: the more there are, the less often an idle one is asked for.
+                    let idle_max = IDLE_MAX.saturating_mul(self.shared.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
+                    idle = idle.saturating_mul(2).min(idle_max);
                 }
                 Ok(carried) => {
                     has_failed &= carried >= ENTRIES_MAX;
