@@ -80,10 +80,12 @@ async fn copy(url: &str, rows: u32) -> f64 {
     let begun = Instant::now();
     let columns = "(place, id, product, epoch, number, customer, quantity, price, currency, accepted_at, status, \
                    revoked)";
-    let mut sink = pin!(client.copy_in::<_, Bytes>(&format!("COPY copied {columns} FROM STDIN")).await.unwrap());
+    let mut sink =
+        pin!(client.copy_in::<_, Bytes>(&format!("COPY copied {columns} FROM STDIN")).await.unwrap());
     let mut lines = String::new();
     for row in 1..=rows {
-        let id = uuid::Uuid::from_u128(u128::from(row).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+        let id =
+            uuid::Uuid::from_u128(u128::from(row).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
         writeln!(
             lines,
             "{row}\t{id}\t1\t1\t{row}\tcustomer-{row}\t1\t19999\tEUR\t1767607200000000\tconfirmed\tf"

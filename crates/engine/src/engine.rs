@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use yoink_core::{
-    Event, NewProduct, OrderId, ProductChange, ProductId, Rejection, Seq,
-    StockAdjustment, Timestamp,
+    Event, NewProduct, OrderId, ProductChange, ProductId, Rejection, Seq, StockAdjustment, Timestamp,
 };
 
 use crate::deliveries::Deliveries;

@@ -23,6 +23,7 @@ mod storefront;
 mod views;
 mod watch;
 
+pub use deliveries::{Deliveries, Settled};
 pub use delivery::{
     DeadLetter, DeadLetterFilter, DeadLetterRefusal, DeadLetterState, Delivery, DeliveryError,
     DeliveryOptions, DeliveryStatus, DurationHistogram, OnDeadLetter,
@@ -32,7 +33,6 @@ pub use embedded::beacon::BeaconFile;
 pub use embedded::clock::{Clock, SystemTime, TimeSource};
 pub use embedded::recovery::{AcceptLoss, RecoveryReport};
 pub use embedded::writer::EngineState;
-pub use deliveries::{Deliveries, Settled};
 pub use engine::{Confirmed, Engine, LaneDriver};
 pub use error::{CallError, OpenError};
 pub use figures::{BATCH_BOUNDS_EVENTS, DURATION_BOUNDS_SECONDS, EngineFigures, HistogramFigures};

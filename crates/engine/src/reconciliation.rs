@@ -7,12 +7,12 @@ use hashbrown::HashMap;
 use yoink_core::audit::{Audit, InvariantId, Report};
 use yoink_core::{Event, Figures, ProductId, Seq};
 
+use crate::embedded::engine::EmbeddedEngine;
 use crate::embedded::folder::Folder;
 use crate::embedded::log::{LogFile, Stretch};
 use crate::embedded::recovery::{AcceptLoss, recover};
 use crate::embedded::ticket::Books;
 use crate::ledger::{FILE_NAME, Ledger, LedgerCounts, LedgerFault};
-use crate::embedded::engine::EmbeddedEngine;
 use crate::{CallError, Durability, OpenError, limits};
 
 /// The figures of one product.

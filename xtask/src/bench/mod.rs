@@ -87,7 +87,17 @@ fn build() -> Result<()> {
         .status()
         .and_then(|server| {
             let engine = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--release", "-p", "yoink-engine", "--example", "measure", "--example", "redis_reference"])
+                .args([
+                    "build",
+                    "--quiet",
+                    "--release",
+                    "-p",
+                    "yoink-engine",
+                    "--example",
+                    "measure",
+                    "--example",
+                    "redis_reference",
+                ])
                 .status()?;
             Ok(server.success() && engine.success())
         })

@@ -89,7 +89,8 @@ impl RedisEngine {
 
     /// Looks at a sale until two looks at the ledger agree around one at Redis.
     pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
-        let mut compared = Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() };
+        let mut compared =
+            Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() };
         for _ in 0..LOOKS_MAX {
             let before = self.ledger_side(product).await?;
             let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;
@@ -125,8 +126,7 @@ impl RedisEngine {
         loop {
             let fields = ["epoch", "available", "credited", "granted", "number"];
             let (sale, page, _) = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await?;
-            let figures: Vec<u64> =
-                sale.iter().map_while(|value| value.as_deref()?.parse().ok()).collect();
+            let figures: Vec<u64> = sale.iter().map_while(|value| value.as_deref()?.parse().ok()).collect();
             let [of, available, credited, granted, number] = figures.as_slice() else { return Ok(None) };
             if i64::try_from(*of) != Ok(i64::from(epoch)) {
                 return Ok(None);
@@ -218,7 +218,11 @@ fn judge(
         id: "redis-equals-ledger",
         ok: details.is_empty(),
         detail: match details.is_empty() {
-            true => format!("{} products, {} orders on their way", compared.len(), in_redis(|of| of.waiting_orders)),
+            true => format!(
+                "{} products, {} orders on their way",
+                compared.len(),
+                in_redis(|of| of.waiting_orders)
+            ),
             false => details.join("; "),
         },
     });

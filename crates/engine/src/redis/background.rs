@@ -23,10 +23,7 @@ impl From<PostgresError> for CallError {
 
 impl RedisEngine {
     /// Does something on the background's runtime. It is done to its end even if the caller goes.
-    pub(crate) async fn in_background<T, F>(
-        &self,
-        work: impl FnOnce(Self) -> F,
-    ) -> Result<T, CallError>
+    pub(crate) async fn in_background<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, CallError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, CallError>> + Send + 'static,

@@ -62,7 +62,8 @@ impl RedisEngine {
             None => OrderIds::random(number),
         };
         let begun = Instant::now();
-        let mut attempt = Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false, expired: false };
+        let mut attempt =
+            Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false, expired: false };
         loop {
             let epoch = self.shared().catalogue.epoch(number);
             let sent = self.send(number, epoch, order, request).await;

@@ -44,8 +44,7 @@ pub(crate) async fn redis_complaints(server: &Server) -> RedisResult<Vec<String>
             ));
         }
     }
-    let persistence: String =
-        redis::cmd("INFO").arg("persistence").query_async(&mut connection).await?;
+    let persistence: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await?;
     for (name, good) in [("aof_last_write_status", "ok"), ("aof_last_bgrewrite_status", "ok")] {
         let value = persistence.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         if let Some(value) = value.map(str::trim).filter(|value| *value != good) {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use yoink_core::{ProductId, Rejection, Seq, Timestamp};
 
 use super::RedisEngine;
-use crate::delivery::{DeadLetter, DeadLetterFilter, DeliveryError, DeliveryStatus};
 use crate::deliveries::Settled;
+use crate::delivery::{DeadLetter, DeadLetterFilter, DeliveryError, DeliveryStatus};
 use crate::ledger::Movement;
 use crate::postgres::{ErrorClass, PostgresError, SettingsCheck};
 use crate::views::{OrderPage, PurchaseRequest};
@@ -69,7 +69,10 @@ impl RedisEngine {
                 Ok(backlog.refused_retrying.saturating_add(backlog.credits_waiting))
             });
             let is_over = waits.await == Ok(0);
-            if is_over && self.shared().granted() == self.delivery_status().position && self.has_all_it_accepted() {
+            if is_over
+                && self.shared().granted() == self.delivery_status().position
+                && self.has_all_it_accepted()
+            {
                 return Confirmed::Yes;
             }
             if begun.elapsed() >= wait {
@@ -82,9 +85,11 @@ impl RedisEngine {
     /// Whether Redis sells everything that there is, and has what this node accepted before it was lost.
     fn has_all_it_accepted(&self) -> bool {
         let shared = self.shared();
-        shared.catalogue.all().iter().all(|listed| {
-            listed.is_selling() && !shared.offers.has_before(listed.row.number, listed.epoch())
-        })
+        shared
+            .catalogue
+            .all()
+            .iter()
+            .all(|listed| listed.is_selling() && !shared.offers.has_before(listed.row.number, listed.epoch()))
     }
 
     pub(crate) fn figures(&self) -> EngineFigures {
@@ -147,9 +152,9 @@ impl RedisEngine {
     }
 
     pub(crate) async fn retry_dead_letter(&self, id: i64) -> Result<Settled, DeliveryError> {
-        self.ask_ledger(move |engine| async move {
-            engine.postgres().retry_dead_letter(id, engine.now()).await
-        })
+        self.ask_ledger(
+            move |engine| async move { engine.postgres().retry_dead_letter(id, engine.now()).await },
+        )
         .await
     }
 
@@ -167,7 +172,8 @@ impl RedisEngine {
     }
 
     pub(crate) async fn export_orders(&self, after: Seq, limit: usize) -> Result<OrderPage, DeliveryError> {
-        self.ask_ledger(move |engine| async move { engine.postgres().export_orders(after, limit).await }).await
+        self.ask_ledger(move |engine| async move { engine.postgres().export_orders(after, limit).await })
+            .await
     }
 
     pub(crate) async fn export_movements(

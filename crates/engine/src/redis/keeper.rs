@@ -16,9 +16,9 @@ use super::answer::Answer;
 use super::catalogue::Listed;
 use super::entry::number_of;
 use super::keys::SaleKeys;
-use super::look::look;
 use super::lane::{Lane, Mode, Sent, Ticket};
 use super::loader::{Loader, OFFERS_WAIT, description};
+use super::look::look;
 use super::offers::Offer;
 use super::script;
 use super::servers::{Server, Servers};
@@ -249,7 +249,8 @@ impl Keeper {
     /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
     async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
         let product = listed.row.number;
-        let since = *self.shared.offers_since.lock().entry((product, listed.epoch())).or_insert_with(Instant::now);
+        let since =
+            *self.shared.offers_since.lock().entry((product, listed.epoch())).or_insert_with(Instant::now);
         if since.elapsed() > OFFERS_WAIT.saturating_mul(4) {
             let _ = self.loader.sell(server, product, listed.epoch()).await;
         }
@@ -315,7 +316,8 @@ impl Keeper {
         let retry_at = Timestamp(now.0.saturating_add(options.backoff_base.as_micros() as i64));
         for order in self.postgres.due_refused(now, ROWS_MAX).await? {
             let then = options.on_dead_letter;
-            let tried = self.postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
+            let tried =
+                self.postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
             self.shared.note_retried(tried);
         }
         Ok(())

@@ -19,13 +19,13 @@ use std::time::Duration;
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::{Shared, checks};
 use super::keys::{GROUP, SaleKeys};
 use super::order_id::to_hex;
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
 use super::worker::{CarryError, Worker};
+use super::{Shared, checks};
 use crate::failpoint;
 use crate::postgres::{
     CreditKind, LoadedOrder, Postgres, PostgresError, ProductRow, SaleSnapshot, SaleState, SettingsCheck,
@@ -59,7 +59,9 @@ pub(crate) enum LoadError {
     Rewriting(String),
     #[error("{}", .0.join(". "))]
     Settings(Vec<String>),
-    #[error("Redis at {0} holds the sales of another ledger; give this engine a Redis (or a database of one) of its own")]
+    #[error(
+        "Redis at {0} holds the sales of another ledger; give this engine a Redis (or a database of one) of its own"
+    )]
     OtherLedger(String),
 }
 
@@ -223,9 +225,9 @@ impl Loader {
                 ids.truncate(20 * 32);
             }
         }
-        let customers = customers.into_iter().map(|(customer, (units, ids))| {
-            (format!("c{customer}"), format!("{units}|{ids}"))
-        });
+        let customers = customers
+            .into_iter()
+            .map(|(customer, (units, ids))| (format!("c{customer}"), format!("{units}|{ids}")));
         fields += self.add(server, product, epoch, customers.collect()).await?;
         fields += self.add(server, product, epoch, marks(&snapshot)).await?;
         let sale = self.sale_fields(server, &snapshot.product);

@@ -41,14 +41,14 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::lane::Lane;
+pub(crate) use self::lane::LaneDriver;
 pub use self::mistakes::Mistakes;
 pub use self::open::{RedisOpenError, RedisOptions};
 pub use self::repair::{RepairError, Repaired};
-pub use self::status::{Ping, RedisStatus, SaleStatus};
-pub(crate) use self::lane::LaneDriver;
-use self::lane::Lane;
 use self::servers::Servers;
 pub(crate) use self::shared::Shared;
+pub use self::status::{Ping, RedisStatus, SaleStatus};
 use crate::postgres::Postgres;
 
 /// The redis engine. Cheap to clone; every clone is the same engine.

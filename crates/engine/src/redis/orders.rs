@@ -91,7 +91,8 @@ impl RedisEngine {
     /// # Errors
     /// The ledger cannot be asked.
     pub(crate) async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
-        self.in_background(move |engine| async move { Ok(engine.postgres().events(after, limit).await?) }).await
+        self.in_background(move |engine| async move { Ok(engine.postgres().events(after, limit).await?) })
+            .await
     }
 
     /// Gives the units of an order back because somebody asked for it.

@@ -14,8 +14,21 @@ pub(crate) enum Executed {
 /// Error codes with which Redis refuses a command before it does anything (redis.io, "Redis serialization protocol"
 /// and the sources of each message).
 const REFUSED: [&str; 15] = [
-    "NOSCRIPT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "MASTERDOWN", "MISCONF",
-    "NOREPLICAS", "OOM", "BUSY", "NOAUTH", "NOPERM", "CROSSSLOT",
+    "NOSCRIPT",
+    "MOVED",
+    "ASK",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "BUSY",
+    "NOAUTH",
+    "NOPERM",
+    "CROSSSLOT",
 ];
 
 /// Whether a command that failed in this way was executed.

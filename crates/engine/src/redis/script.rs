@@ -12,8 +12,9 @@ macro_rules! script {
 
 script!(PURCHASE, "purchase.lua");
 /// The purchase of somebody who takes the units first, means to write the order next, and dies in between.
-pub(crate) static PURCHASE_WITHOUT_ENTRY: LazyLock<Script> =
-    LazyLock::new(|| Script::new(&include_str!("purchase.lua").replace("redis.call('XADD'", "-- redis.call('XADD'")));
+pub(crate) static PURCHASE_WITHOUT_ENTRY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&include_str!("purchase.lua").replace("redis.call('XADD'", "-- redis.call('XADD'"))
+});
 script!(CREDIT, "credit.lua");
 script!(DEBIT, "debit.lua");
 script!(SETTLE, "settle.lua");

@@ -111,8 +111,7 @@ impl Servers {
     pub(crate) fn forget(&self, server: &Server, product: i32) {
         let mut state = self.state.lock();
         state.homes.remove(&product);
-        let is_same =
-            state.open.get(&*server.address).is_some_and(|open| open.clock.1 == server.clock.1);
+        let is_same = state.open.get(&*server.address).is_some_and(|open| open.clock.1 == server.clock.1);
         if is_same {
             state.open.remove(&*server.address);
         }

@@ -15,12 +15,12 @@ use super::order_id::OrderIds;
 use super::status::Gauges;
 use super::waiters::Waiters;
 use super::worker::CarryError;
+use crate::EngineState;
 use crate::delivery::{DeliveryStatus, DurationHistogram};
 use crate::embedded::clock::{Clock, SystemTime};
 use crate::figures::{Counters, Histogram};
 use crate::postgres::{Delivered, PostgresError, Retried, SettingsCheck};
 use crate::storefront::Storefront;
-use crate::EngineState;
 
 /// How often at most a product that is not known is looked for.
 const LOOK_FOR_PRODUCTS_EVERY_US: i64 = 20_000;
@@ -76,7 +76,10 @@ impl Shared {
             clock: Clock::new(Box::new(SystemTime::default()), Timestamp(0)),
             state: AtomicU8::new(0),
             backlogs: Mutex::default(),
-            delivery: Mutex::new(DeliveryStatus { running: options.workers > 0, ..DeliveryStatus::default() }),
+            delivery: Mutex::new(DeliveryStatus {
+                running: options.workers > 0,
+                ..DeliveryStatus::default()
+            }),
             delivery_paused: AtomicBool::new(false),
             settings_complaints: Mutex::default(),
             differences: Mutex::default(),
@@ -187,7 +190,8 @@ impl Shared {
         let now_us = self.clock.monotonic_us();
         let last_us = self.looked_us.load(Ordering::Acquire);
         let is_due = now_us.saturating_sub(last_us) >= LOOK_FOR_PRODUCTS_EVERY_US;
-        is_due && self.looked_us.compare_exchange(last_us, now_us, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        is_due
+            && self.looked_us.compare_exchange(last_us, now_us, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     pub(crate) fn note_delivered(&self, took: Duration, delivered: &[(OrderId, Delivered)]) {

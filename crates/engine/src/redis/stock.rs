@@ -89,7 +89,9 @@ pub(crate) async fn withdraw(
     let mut epoch = taking.epoch;
     for _ in 0..LOOKS_MAX {
         let ended = match debit(servers, taking, epoch).await {
-            Ok(Some(Debit::Taken)) => postgres.finish_withdrawal(taking.adjustment, epoch, shared.now()).await,
+            Ok(Some(Debit::Taken)) => {
+                postgres.finish_withdrawal(taking.adjustment, epoch, shared.now()).await
+            }
             Ok(Some(Debit::Short { available })) => {
                 match postgres.refuse_withdrawal(taking.adjustment, epoch, shared.now()).await {
                     Ok(WithdrawalEnd::Refused) => return Withdrawn::Short { available },

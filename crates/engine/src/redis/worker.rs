@@ -90,7 +90,8 @@ impl Worker {
                     has_failed = false;
                     tokio::time::sleep(idle).await;
                     // Many streams share one Redis: the more there are, the less often an idle one is asked for.
-                    let idle_max = IDLE_MAX.saturating_mul(self.shared.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
+                    let idle_max =
+                        IDLE_MAX.saturating_mul(self.shared.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
                     idle = idle.saturating_mul(2).min(idle_max);
                 }
                 Ok(carried) => {
@@ -241,7 +242,12 @@ impl Worker {
     }
 
     /// Reads the grants of an entry; what cannot be read is written down in the ledger, once, for a person to look at.
-    async fn read_entry(&self, stream: &str, entry: &StreamId, grants: &mut Vec<Grant>) -> Result<(), CarryError> {
+    async fn read_entry(
+        &self,
+        stream: &str,
+        entry: &StreamId,
+        grants: &mut Vec<Grant>,
+    ) -> Result<(), CarryError> {
         let lines: Option<String> = entry.get("v1");
         let Some(lines) = lines else {
             let bytes = format!("{:?}", entry.map).into_bytes();
@@ -273,7 +279,8 @@ impl Worker {
     async fn deliver(&self, epoch: i32, grants: &[Grant]) -> Result<(), CarryError> {
         let begun = Instant::now();
         let now = self.shared.now();
-        let retry_at = Timestamp(now.0.saturating_add(self.shared.options.delivery.backoff_base.as_micros() as i64));
+        let retry_at =
+            Timestamp(now.0.saturating_add(self.shared.options.delivery.backoff_base.as_micros() as i64));
         let delivered = match self.postgres.deliver(self.product, epoch, now, retry_at, grants).await {
             Err(error) if error.class() == ErrorClass::Permanent && grants.len() > 1 => {
                 // Not even a row by itself could be tried: find the one that cannot be sent.
@@ -285,7 +292,8 @@ impl Worker {
                         Err(error) if error.class() == ErrorClass::Permanent => {
                             let stream = SaleKeys::new(self.product, epoch).grants;
                             let (place, bytes) = (format!("grant {}", grant.number), format!("{grant:?}"));
-                            self.note_unreadable(&stream, &place, bytes.as_bytes(), &error.to_string()).await?;
+                            self.note_unreadable(&stream, &place, bytes.as_bytes(), &error.to_string())
+                                .await?;
                         }
                         Err(error) => return Err(error.into()),
                     }
