@@ -58,7 +58,7 @@ fn an_order_may_be_cancelled_before_the_ledger_has_it_and_by_many_at_once() {
 #[test]
 fn a_dead_letter_gives_its_units_back_once() {
     let shop = Shop::start();
-    let stock = 30;
+    let stock = 10 * rounds(3) as u64;
     let engine = shop.open_with_shoes(stock, |options| {
         options.delivery.backoff_base = Duration::from_millis(20);
     });
