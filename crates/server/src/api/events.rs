@@ -30,7 +30,7 @@ pub(crate) struct Filter {
     limit: Option<usize>,
 }
 
-/// The log as a feed: every committed event, oldest first, without a gap.
+/// The log as a feed: every committed event, oldest first. Numbers leave a gap only where a loss was accepted.
 #[utoipa::path(
     get, path = "/v1/events", tag = "operators", params(Filter),
     responses((status = 200, description = "One page of events", body = EventList), crate::api::ReadProblems)

@@ -136,7 +136,7 @@ pub enum Fact {
 /// One page of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventList {
-    /// The events, oldest first, without a gap.
+    /// The events, oldest first.
     pub events: Vec<Event>,
     /// Give this as `after` to go on from here.
     pub next_after: u64,
