@@ -69,8 +69,8 @@ fn run(chore: Chore) -> Result<ExitCode> {
         }),
         Chore::Drill(args) => drill::run(&args).map(|report| {
             say(format!(
-                "drill: ok: {} kills, {} purchases compared, 0 findings",
-                report.kills, report.purchases
+                "drill: ok: {} {}, {} purchases compared, 0 findings",
+                report.count, report.what, report.purchases
             ));
             ExitCode::SUCCESS
         }),

@@ -13,6 +13,9 @@ use crate::{drill, schemathesis, tidy};
 /// Features that only tests have.
 const FAULTS: &str = "yoink-server/faults,yoink-engine/faults";
 
+/// What of the contract is tried on a cluster every time: what goes to Redis.
+const CLUSTER_PART: [&str; 3] = ["purchase::", "orders::", "products::"];
+
 /// What to leave out.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TestArgs {
@@ -25,6 +28,9 @@ pub(crate) struct TestArgs {
     /// Times to kill at each labelled step
     #[arg(long, value_name = "N", default_value_t = 5)]
     kills_per_step: u32,
+    /// Do what takes some minutes more, too: the drill of the redis engine, and the whole contract on a cluster
+    #[arg(long)]
+    long: bool,
 }
 
 /// Does all steps, prints the table, and fails if one failed.
@@ -42,12 +48,18 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings")
     });
     steps.run("tests", tests);
+    steps.run("contract, redis", || contract("redis", &[]));
+    let part = if args.long { &[][..] } else { &CLUSTER_PART[..] };
+    steps.run("contract, redis cluster", || contract("redis-cluster", part));
     steps.run("documentation", documentation_tests);
     if !args.quick {
         let kills = args.kills.to_string();
         steps.run("drill, random", || drilled(&["--kills", &kills]));
         let times = args.kills_per_step.to_string();
         steps.run("drill, every step", || drilled(&["--all-steps", &times]));
+        if args.long {
+            steps.run("drill, redis", || drilled(&["--engine", "redis"]));
+        }
         steps.run("schemathesis", || schemathesis::run(&SchemathesisArgs::default()));
     }
     writeln!(std::io::stdout().lock(), "\n{}", steps.table())?;
@@ -77,6 +89,13 @@ fn tests() -> Result<Counted> {
     count_tests(&[&["test", "--all-targets"], &features[..]].concat())
 }
 
+/// The HTTP contract's tests once more, on another engine: all, or those whose names contain one of `part`.
+fn contract(engine: &str, part: &[&str]) -> Result<Counted> {
+    let which = ["-p", "yoink-server", "--features", FAULTS, "--no-fail-fast", "--test", "it", "--"];
+    let runner: &[&str] = if has_nextest()? { &["nextest", "run"] } else { &["test"] };
+    count_tests_on(Some(engine), &[runner, &which[..], part].concat())
+}
+
 /// The examples in the documentation, which nextest does not run.
 fn documentation_tests() -> Result<Counted> {
     count_tests(&["test", "--doc", "--workspace", "--features", FAULTS])
@@ -90,7 +109,15 @@ fn has_nextest() -> Result<bool> {
 
 /// Runs tests, shows what they say, and counts.
 fn count_tests(arguments: &[&str]) -> Result<Counted> {
+    count_tests_on(None, arguments)
+}
+
+/// The same, with the engine that tests of the contract are to open.
+fn count_tests_on(engine: Option<&str>, arguments: &[&str]) -> Result<Counted> {
     let mut command = cargo_command(arguments)?;
+    if let Some(engine) = engine {
+        command.env("YOINK_TEST_ENGINE", engine);
+    }
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stderr = child.stderr.take().map(|stderr| std::thread::spawn(move || pass_on(stderr)));
@@ -149,7 +176,7 @@ fn drilled(arguments: &[&str]) -> Result<Counted> {
     }
     let line = Line::try_parse_from(["drill"].iter().chain(arguments))?;
     let report = drill::run(&line.drill)?;
-    Ok(Counted::of(report.kills.into(), format!("kills, {} purchases compared", report.purchases)))
+    Ok(Counted::of(report.count, format!("{}, {} purchases compared", report.what, report.purchases)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub enum Durability {
     Fsync,
     /// Before the answer, in the operating system's cache. Survives: process kill yes, power loss no.
     OsBuffer,
+    /// When the servers behind the redis engine see fit: an operator said so, and every answer says so too.
+    Relaxed,
 }
 
 impl Durability {
@@ -16,6 +18,7 @@ impl Durability {
         match self {
             Self::Fsync => "fsync",
             Self::OsBuffer => "os-buffer",
+            Self::Relaxed => "relaxed",
         }
     }
 
@@ -24,6 +27,7 @@ impl Durability {
         match self {
             Self::Fsync => "process kill: yes, power loss: yes",
             Self::OsBuffer => "process kill: yes, power loss: no",
+            Self::Relaxed => "what the settings of Redis and PostgreSQL keep; not promised",
         }
     }
 
@@ -31,7 +35,7 @@ impl Durability {
     pub(crate) fn synchronous(self) -> &'static str {
         match self {
             Self::Fsync => "FULL",
-            Self::OsBuffer => "OFF",
+            Self::OsBuffer | Self::Relaxed => "OFF",
         }
     }
 }

@@ -1,39 +1,24 @@
-//! The engine as the edge sees it.
+//! The engine as the edge sees it: one of a closed set of ways of selling correctly.
 
-use std::panic::resume_unwind;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use uuid::ContextV7;
 use yoink_core::{
-    Command, CustomerId, Event, IdempotencyKey, NewProduct, OrderId, ProductChange, ProductId, Seq,
-    StockAdjustment, Timestamp,
+    Event, NewProduct, OrderId, ProductChange, ProductId, Rejection, Seq, StockAdjustment, Timestamp,
 };
 
-use crate::delivery::{Delivery, Stop};
-use crate::embedded::clock::{Clock, SystemTime, TimeSource};
-use crate::embedded::folder::Folder;
-use crate::embedded::inbox::Inbox;
-use crate::embedded::log::{LogFile, Stretch};
-use crate::embedded::loss;
-use crate::embedded::recovery::{Recovered, RecoveryReport, recover};
-use crate::embedded::tail::Tail;
-use crate::embedded::ticket::{Answer, Ask, Books, Ticket};
-use crate::embedded::writer::{EngineState, Shared, Upkeep, Writer};
+use crate::deliveries::Deliveries;
+use crate::embedded::clock::TimeSource;
+use crate::embedded::engine::EmbeddedEngine;
+use crate::embedded::recovery::RecoveryReport;
+use crate::embedded::writer::EngineState;
 use crate::figures::EngineFigures;
-use crate::lane::{Lane, LaneDriver};
 use crate::options::Options;
-use crate::source::WriterSource;
+use crate::redis::{Ping, RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
-    Adjusted, OrderFilter, OrderPage, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased,
-    Replayed,
+    Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
 };
-use crate::watch::Watch;
-use crate::{CallError, Durability, OpenError, Storefront, limits};
+use crate::{CallError, Durability, OpenError, Reconciliation, Storefront, lane, redis};
 
 /// Whether the ledger has an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,67 +29,57 @@ pub enum Confirmed {
     NotYet,
 }
 
-/// The embedded engine. Cheap to clone; every clone is the same engine.
-#[derive(Clone)]
+/// An engine. Cheap to clone; every clone is the same engine.
+#[derive(Clone, Debug)]
 pub struct Engine {
-    parts: Arc<Parts>,
-    lane: Option<Arc<Lane>>,
+    kind: Kind,
 }
 
-impl std::fmt::Debug for Engine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine")
-            .field("state", &self.state())
-            .field("last_seq", &self.last_seq())
-            .finish_non_exhaustive()
-    }
+#[derive(Clone, Debug)]
+enum Kind {
+    Embedded(EmbeddedEngine),
+    Redis(RedisEngine),
 }
 
-struct Parts {
-    shared: Arc<Shared>,
-    clock: Clock,
-    durability: Durability,
-    delivery: Delivery,
-    report: RecoveryReport,
-    writer: Mutex<Option<JoinHandle<()>>>,
-    watch: Watch,
+/// Moves the calls and answers of one lane. To be run on the lane's runtime.
+#[derive(Debug)]
+pub struct LaneDriver {
+    kind: DriverKind,
 }
 
-impl Parts {
-    fn close(&self, drain: Duration) {
-        if self.shared.state() != EngineState::Failed {
-            self.shared.set_state(EngineState::Closing);
+#[derive(Debug)]
+enum DriverKind {
+    Embedded(lane::LaneDriver),
+    Redis(redis::LaneDriver),
+}
+
+impl LaneDriver {
+    /// Runs until the last [`Engine`] of this lane is dropped.
+    pub async fn run(self) {
+        match self.kind {
+            DriverKind::Embedded(driver) => driver.run().await,
+            DriverKind::Redis(driver) => driver.run().await,
         }
-        let Some(writer) = self.writer.lock().take() else {
-            return;
-        };
-        self.watch.stop();
-        // Delivery first: it may need the writer to give units back, or to read what memory no longer has.
-        let stopped = self.delivery.stop(Stop::AfterDraining(drain));
-        let last_seq = self.shared.tail.last_seq();
-        if stopped.position < last_seq {
-            let position = stopped.position;
-            tracing::info!(position, last_seq, "the ledger lacks events; the next start carries them over");
-        }
-        self.shared.inbox.close();
-        // A writer that panicked has said so already; its callers were told.
-        let _ = writer.join();
     }
 }
 
-impl Drop for Parts {
-    fn drop(&mut self) {
-        self.close(Duration::ZERO);
-    }
+/// Asks whichever engine it is.
+macro_rules! ask {
+    ($engine:expr, $one:ident => $answer:expr) => {
+        match &$engine.kind {
+            Kind::Embedded($one) => $answer,
+            Kind::Redis($one) => $answer,
+        }
+    };
 }
 
 impl Engine {
-    /// Opens the data folder: takes it for this process, reads the log back, starts the writer and delivery.
+    /// Opens the embedded engine: reads the data folder back and starts selling.
     ///
     /// # Errors
-    /// The folder is in use, or what is on disk is not what was written; nothing was changed then.
+    /// See [`OpenError`]; nothing was changed then.
     pub fn open(options: Options) -> Result<Self, OpenError> {
-        Self::open_with_time(options, Box::<SystemTime>::default())
+        Ok(Self { kind: Kind::Embedded(EmbeddedEngine::open(options)?) })
     }
 
     /// As [`Engine::open`], with another source of time.
@@ -112,100 +87,87 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with_time(options: Options, time: Box<dyn TimeSource>) -> Result<Self, OpenError> {
-        let folder = Folder::open(&options.data)?;
-        let path = match &options.log_vfs {
-            Some(_) => PathBuf::from("log.db"),
-            None => folder.file("log.db"),
-        };
-        let file = LogFile { path, vfs: options.log_vfs };
-        let accept_loss = options.accept_loss;
-        // The ledger is checked while the log is read back: at a million orders each takes about half a second.
-        let (mut recovered, prepared) = std::thread::scope(|scope| {
-            let ledger = scope.spawn(|| Delivery::prepare(folder.path(), options.delivery.clone()));
-            let recovered = recover(folder.path(), &file, options.durability, accept_loss, options.beacon);
-            // What is wrong with the log is said first: the ledger can be made again from it.
-            recovered.and_then(|recovered| {
-                Ok((recovered, ledger.join().unwrap_or_else(|panic| resume_unwind(panic))?))
-            })
-        })?;
-        let prepared = loss::settle(&mut recovered, prepared, &options.delivery, accept_loss, folder.path())?;
-        let Recovered { inventory, log, beacon, incarnation, report, .. } = recovered;
-        log.prepare_commits(&file, options.durability);
-        let clock = Clock::new(time, inventory.last_at());
-        let shared = Arc::new(Shared::new(
-            Inbox::new(options.inbox_tickets_max),
-            Tail::new(log.last_seq(), limits::TAIL_EVENTS_MAX),
-            Storefront::new(&inventory),
-        ));
-        let source = WriterSource::new(Arc::clone(&shared), clock.clone());
-        let delivery = Delivery::start_prepared(prepared, Box::new(source), log.last_seq())?;
-        let ledger = delivery.clone();
-        let now = Instant::now();
-        let upkeep = Upkeep {
-            beacon_seq: 0,
-            beacon_at: now,
-            free_space_at: now,
-            snapshot_seq: report.snapshot_seq,
-            checkpoint_seq: log.last_seq(),
-        };
-        let writer = Writer {
-            inventory,
-            log,
-            beacon,
-            folder,
-            clock: clock.clone(),
-            shared: Arc::clone(&shared),
-            is_confirmed: Box::new(move |order| ledger.is_confirmed(order.seq)),
-            incarnation,
-            free_bytes_min: options.free_bytes_min,
-            ids: ContextV7::new(),
-            upkeep,
-        };
-        let writer = start(writer)?;
-        let durability = options.durability;
-        let watch_source = WriterSource::new(Arc::clone(&shared), clock.clone());
-        let watch = Watch::start(Arc::clone(&shared), watch_source, delivery.clone(), options.watch_every);
-        let writer = Mutex::new(Some(writer));
-        let parts = Parts { shared, clock, durability, delivery, report, writer, watch };
-        Ok(Self { parts: Arc::new(parts), lane: None })
+        Ok(Self { kind: Kind::Embedded(EmbeddedEngine::open_with_time(options, time)?) })
     }
 
-    /// The same engine with a lane of its own: calls made in one turn of a runtime go to the writer as one message,
-    /// and the answers of one commit come back as one. Spawn the driver on that runtime.
+    /// Opens the redis engine: connects to Redis and PostgreSQL and starts what goes on in the background.
+    ///
+    /// # Errors
+    /// See [`RedisOpenError`].
+    pub fn open_redis(options: RedisOptions) -> Result<Self, RedisOpenError> {
+        Ok(Self { kind: Kind::Redis(RedisEngine::open(options)?) })
+    }
+
+    /// The engine's name in configuration and answers.
+    pub fn name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Embedded(_) => "embedded",
+            Kind::Redis(_) => "redis",
+        }
+    }
+
+    /// The same engine with a lane of its own: calls made in one turn of a runtime travel together, and so do their
+    /// answers. Run the driver on that runtime.
     pub fn with_own_lane(&self) -> (Self, LaneDriver) {
-        let lane = Arc::new(Lane::default());
-        let driver = LaneDriver::new(&lane, Arc::clone(&self.parts.shared));
-        (Self { parts: Arc::clone(&self.parts), lane: Some(lane) }, driver)
+        match &self.kind {
+            Kind::Embedded(engine) => {
+                let (engine, driver) = engine.with_own_lane();
+                (Self { kind: Kind::Embedded(engine) }, LaneDriver { kind: DriverKind::Embedded(driver) })
+            }
+            Kind::Redis(engine) => {
+                let (engine, driver) = engine.with_own_lane();
+                (Self { kind: Kind::Redis(engine) }, LaneDriver { kind: DriverKind::Redis(driver) })
+            }
+        }
     }
 
-    /// What everybody may see without asking the writer.
+    /// What everybody may see without asking for a decision.
     pub fn storefront(&self) -> &Storefront {
-        &self.parts.shared.storefront
+        ask!(self, engine => engine.storefront())
+    }
+
+    /// One product, also if it was made on another node a moment ago.
+    pub async fn product(&self, id: &ProductId) -> Option<ProductView> {
+        match &self.kind {
+            Kind::Embedded(engine) => engine.storefront().product(id),
+            Kind::Redis(engine) => engine.product(id).await,
+        }
+    }
+
+    /// The rejection that a purchase would certainly get now; `None`: only a decision can tell.
+    pub fn refuse_early(&self, request: &PurchaseRequest) -> Option<Rejection> {
+        match &self.kind {
+            Kind::Embedded(engine) => engine.storefront().refuse_early(engine.now(), request),
+            Kind::Redis(engine) => engine.would_refuse(request),
+        }
     }
 
     /// The engine's time.
     pub fn now(&self) -> Timestamp {
-        self.parts.clock.now()
+        ask!(self, engine => engine.now())
     }
 
     /// What an answer survives.
     pub fn durability(&self) -> Durability {
-        self.parts.durability
+        ask!(self, engine => engine.durability())
     }
 
     /// What the engine as a whole is doing.
     pub fn state(&self) -> EngineState {
-        self.parts.shared.state()
+        ask!(self, engine => engine.state())
     }
 
     /// What recovery did when the engine was opened.
     pub fn recovery(&self) -> RecoveryReport {
-        self.parts.report
+        match &self.kind {
+            Kind::Embedded(engine) => engine.recovery(),
+            Kind::Redis(_) => RecoveryReport::default(),
+        }
     }
 
-    /// The last committed event.
+    /// The last committed event; with other engines, how many purchases were accepted in the epochs on sale.
     pub fn last_seq(&self) -> Seq {
-        self.parts.shared.tail.last_seq()
+        ask!(self, engine => engine.last_seq())
     }
 
     /// Buys.
@@ -214,222 +176,191 @@ impl Engine {
     /// The sale says no, or the engine is too slow. Only [`CallError::OutcomeUnknown`] leaves it open whether the
     /// order was accepted: ask again with the same key.
     pub async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
-        let shared = &self.parts.shared;
-        if let Some(rejection) = shared.storefront.refuse_early(self.now(), &request) {
-            shared.counters.reject(&rejection);
-            return Err(rejection.into());
-        }
-        if request.key.is_some() {
-            // Who asks again while this is undecided waits behind it, instead of being told "sold out" on the way.
-            shared.storefront.publish_buyer(request.customer.as_str());
-        }
-        match self.ask(Ask::Purchase(request)).await? {
-            Answer::Purchased(purchased) => Ok(purchased),
-            other => wrong(&other),
-        }
+        ask!(self, engine => engine.purchase(request).await)
     }
 
     /// Waits until the ledger has the order, at most `wait`. An order that ended meanwhile is not confirmed.
     pub async fn wait_confirmed(&self, purchased: &Purchased, wait: Duration) -> Confirmed {
-        if self.wait_delivered(purchased.seq, wait).await == Confirmed::NotYet {
-            return Confirmed::NotYet;
-        }
-        // Delivery is done with an order also when it gave its units back, so the order itself has the last word.
-        match self.order(purchased.order).await {
-            Ok(Some(order)) if order.status == OrderStatus::Confirmed => Confirmed::Yes,
-            _ => Confirmed::NotYet,
-        }
+        ask!(self, engine => engine.wait_confirmed(purchased, wait).await)
     }
 
-    /// Waits until delivery is done with event `seq` and what it led to, at most `wait`.
+    /// Waits until delivery is done with event `seq` of the embedded engine and what it led to, at most `wait`. With
+    /// other engines: until nothing waits for the ledger.
     pub async fn wait_delivered(&self, seq: Seq, wait: Duration) -> Confirmed {
-        match tokio::time::timeout(wait, self.parts.delivery.until_confirmed(seq)).await {
-            Ok(()) => Confirmed::Yes,
-            Err(_) => Confirmed::NotYet,
+        match &self.kind {
+            Kind::Embedded(engine) => engine.wait_delivered(seq, wait).await,
+            Kind::Redis(engine) => engine.wait_settled(wait).await,
         }
     }
 
     /// One order.
     ///
     /// # Errors
-    /// The engine is too slow or closing.
+    /// The engine is too slow or closing, or a server that it needs cannot be reached.
     pub async fn order(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
-        match self.ask(Ask::Order(id)).await? {
-            Answer::Order(order) => Ok(*order),
-            other => wrong(&other),
-        }
+        ask!(self, engine => engine.order(id).await)
     }
 
-    /// The order that was accepted for this customer under this key.
+    /// Whether there is an order under the request's key already, so that a purchase can only tell of it, or that the
+    /// key was used for something else.
     ///
     /// # Errors
-    /// The engine is too slow or closing.
-    pub async fn order_by_key(
-        &self,
-        customer: CustomerId,
-        key: IdempotencyKey,
-    ) -> Result<Option<OrderView>, CallError> {
-        match self.ask(Ask::OrderByKey(customer, key)).await? {
-            Answer::Order(order) => Ok(*order),
-            other => wrong(&other),
+    /// As [`Engine::order`].
+    pub async fn is_replay(&self, request: &PurchaseRequest) -> Result<bool, CallError> {
+        match &self.kind {
+            Kind::Embedded(engine) => match &request.key {
+                Some(key) if engine.storefront().may_have_bought(&request.customer) => {
+                    let before = engine.order_by_key(request.customer.clone(), key.clone()).await?;
+                    Ok(before.is_some())
+                }
+                _ => Ok(false),
+            },
+            Kind::Redis(engine) => engine.is_replay(request).await,
         }
     }
 
     /// A page of orders, oldest first.
     ///
     /// # Errors
-    /// The engine is too slow or closing.
+    /// As [`Engine::order`].
     pub async fn orders(&self, filter: OrderFilter) -> Result<OrderPage, CallError> {
-        match self.ask(Ask::Orders(Box::new(filter))).await? {
-            Answer::Orders(page) => Ok(page),
-            other => wrong(&other),
-        }
+        ask!(self, engine => engine.orders(filter).await)
     }
 
     /// Gives the units of an order back because somebody asked for it.
     ///
     /// # Errors
-    /// There is no such order, or it has failed; or the engine is too slow.
+    /// There is no such order, or it has failed; or as [`Engine::order`].
     pub async fn cancel(&self, id: OrderId, reason: Box<str>) -> Result<(OrderView, Replayed), CallError> {
-        match self.command(Command::Cancel { order: id, reason }).await? {
-            Answer::Ended(order, replayed) => Ok((*order, replayed)),
-            other => wrong(&other),
-        }
+        ask!(self, engine => engine.cancel(id, reason).await)
     }
 
     /// Gives the units of an order back as delivery does for a dead letter. For tests of decisions.
     ///
     /// # Errors
-    /// There is no such order; or the engine is too slow.
+    /// There is no such order; or as [`Engine::order`].
     #[cfg(feature = "faults")]
     pub async fn fail(&self, id: OrderId, reason: Box<str>) -> Result<(OrderView, Replayed), CallError> {
-        match self.command(Command::Fail { order: id, reason }).await? {
-            Answer::Ended(order, replayed) => Ok((*order, replayed)),
-            other => wrong(&other),
+        ask!(self, engine => engine.fail(id, reason).await)
+    }
+
+    /// Sets the time of every decision. For tests of decisions, with engines that have no source of time of their own.
+    #[cfg(feature = "faults")]
+    pub fn set_now(&self, now: Timestamp) {
+        if let Kind::Redis(engine) = &self.kind {
+            engine.set_now(now);
         }
     }
 
     /// Puts something on sale.
     ///
     /// # Errors
-    /// It exists, or what is asked does not fit together; or the engine is too slow.
+    /// It exists, or what is asked does not fit together; or as [`Engine::order`].
     pub async fn create_product(&self, product: NewProduct) -> Result<ProductView, CallError> {
-        self.product_command(Command::CreateProduct(product)).await
+        ask!(self, engine => engine.create_product(product).await)
     }
 
     /// Changes what is said about a product; never its stock.
     ///
     /// # Errors
-    /// There is no such product, or what is asked does not fit together; or the engine is too slow.
+    /// There is no such product, or what is asked does not fit together; or as [`Engine::order`].
     pub async fn change_product(
         &self,
         id: ProductId,
         change: ProductChange,
     ) -> Result<ProductView, CallError> {
-        self.product_command(Command::ChangeProduct { product: id, change }).await
+        ask!(self, engine => engine.change_product(id, change).await)
     }
 
     /// Stops selling a product.
     ///
     /// # Errors
-    /// There is no such product; or the engine is too slow.
+    /// There is no such product; or as [`Engine::order`].
     pub async fn pause(&self, id: ProductId) -> Result<ProductView, CallError> {
-        self.product_command(Command::Pause { product: id }).await
+        ask!(self, engine => engine.pause(id).await)
     }
 
     /// Sells a product again.
     ///
     /// # Errors
-    /// There is no such product; or the engine is too slow.
+    /// There is no such product; or as [`Engine::order`].
     pub async fn resume(&self, id: ProductId) -> Result<ProductView, CallError> {
-        self.product_command(Command::Resume { product: id }).await
+        ask!(self, engine => engine.resume(id).await)
     }
 
     /// Restocks or withdraws.
     ///
     /// # Errors
-    /// There is no such product, the key was used for another adjustment, or the units are not there; or the engine
-    /// is too slow.
+    /// There is no such product, the key was used for another adjustment, or the units are not there; or as
+    /// [`Engine::order`].
     pub async fn adjust_stock(&self, adjustment: StockAdjustment) -> Result<Adjusted, CallError> {
-        match self.command(Command::AdjustStock(adjustment)).await? {
-            Answer::Adjusted(adjusted) => Ok(adjusted),
-            other => wrong(&other),
-        }
+        ask!(self, engine => engine.adjust_stock(adjustment).await)
     }
 
-    /// Committed events after `after`, oldest first, at most `limit` and [`limits::READ_EVENTS_MAX`]. Their numbers are
-    /// dense but where a loss was accepted; a number is never given to two events.
+    /// Committed events after `after`, oldest first, at most `limit` and [`crate::limits::READ_EVENTS_MAX`].
     ///
     /// # Errors
-    /// The log cannot be read, or the engine is too slow.
-    pub async fn events(&self, mut after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
-        loop {
-            match self.stretch(after, limit).await? {
-                Stretch::Events(events) => return Ok(events),
-                Stretch::Lost { to } => after = to,
-            }
-        }
-    }
-
-    /// What the log has after event `after`.
-    pub(crate) async fn stretch(&self, after: Seq, limit: usize) -> Result<Stretch, CallError> {
-        match self.ask(Ask::Events { after, limit }).await? {
-            Answer::Events(stretch) => Ok(stretch),
-            other => wrong(&other),
-        }
+    /// They cannot be read; or as [`Engine::order`].
+    pub async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
+        ask!(self, engine => engine.events(after, limit).await)
     }
 
     /// Delivery: where it is, its switch, its dead letters, the ledger behind it.
-    pub fn delivery(&self) -> &Delivery {
-        &self.parts.delivery
+    pub fn delivery(&self) -> Deliveries<'_> {
+        match &self.kind {
+            Kind::Embedded(engine) => engine.delivery().into(),
+            Kind::Redis(engine) => Deliveries::of_redis(engine),
+        }
     }
 
-    /// The inventory's own figures at one event.
-    pub(crate) async fn books(&self) -> Result<Books, CallError> {
-        match self.ask(Ask::Books).await? {
-            Answer::Books(books) => Ok(*books),
-            other => wrong(&other),
+    /// Recounts everything; selling goes on.
+    ///
+    /// # Errors
+    /// What is counted cannot be read; or as [`Engine::order`].
+    pub async fn reconcile(&self) -> Result<Reconciliation, CallError> {
+        ask!(self, engine => engine.reconcile().await)
+    }
+
+    /// Fills Redis anew, under a new epoch, with every product in which it differs from the ledger, writes down why, and
+    /// waits until each can be bought again. Nothing is sold twice by it.
+    ///
+    /// # Errors
+    /// See [`RepairError`]; the embedded engine needs none.
+    pub async fn repair(&self, reason: Box<str>) -> Result<Vec<Repaired>, RepairError> {
+        match &self.kind {
+            Kind::Embedded(_) => Err(RepairError::OtherEngine),
+            Kind::Redis(engine) => engine.repair(reason).await,
+        }
+    }
+
+    /// How the redis engine is; `None` with another engine. No server is asked.
+    pub fn redis_status(&self) -> Option<RedisStatus> {
+        match &self.kind {
+            Kind::Embedded(_) => None,
+            Kind::Redis(engine) => Some(engine.status()),
+        }
+    }
+
+    /// Asks the servers behind the engine for a sign of life; the embedded engine has none.
+    ///
+    /// # Errors
+    /// The engine is closing.
+    pub async fn ping(&self) -> Result<Vec<Ping>, CallError> {
+        match &self.kind {
+            Kind::Embedded(_) => Ok(Vec::new()),
+            Kind::Redis(engine) => Ok(engine.ping().await?.to_vec()),
         }
     }
 
     /// What the engine counted since it was opened.
     pub fn figures(&self) -> EngineFigures {
-        use std::sync::atomic::Ordering::Relaxed;
-        let shared = &self.parts.shared;
-        let counters = &shared.counters;
-        EngineFigures {
-            accepted: counters.accepted.load(Relaxed),
-            replayed: counters.replayed.load(Relaxed),
-            cancelled: counters.cancelled.load(Relaxed),
-            failed: counters.failed.load(Relaxed),
-            rejected: counters.rejections(),
-            overloaded: counters.overloaded.load(Relaxed),
-            expired: counters.expired.load(Relaxed),
-            storage_full: counters.storage_full.load(Relaxed),
-            commit_seconds: counters.commit_seconds.figures(),
-            batch_events: counters.batch_events.figures(),
-            inbox_tickets: shared.inbox.waiting() as u64,
-            clock_steps: self.parts.clock.steps(),
-            checkpoints: counters.checkpoints.load(Relaxed),
-            conservation_error_units: self.conservation_errors(),
-        }
+        ask!(self, engine => engine.figures())
     }
 
-    /// By product: what its figures lack to add up, or else what the ledger lacks against them; 0 while all is well.
-    fn conservation_errors(&self) -> Vec<(ProductId, i64)> {
-        let shared = &self.parts.shared;
-        let differences = shared.differences.lock().clone();
-        let error = |shelf: &Arc<crate::Shelf>| match shelf.settled_figures().conservation_error_units() {
-            0 => differences.iter().find(|(id, _)| *id == shelf.id()).map_or(0, |(_, units)| *units),
-            error => error,
-        };
-        shared.storefront.shelves().iter().map(|shelf| (shelf.id(), error(shelf))).collect()
-    }
-
-    /// Refuses new calls, finishes what waits, lets delivery catch up for at most `drain`, and leaves the folder so
-    /// that the next start is quick. Blocks; calling it again does nothing.
+    /// Refuses new calls, finishes what waits, lets the embedded engine's delivery catch up for at most `drain`, and
+    /// leaves everything so that the next start is quick. Blocks; calling it again does nothing.
     pub fn close_blocking(&self, drain: Duration) {
-        self.parts.close(drain);
+        ask!(self, engine => engine.close_blocking(drain));
     }
 
     /// As [`Engine::close_blocking`], for callers on a runtime.
@@ -446,50 +377,4 @@ impl Engine {
         closing.map_err(|_| CallError::Closing)?;
         closed.await.map_err(|_| CallError::Closing)
     }
-
-    async fn product_command(&self, command: Command) -> Result<ProductView, CallError> {
-        match self.command(command).await? {
-            Answer::Product(product) => Ok(*product),
-            other => wrong(&other),
-        }
-    }
-
-    async fn command(&self, command: Command) -> Result<Answer, CallError> {
-        self.ask(Ask::Command(Box::new(command))).await
-    }
-
-    async fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
-        let shared = &self.parts.shared;
-        match shared.state() {
-            EngineState::Ready | EngineState::StorageFull => {}
-            EngineState::Closing | EngineState::Failed => return Err(CallError::Closing),
-        }
-        if let Err(error) = shared.inbox.admit() {
-            shared.counters.overloaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            return Err(error);
-        }
-        let (reply, answered) = oneshot::channel();
-        let asked_us = self.parts.clock.monotonic_us();
-        match &self.lane {
-            None => shared.inbox.push(std::iter::once(Ticket { ask, reply, asked_us, returns: None })),
-            Some(lane) => {
-                lane.push(Ticket { ask, reply, asked_us, returns: Some(Arc::clone(&lane.returns)) })
-            }
-        }
-        // The sender is dropped unsent only where the writer stopped with the ticket in its hands.
-        answered.await.unwrap_or(Err(CallError::OutcomeUnknown))
-    }
-}
-
-fn start(writer: Writer) -> Result<JoinHandle<()>, OpenError> {
-    let path = writer.folder.path().to_path_buf();
-    std::thread::Builder::new()
-        .name("yoink-writer".to_owned())
-        .spawn(move || writer.run())
-        .map_err(|source| OpenError::DataFolder { path, source })
-}
-
-/// Each ask has one kind of answer; another one is a bug in this crate.
-fn wrong<T>(answer: &Answer) -> Result<T, CallError> {
-    unreachable!("the writer gave another kind of answer: {answer:?}")
 }

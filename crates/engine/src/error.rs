@@ -19,6 +19,12 @@ pub enum CallError {
     /// The data folder's disk is almost full; selling stopped before it could fail.
     #[error("the disk of the data folder is almost full; nothing happened, free some space")]
     StorageFull,
+    /// Redis is being filled anew with the product.
+    #[error("the sale is being rebuilt after a failure; nothing happened, try again in a moment")]
+    Rebuilding,
+    /// A server that the engine needs cannot be reached.
+    #[error("a server that is needed cannot be reached; nothing happened, try again in a moment")]
+    Unreachable,
     /// The engine is closing.
     #[error("the engine is closing; nothing happened, try again after the restart")]
     Closing,

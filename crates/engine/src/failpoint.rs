@@ -1,6 +1,6 @@
 //! Labelled steps at which a crash drill may kill the process. Nothing in a build without the feature `faults`.
 
-/// Every label, so that a drill can prove it reached each.
+/// Every label of the embedded engine, so that a drill can prove it reached each.
 pub const LABELS: [&str; 19] = [
     "writer.batch-taken",
     "writer.decided",
@@ -23,6 +23,10 @@ pub const LABELS: [&str; 19] = [
     "delivery.compensated",
 ];
 
+/// The steps of the redis engine's workers and loaders.
+pub const REDIS_LABELS: [&str; 6] =
+    ["worker.read", "worker.committed", "loader.closed", "loader.drained", "loader.sealed", "loader.opened"];
+
 /// Passes the step `label`. With `YOINK_FAILPOINT=label:count` in the environment the process kills itself, as by
 /// `kill -9`, when it passes that step for the `count`-th time.
 #[cfg(feature = "faults")]
@@ -33,7 +37,10 @@ pub(crate) fn hit(label: &'static str) {
     };
     static ARMED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     static HITS: AtomicU64 = AtomicU64::new(0);
-    debug_assert!(LABELS.contains(&label), "failpoint {label} is not in the list");
+    debug_assert!(
+        LABELS.iter().chain(&REDIS_LABELS).any(|known| *known == label),
+        "failpoint {label} is not in the list"
+    );
     let armed = ARMED.get_or_init(|| {
         let setting = std::env::var("YOINK_FAILPOINT").ok()?;
         let (label, count) = setting.rsplit_once(':')?;

@@ -3,6 +3,7 @@
 //! [`Engine`] is what the edge talks to. A purchase goes through [`Storefront`] (answers that need no decision), the
 //! writer (`embedded/writer.rs`: decide, apply, commit, answer) and later, on its own, delivery to the ledger.
 
+mod deliveries;
 pub mod delivery;
 mod durability;
 pub mod embedded;
@@ -14,12 +15,15 @@ mod lane;
 pub mod ledger;
 pub mod limits;
 mod options;
+pub mod postgres;
 mod reconciliation;
+pub mod redis;
 mod source;
 mod storefront;
 mod views;
 mod watch;
 
+pub use deliveries::{Deliveries, Settled};
 pub use delivery::{
     DeadLetter, DeadLetterFilter, DeadLetterRefusal, DeadLetterState, Delivery, DeliveryError,
     DeliveryOptions, DeliveryStatus, DurationHistogram, OnDeadLetter,
@@ -29,10 +33,9 @@ pub use embedded::beacon::BeaconFile;
 pub use embedded::clock::{Clock, SystemTime, TimeSource};
 pub use embedded::recovery::{AcceptLoss, RecoveryReport};
 pub use embedded::writer::EngineState;
-pub use engine::{Confirmed, Engine};
+pub use engine::{Confirmed, Engine, LaneDriver};
 pub use error::{CallError, OpenError};
 pub use figures::{BATCH_BOUNDS_EVENTS, DURATION_BOUNDS_SECONDS, EngineFigures, HistogramFigures};
-pub use lane::LaneDriver;
 pub use options::Options;
 pub use reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, audit_data_folder};
 pub use storefront::{Shelf, Storefront};

@@ -7,12 +7,13 @@ use hashbrown::HashMap;
 use yoink_core::audit::{Audit, InvariantId, Report};
 use yoink_core::{Event, Figures, ProductId, Seq};
 
+use crate::embedded::engine::EmbeddedEngine;
 use crate::embedded::folder::Folder;
 use crate::embedded::log::{LogFile, Stretch};
 use crate::embedded::recovery::{AcceptLoss, recover};
 use crate::embedded::ticket::Books;
 use crate::ledger::{FILE_NAME, Ledger, LedgerCounts, LedgerFault};
-use crate::{CallError, Durability, Engine, OpenError, limits};
+use crate::{CallError, Durability, OpenError, limits};
 
 /// The figures of one product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub struct Reconciliation {
     pub invariants: Vec<Invariant>,
 }
 
-impl Engine {
+impl EmbeddedEngine {
     /// Recounts everything. Reads the whole log, so it takes about a second per million events; selling goes on. A
     /// product whose recount differs from what memory says is paused.
     ///
@@ -219,7 +220,7 @@ impl Recount {
     }
 }
 
-fn from_findings(id: InvariantId, report: &Report) -> Invariant {
+pub(crate) fn from_findings(id: InvariantId, report: &Report) -> Invariant {
     let count = report.count(id);
     let detail = match report.findings.iter().find(|finding| finding.invariant == id) {
         None => id.promise().to_owned(),

@@ -79,9 +79,7 @@ impl Source for WriterSource {
                 // Refused: there is no such order, so there are no units to give back.
                 Ok(_) | Err(CallError::Refused(_)) => return Ok(()),
                 Err(CallError::Expired | CallError::Overloaded) => {}
-                Err(CallError::StorageFull | CallError::Closing | CallError::OutcomeUnknown) => {
-                    return Err(SourceClosed);
-                }
+                Err(_) => return Err(SourceClosed),
             }
         }
     }
@@ -101,7 +99,7 @@ fn next(reply: Reply, state: EngineState) -> Result<Next, SourceClosed> {
         Err(_) if state == EngineState::Failed => Err(SourceClosed),
         // It waited too long behind a crowd, or the log cannot be read just now. Neither says that there is nothing.
         Err(CallError::Expired | CallError::Overloaded | CallError::OutcomeUnknown) => Ok(Next::Unread),
-        Err(CallError::Closing | CallError::StorageFull | CallError::Refused(_)) => Err(SourceClosed),
+        Err(_) => Err(SourceClosed),
     }
 }
 

@@ -29,11 +29,14 @@ pub struct Shelf {
 
 impl Shelf {
     fn new(product: &Product) -> Self {
-        let figures = product.figures();
+        Self::of(product.id, product.details.clone(), product.paused, product.figures())
+    }
+
+    fn of(id: ProductId, details: NewProduct, is_paused: bool, figures: Figures) -> Self {
         Self {
-            id: product.id,
-            details: ArcSwap::from_pointee(product.details.clone()),
-            is_paused: AtomicBool::new(product.paused),
+            id,
+            details: ArcSwap::from_pointee(details),
+            is_paused: AtomicBool::new(is_paused),
             stocked: AtomicU64::new(figures.stocked),
             available: AtomicU64::new(figures.available),
             held: AtomicU64::new(figures.held),
@@ -131,6 +134,11 @@ impl Storefront {
         storefront
     }
 
+    /// Nothing yet; for an engine whose inventory is elsewhere.
+    pub(crate) fn empty() -> Self {
+        Self { shelves: ArcSwap::default(), buyers: Buyers::new() }
+    }
+
     /// Every product, in order of creation.
     pub fn products(&self) -> Vec<ProductView> {
         self.shelves.load().listed.iter().map(|shelf| shelf.view()).collect()
@@ -198,6 +206,29 @@ impl Storefront {
     pub(crate) fn publish_figures(&self, product: &Product) {
         if let Some(shelf) = self.shelves.load().by_id.get(&product.id) {
             shelf.publish_figures(product.figures());
+        }
+    }
+
+    /// All products as they are, for an engine whose inventory is elsewhere.
+    pub(crate) fn publish_views(&self, views: Vec<ProductView>) {
+        let before = self.shelves.load();
+        let listed: Vec<Arc<Shelf>> = views
+            .into_iter()
+            .map(|view| match before.by_id.get(&view.id) {
+                None => Arc::new(Shelf::of(view.id, view.details, view.paused, view.figures)),
+                Some(shelf) => {
+                    if **shelf.details.load() != view.details {
+                        shelf.details.store(Arc::new(view.details));
+                    }
+                    shelf.is_paused.store(view.paused, Ordering::Release);
+                    shelf.publish_figures(view.figures);
+                    Arc::clone(shelf)
+                }
+            })
+            .collect();
+        if listed.len() != before.listed.len() {
+            let by_id = listed.iter().map(|shelf| (shelf.id, Arc::clone(shelf))).collect();
+            self.shelves.store(Arc::new(Shelves { listed, by_id }));
         }
     }
 

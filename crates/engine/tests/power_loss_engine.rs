@@ -154,8 +154,9 @@ impl Run {
         let log = orders_in_log(engine).await?;
         let ledger = engine.delivery().export_orders(0, 4_096).await.unwrap();
         let live = |status: &OrderStatus| *status == OrderStatus::Confirmed;
-        let rows: BTreeMap<_, _> = ledger.iter().map(|row| (row.id.0, (row.status, row.quantity))).collect();
-        holds(rows.len() == ledger.len(), || "the ledger has an order twice".to_owned())?;
+        let rows: BTreeMap<_, _> =
+            ledger.orders.iter().map(|row| (row.id.0, (row.status, row.quantity))).collect();
+        holds(rows.len() == ledger.orders.len(), || "the ledger has an order twice".to_owned())?;
         let filter = DeadLetterFilter { limit: 1_000, ..DeadLetterFilter::default() };
         let dead = engine.delivery().dead_letters(filter).await.unwrap();
         for (order, expected) in &log {

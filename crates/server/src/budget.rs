@@ -90,7 +90,12 @@ fn render() -> u64 {
     };
     best(100_000, || {
         for _ in 0..100_000 {
-            black_box(purchase::render(black_box(&request), black_box(&purchased), Confirmed::NotYet, None));
+            black_box(purchase::render(
+                black_box(&request),
+                black_box(&purchased),
+                (Confirmed::NotYet, Durability::Fsync),
+                None,
+            ));
         }
     })
 }

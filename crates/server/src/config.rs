@@ -5,6 +5,8 @@
 
 mod check;
 mod convert;
+mod redis;
+mod server_url;
 mod values;
 
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use confique::{Config as _, File, FileFormat, Layer as _};
 use serde::Serialize;
 
 pub use check::{CLOSING_MS_MAX, Refusal};
+pub use server_url::ServerUrl;
 pub use values::{
     DurabilityName, EngineName, JwtSecretEntry, KeyEntry, LogFormat, OnDeadLetterName, RateLimit, Secret,
 };
@@ -62,8 +65,14 @@ pub struct Config {
     #[config(env = "YOINK_DEV", default = false)]
     pub dev: bool,
     /// Threads that serve HTTP; 0 is one per core.
-    #[config(env = "YOINK_WORKERS", default = 0)]
+    #[config(env = "YOINK_THREADS", default = 0)]
+    pub threads: usize,
+    /// Workers per product in this process, with the redis engine; 0 leaves delivery to `yoink worker`.
+    #[config(env = "YOINK_WORKERS", default = 1)]
     pub workers: usize,
+    /// Where `yoink worker` is watched.
+    #[config(env = "YOINK_WORKER_LISTEN", default = "127.0.0.1:3100")]
+    pub worker_listen: SocketAddr,
     /// Start although the log ends before what was promised.
     #[config(env = "YOINK_ACCEPT_LOSS", default = false)]
     pub accept_loss: bool,
@@ -79,6 +88,12 @@ pub struct Config {
     /// Networks whose `X-Forwarded-For` is believed.
     #[config(env = "YOINK_TRUSTED_PROXIES", parse_env = confique::env::parse::list_by_comma, default = [])]
     pub trusted_proxies: Vec<String>,
+    /// The Redis of the redis engine.
+    #[config(nested)]
+    pub redis: RedisConfig,
+    /// The PostgreSQL of the redis engine.
+    #[config(nested)]
+    pub postgres: PostgresConfig,
     /// What is written to standard error.
     #[config(nested)]
     pub log: LogConfig,
@@ -99,8 +114,35 @@ pub struct Config {
     pub jwt: JwtConfig,
 }
 
-/// What is written to standard error.
+/// The Redis of the redis engine.
 #[derive(Debug, Serialize, confique::Config)]
+#[config(layer_attr(serde(deny_unknown_fields)))]
+pub struct RedisConfig {
+    /// One server, or several of one cluster, separated by commas.
+    #[config(env = "YOINK_REDIS_URL")]
+    pub url: Option<ServerUrl>,
+    /// Orders of one product that may wait for the ledger.
+    #[config(env = "YOINK_REDIS_BACKLOG_ORDERS_MAX", default = 1_000_000)]
+    pub backlog_orders_max: u64,
+    /// When another worker's orders are taken over.
+    #[config(env = "YOINK_REDIS_CLAIM_AFTER_MS", default = 5000)]
+    pub claim_after_ms: u64,
+}
+
+/// The PostgreSQL of the redis engine.
+#[derive(Debug, Serialize, confique::Config)]
+#[config(layer_attr(serde(deny_unknown_fields)))]
+pub struct PostgresConfig {
+    /// Its address.
+    #[config(env = "YOINK_POSTGRES_URL")]
+    pub url: Option<ServerUrl>,
+    /// Connections of this process.
+    #[config(env = "YOINK_POSTGRES_CONNECTIONS", default = 5)]
+    pub connections_max: usize,
+}
+
+/// What is written to standard error.
+#[derive(Clone, Debug, Serialize, confique::Config)]
 #[config(layer_attr(serde(deny_unknown_fields)))]
 pub struct LogConfig {
     /// A level, or a filter such as `info,yoink_engine=debug`.

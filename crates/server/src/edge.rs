@@ -30,7 +30,7 @@ use crate::metrics::{Counters, RouteTable, Slot};
 use crate::problem::{self, Problem};
 use crate::request::{ClientAddress, REQUEST_ID, RequestId, RequestIds, TRACEPARENT, Trace};
 use crate::router::RouteTemplate;
-use crate::settings::{RequestLog, Settings};
+use crate::settings::{RequestLog, Role, Settings};
 
 /// What all cores share.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ async fn dispatch(front: &Front, conn: &Arc<Conn>, head: Parts, body: Incoming) 
         response.headers_mut().insert(header::CONNECTION, CLOSE);
         return (Slot::UNMATCHED, response);
     }
-    if is_purchase(&head) {
+    if is_purchase(&head) && core.shared.settings.role == Role::Shop {
         let response = purchase::answer(core, conn, &head, body).await;
         return (core.shared.routes.purchase(), response);
     }

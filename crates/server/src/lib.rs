@@ -27,6 +27,6 @@ pub mod wire;
 pub use openapi::openapi_json;
 pub use serve::{ServeError, ShutdownSignal, serve};
 pub use settings::{
-    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, Policy, RateLimits, RequestLog, Scope,
-    Scopes, Settings,
+    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, Policy, RateLimits, RequestLog, Role,
+    Scope, Scopes, Settings,
 };

@@ -57,6 +57,8 @@ kinds! {
     SALE_PAUSED = SERVICE_UNAVAILABLE "sale-paused" "The sale is paused";
     STORAGE_FULL = SERVICE_UNAVAILABLE "storage-full" "The disk is almost full";
     CLOSING = SERVICE_UNAVAILABLE "closing" "The server is closing";
+    REBUILDING = SERVICE_UNAVAILABLE "rebuilding" "The sale is being rebuilt after a failure";
+    UNREACHABLE = SERVICE_UNAVAILABLE "unreachable" "A server that is needed cannot be reached";
     NOT_READY = SERVICE_UNAVAILABLE "not-ready" "The server is not ready";
     OUTCOME_UNKNOWN = SERVICE_UNAVAILABLE "outcome-unknown" "Nobody knows whether it happened";
 }
@@ -247,6 +249,8 @@ pub(crate) fn from_call_error(error: CallError, now: Timestamp) -> Problem {
                 .with_retry_after(30)
                 .with_outcome("none")
         }
+        CallError::Rebuilding => Problem::new(&REBUILDING, text).with_retry_after(1).with_outcome("none"),
+        CallError::Unreachable => Problem::new(&UNREACHABLE, text).with_retry_after(1).with_outcome("none"),
         CallError::Closing => Problem::new(&CLOSING, text).with_retry_after(5).with_outcome("none"),
         CallError::OutcomeUnknown => {
             Problem::new(&OUTCOME_UNKNOWN, "Ask again with the same idempotency key, or look at your orders.")

@@ -73,6 +73,14 @@ fn operators() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(flash_sale_system::restock))
 }
 
+/// What a worker answers.
+fn workers() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::new()
+        .routes(routes!(health::get_livez))
+        .routes(routes!(health::get_readyz))
+        .routes(routes!(metrics::get_metrics))
+}
+
 /// Which routes a listener has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surface {
@@ -80,6 +88,8 @@ pub(crate) enum Surface {
     Everything,
     /// Those of buyers; operators have a listener of their own.
     Buyers,
+    /// What tells how a worker is.
+    Worker,
 }
 
 /// The routes, before they are given a core.
@@ -101,12 +111,19 @@ pub(crate) fn describe() -> (Routes, OpenApi) {
 
 /// The routes of one listener of one core.
 pub(crate) fn for_core(routes: &Routes, surface: Surface, core: &Arc<Core>) -> Router {
+    if surface == Surface::Worker {
+        return finish(Router::from(workers()), core);
+    }
     let documentation = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
     let documentation: Router<Arc<Core>> = documentation.into();
     let mut router = routes.buyers.clone().merge(documentation.layer(middleware::map_response(allow_page)));
     if surface == Surface::Everything {
         router = router.merge(routes.operators.clone());
     }
+    finish(router, core)
+}
+
+fn finish(router: Router<Arc<Core>>, core: &Arc<Core>) -> Router {
     router
         .layer(middleware::from_fn(label))
         .fallback(async || Problem::no_such_route())

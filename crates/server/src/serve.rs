@@ -34,7 +34,7 @@ use crate::guard::rate_limit::{Limits, PARTS};
 use crate::metrics::{Counters, RouteTable};
 use crate::problem::{OVERLOADED, Problem, QUOTA_EXCEEDED, TIMEOUT};
 use crate::router::{self, Surface};
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 
 /// Cancelled when the edge is to close.
 pub type ShutdownSignal = CancellationToken;
@@ -242,9 +242,10 @@ impl CoreStart {
         tokio::task::spawn_local(lane.run());
         let core = Arc::new(Core::new(Arc::clone(&self.shared), engine, self.counters));
         let open = Rc::new(Open::default());
-        let surface = match self.shared.settings.admin_listen {
-            None => Surface::Everything,
-            Some(_) => Surface::Buyers,
+        let surface = match (self.shared.settings.role, self.shared.settings.admin_listen) {
+            (Role::Worker, _) => Surface::Worker,
+            (Role::Shop, None) => Surface::Everything,
+            (Role::Shop, Some(_)) => Surface::Buyers,
         };
         let sweep = tokio::task::spawn_local(sweep(Arc::clone(&core), Rc::clone(&open)));
         if self.number == 0 {

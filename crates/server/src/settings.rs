@@ -17,6 +17,8 @@ pub struct Settings {
     pub admin_listen: Option<SocketAddr>,
     /// Threads that serve, each with its own listener; 0 takes one per core.
     pub threads: usize,
+    /// What is served.
+    pub role: Role,
     /// Who may use the routes of buyers.
     pub mode: Mode,
     /// The API keys, hashed.
@@ -66,6 +68,7 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             admin_listen: None,
             threads: 0,
+            role: Role::Shop,
             mode: Mode::Guarded,
             keys: Vec::new(),
             admin_key: None,
@@ -88,6 +91,15 @@ impl Default for Settings {
             request_log: RequestLog::On,
         }
     }
+}
+
+/// What is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The whole API.
+    Shop,
+    /// What tells how the process is: `/metrics`, `/livez` and `/readyz`.
+    Worker,
 }
 
 /// Who may use the routes of buyers.

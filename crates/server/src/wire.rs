@@ -150,6 +150,10 @@ pub struct Order {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
+    /// `relaxed`, in the answer to a purchase, if the servers may forget it (`/v1/info` says more).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub durability: Option<String>,
 }
 
 impl From<OrderView> for Order {
@@ -165,6 +169,7 @@ impl From<OrderView> for Order {
             accepted_at: When(order.accepted_at),
             ended_at: order.ended_at.map(When),
             reason: order.reason.map(String::from),
+            durability: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One `yoink` process: started in a process group of its own, ready when it says so, ended for certain.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -56,6 +56,7 @@ pub enum StartError {
 pub struct Yoink {
     binary: PathBuf,
     data: Option<PathBuf>,
+    has_data: bool,
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
     admin_key: Option<String>,
@@ -73,6 +74,7 @@ impl Yoink {
         Yoink {
             binary: binary.into(),
             data: None,
+            has_data: true,
             args: vec!["serve".into(), "--dev".into()],
             envs: Vec::new(),
             admin_key: Some(crate::ADMIN_KEY.to_owned()),
@@ -85,6 +87,13 @@ impl Yoink {
     #[must_use]
     pub fn data(mut self, folder: impl Into<PathBuf>) -> Yoink {
         self.data = Some(folder.into());
+        self
+    }
+
+    /// Gives it no `--data`, for commands that keep nothing.
+    #[must_use]
+    pub fn without_data(mut self) -> Yoink {
+        self.has_data = false;
         self
     }
 
@@ -200,7 +209,8 @@ impl Yoink {
         {
             command.env_remove(name);
         }
-        command.args(&self.args).arg("--data").arg(data);
+        command.args(&self.args);
+        command.args(if self.has_data { vec![OsStr::new("--data"), data.as_os_str()] } else { Vec::new() });
         if !self.args.iter().any(|arg| arg == "--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -344,6 +354,15 @@ impl YoinkProcess {
         }
     }
 
+    /// As [`YoinkProcess::wait_ready`], but waits only until it says where it listens.
+    ///
+    /// # Errors
+    /// [`StartError`] with everything that the process wrote.
+    pub fn wait_listening(&mut self, limit: Duration) -> Result<SocketAddr, StartError> {
+        self.wait_until(limit, |process| process.heard_address().is_some())?;
+        Ok(self.address())
+    }
+
     /// Waits until the process says where it listens and `/readyz` answers 200. Kills it if that takes longer than
     /// `limit`.
     ///
@@ -351,13 +370,19 @@ impl YoinkProcess {
     /// [`StartError`] with everything that the process wrote.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<(), StartError> {
         let begun = Instant::now();
+        self.wait_until(limit, Self::is_ready)?;
+        self.ready_after = begun.elapsed();
+        Ok(())
+    }
+
+    fn wait_until(&mut self, limit: Duration, is_so: fn(&mut Self) -> bool) -> Result<(), StartError> {
+        let begun = Instant::now();
         while begun.elapsed() < limit {
             if let Some(status) = self.exit_status() {
                 self.join_readers();
                 return Err(StartError::Ended { status, output: self.output() });
             }
-            if self.is_ready() {
-                self.ready_after = begun.elapsed();
+            if is_so(self) {
                 return Ok(());
             }
         }
@@ -391,16 +416,21 @@ impl YoinkProcess {
         }
     }
 
-    /// Waits up to one poll for the address, then asks `/readyz`.
-    fn is_ready(&mut self) -> bool {
-        let Some(address) = self.address else {
+    /// Where it listens, once it has said so; waits up to one poll for it.
+    fn heard_address(&mut self) -> Option<SocketAddr> {
+        if self.address.is_none() {
             match self.addresses.recv_timeout(POLL_EVERY) {
                 Ok(address) => self.address = Some(address),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL_EVERY),
             }
-            return false;
-        };
+        }
+        self.address
+    }
+
+    /// Waits up to one poll for the address, then asks `/readyz`.
+    fn is_ready(&mut self) -> bool {
+        let Some(address) = self.heard_address() else { return false };
         let answer = Client::new(address).with_timeout(Duration::from_secs(2)).get("/readyz");
         let is_ready = answer.is_ok_and(|answer| answer.status == 200);
         if !is_ready {

@@ -6,6 +6,7 @@
 mod engine;
 mod pairs;
 mod profile;
+mod redis;
 mod results;
 mod server;
 
@@ -30,6 +31,9 @@ pub(crate) struct BenchArgs {
     /// Measure only what each step of a purchase costs, against its budget
     #[arg(long)]
     profile: bool,
+    /// Which engine
+    #[arg(long, default_value = "embedded", value_parser = ["embedded", "redis"])]
+    engine: String,
     /// Print one JSON document instead of a table
     #[arg(long)]
     json: bool,
@@ -48,16 +52,23 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     need_wrk()?;
     build()?;
-    let folder = crate::target_folder()?.join("bench");
-    let rows = pairs::measure(&folder, args.seconds, args.pairs)?;
-    let engine = engine::measure(&folder, args.orders)?;
-    let results = results::Results { rows, engine, seconds: args.seconds, pairs: args.pairs };
+    let (markdown, json) = match args.engine.as_str() {
+        "redis" => {
+            let results = redis::measure(args.seconds, args.pairs)?;
+            (results.markdown(), results.json().to_string())
+        }
+        _ => {
+            let folder = crate::target_folder()?.join("bench");
+            let rows = pairs::measure(&folder, args.seconds, args.pairs)?;
+            let engine = engine::measure(&folder, args.orders)?;
+            let results = results::Results { rows, engine, seconds: args.seconds, pairs: args.pairs };
+            (results.markdown(), results.json())
+        }
+    };
     if !args.dry_run {
-        let path = crate::root()?.join("benchmarks").join("RESULTS.md");
-        std::fs::write(&path, results.markdown())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        results::write(&args.engine, &markdown)?;
     }
-    let text = if args.json { results.json() } else { results.markdown() };
+    let text = if args.json { json } else { markdown };
     use std::io::Write as _;
     writeln!(std::io::stdout().lock(), "{text}").context("cannot print the results")
 }
@@ -76,7 +87,17 @@ fn build() -> Result<()> {
         .status()
         .and_then(|server| {
             let engine = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--release", "-p", "yoink-engine", "--example", "measure"])
+                .args([
+                    "build",
+                    "--quiet",
+                    "--release",
+                    "-p",
+                    "yoink-engine",
+                    "--example",
+                    "measure",
+                    "--example",
+                    "redis_reference",
+                ])
                 .status()?;
             Ok(server.success() && engine.success())
         })

@@ -35,6 +35,7 @@ impl Answer {
 /// One run of wrk.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
+    pub(super) requests: f64,
     pub(super) requests_per_s: f64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
@@ -96,7 +97,7 @@ pub(super) fn measure(folder: &Path, seconds: u32, pairs: u32) -> Result<Vec<Row
     Ok(rows)
 }
 
-fn wrk(server: &Server, answer: Answer, connections: u32, seconds: u32) -> Result<Run> {
+pub(super) fn wrk(server: &Server, answer: Answer, connections: u32, seconds: u32) -> Result<Run> {
     let script = crate::root()?.join("benchmarks").join("wrk").join("purchase.lua");
     let output = Command::new("wrk")
         .args([
@@ -131,6 +132,7 @@ fn wrk(server: &Server, answer: Answer, connections: u32, seconds: u32) -> Resul
         bail!("{} of {requests} answers were refusals, {} connections broke", refused, figure("broken")?);
     }
     Ok(Run {
+        requests,
         requests_per_s: requests / figure("seconds")?,
         p50_ms: figure("p50_ms")?,
         p99_ms: figure("p99_ms")?,

@@ -2,10 +2,33 @@
 
 use std::fmt::Write as _;
 
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::engine::EngineFigures;
 use super::pairs::{Row, Run};
+
+const HEAD: &str = "# Results\n\nWritten by `cargo xtask bench`, a part by each engine; do not edit.\n";
+
+/// Puts an engine's part into benchmarks/RESULTS.md, in place of the one that was there.
+pub(super) fn write(engine: &str, markdown: &str) -> Result<()> {
+    let path = crate::root()?.join("benchmarks").join("RESULTS.md");
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    std::fs::write(&path, with_part(&before, engine, markdown))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn with_part(page: &str, engine: &str, markdown: &str) -> String {
+    let (begin, end) = (format!("<!-- {engine} -->\n"), format!("<!-- end of {engine} -->\n"));
+    let part = format!("{begin}\n{}\n\n{end}", markdown.trim());
+    if let Some((head, rest)) = page.split_once(&begin)
+        && let Some((_, tail)) = rest.split_once(&end)
+    {
+        return format!("{head}{part}{tail}");
+    }
+    let page = if page.contains("<!-- end of ") { page } else { HEAD };
+    format!("{}\n\n{part}", page.trim_end())
+}
 
 pub(super) struct Results {
     pub(super) rows: Vec<Row>,
@@ -17,8 +40,7 @@ pub(super) struct Results {
 impl Results {
     pub(super) fn markdown(&self) -> String {
         let mut text = format!(
-            "# Results\n\nWritten by `cargo xtask bench`; do not edit. {} wrk runs of {} s per figure on {}.\n\n\
-             ## HTTP, embedded engine\n\n\
+            "## HTTP, embedded engine\n\n{} wrk runs of {} s per figure on {}.\n\n\
              The ratio is Yoink's requests per second over those of an axum handler that parses the same JSON and \
              answers 202\nwithout doing anything (`benchmarks/reference`), both driven by the same wrk on the same \
              cores, in turn, within the\nsame minute. Every accepted order is in the log with an fsync \
@@ -115,6 +137,15 @@ fn machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_replaces_its_own_and_leaves_the_others() {
+        let first = with_part("an older page", "embedded", "one");
+        assert!(first.starts_with(HEAD) && !first.contains("older"));
+        let both = with_part(&first, "redis", "two");
+        let again = with_part(&both, "embedded", "three");
+        assert_eq!(again, both.replace("one", "three"));
+    }
 
     #[test]
     fn the_middle_of_three_is_the_second_and_of_none_is_no_number() {

@@ -56,14 +56,46 @@ impl Server {
             .spawn()
             .context("cannot start yoink")?;
         let server = Self { child, address };
-        server.wait_until_ready()?;
-        server.create("plenty", 1_000_000_000)?;
-        server.create("gone", 1)?;
-        let bought = server.post("/v1/orders", r#"{"customer_id":"first","product_id":"gone"}"#)?;
-        if bought != 202 {
-            bail!("the only unit could not be bought: {bought}");
-        }
+        server.open_products()?;
         Ok(server)
+    }
+
+    /// Yoink on Redis and PostgreSQL, with the same products. Those that are there stay as they are.
+    pub(super) fn yoink_on_redis(binaries: &Path, redis: &str, postgres: &str) -> Result<Self> {
+        Self::migrate(binaries, postgres)?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let child = Command::new(binaries.join("yoink"))
+            .args(["serve", "--dev", "--engine", "redis", "--redis", redis, "--postgres", postgres])
+            .args(["--listen", &address])
+            .env("YOINK_ADMIN_KEY", ADMIN_KEY)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start yoink")?;
+        let server = Self { child, address };
+        server.open_products()?;
+        Ok(server)
+    }
+
+    pub(super) fn migrate(binaries: &Path, postgres: &str) -> Result<()> {
+        let migrated =
+            Command::new(binaries.join("yoink")).args(["migrate", "--postgres", postgres]).output()?;
+        if !migrated.status.success() {
+            bail!("yoink migrate failed: {}", String::from_utf8_lossy(&migrated.stderr));
+        }
+        Ok(())
+    }
+
+    fn open_products(&self) -> Result<()> {
+        self.wait_until_ready()?;
+        self.create("plenty", 1_000_000_000)?;
+        self.create("gone", 1)?;
+        let body = r#"{"customer_id":"first","product_id":"gone"}"#;
+        match self.post("/v1/orders", body)? {
+            // 409: it was bought when these products were made.
+            202 | 409 => Ok(()),
+            status => bail!("the only unit could not be bought: {status}"),
+        }
     }
 
     /// Resident memory in MiB.

@@ -6,19 +6,21 @@
 
 mod buyer;
 mod record;
+mod redis;
 mod steps;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use yoink_testkit::{Yoink, YoinkProcess, ended_by};
 
 use crate::say::say;
@@ -31,9 +33,20 @@ const EXIT_WITHIN: Duration = Duration::from_secs(10);
 const ORDERLY_EVERY: u32 = 10;
 const ORDERLY_LIFE: Duration = Duration::from_millis(60);
 
+/// Which engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    #[default]
+    Embedded,
+    Redis,
+}
+
 /// How to drill.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DrillArgs {
+    /// Which engine
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineName,
     /// How many times to kill at random instants
     #[arg(long, value_name = "N", conflicts_with_all = ["step", "all_steps"])]
     kills: Option<u32>,
@@ -55,12 +68,17 @@ pub(crate) struct DrillArgs {
     /// The binary, built with the feature `faults` [default: built now, release]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    #[command(flatten)]
+    redis: redis::RedisArgs,
 }
 
 /// What a drill did.
 #[derive(Debug)]
 pub(crate) struct DrillReport {
-    pub(crate) kills: u32,
+    /// How many of `what`.
+    pub(crate) count: u64,
+    /// Kills or faults.
+    pub(crate) what: &'static str,
     pub(crate) purchases: usize,
 }
 
@@ -76,11 +94,20 @@ pub(crate) fn run(args: &DrillArgs) -> Result<DrillReport> {
     let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
     let folder = tempfile::Builder::new().prefix("yoink-drill-").tempdir()?;
     let records = folder.path().to_path_buf();
+    if args.engine == EngineName::Redis {
+        say(format!("drill: redis, seed {seed}, {} buyers, records in {}", args.buyers, records.display()));
+        return keep(folder, |folder| redis::run(&binary, folder, seed, args.buyers, &args.redis));
+    }
     let buyers = (0..args.buyers).map(|number| Buyer::new(&records, number, seed));
     let buyers = buyers.collect::<Result<_>>()?;
     let mut drill = Drill { binary, data: records.join("data"), records, buyers, seed };
     say(format!("drill: seed {seed}, {} buyers, data in {}", args.buyers, drill.records.display()));
-    let result = drill.run(args);
+    keep(folder, |_| drill.run(args))
+}
+
+/// Keeps the folder of a drill that found something.
+fn keep(folder: TempDir, drill: impl FnOnce(&Path) -> Result<DrillReport>) -> Result<DrillReport> {
+    let result = drill(folder.path());
     if result.is_err() {
         say(format!("drill: the data is kept in {}", folder.keep().display()));
     }
@@ -128,7 +155,7 @@ impl Drill {
         };
         say(format!("drill: {kills} kills in {:.1} s; comparing", begun.elapsed().as_secs_f64()));
         let purchases = self.judge()?;
-        Ok(DrillReport { kills, purchases })
+        Ok(DrillReport { count: kills.into(), what: "kills", purchases })
     }
 
     /// The server with a ledger that refuses unlucky customers for good, quickly.

@@ -24,6 +24,10 @@ pub(crate) enum Line {
     Cancel { key: String },
     /// The cancellation was carried out.
     Cancelled { key: String },
+    /// Units are about to be added, or taken if below 0.
+    Adjust { key: String, product: String, delta: i64 },
+    /// That was answered.
+    Adjusted { key: String, status: u16 },
 }
 
 /// What a buyer wants.
@@ -51,6 +55,10 @@ impl Line {
             Line::Refused { key, status } => json!({"refused": key, "status": status}),
             Line::Cancel { key } => json!({"cancel": key}),
             Line::Cancelled { key } => json!({"cancelled": key}),
+            Line::Adjust { key, product, delta } => {
+                json!({"adjust": key, "product": product, "delta": delta})
+            }
+            Line::Adjusted { key, status } => json!({"adjusted": key, "status": status}),
         }
     }
 
@@ -72,6 +80,14 @@ impl Line {
         }
         if let Some(key) = field("refused") {
             return Some(Line::Refused { key, status: u16::try_from(number("status")?).ok()? });
+        }
+        let status = || u16::try_from(number("status")?).ok();
+        if let Some(key) = field("adjust") {
+            let delta = value.get("delta").and_then(Value::as_i64)?;
+            return Some(Line::Adjust { key, product: field("product")?, delta });
+        }
+        if let Some(key) = field("adjusted") {
+            return Some(Line::Adjusted { key, status: status()? });
         }
         field("cancel")
             .map(|key| Line::Cancel { key })
@@ -131,6 +147,8 @@ impl Book {
             }
             Line::Cancel { key } => self.cancel(key, Cancel::Asked),
             Line::Cancelled { key } => self.cancel(key, Cancel::Done),
+            // Stock is no purchase's.
+            Line::Adjust { .. } | Line::Adjusted { .. } => {}
         }
     }
 
@@ -201,6 +219,8 @@ mod tests {
             Line::Accepted { key: key(), order: "o1".into() },
             Line::Cancel { key: key() },
             Line::Cancelled { key: key() },
+            Line::Adjust { key: key(), product: "1".into(), delta: -3 },
+            Line::Adjusted { key: key(), status: 200 },
         ];
         for line in &lines {
             record.write(line).unwrap();

@@ -71,7 +71,7 @@ impl DurationHistogram {
     pub const BOUNDS_SECONDS: [f64; 14] =
         [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-    fn of(recorded: &Histogram) -> Self {
+    pub(crate) fn of(recorded: &Histogram) -> Self {
         let HistogramFigures { counts, sum, .. } = recorded.figures();
         let mut histogram = Self { sum_seconds: sum, ..Self::default() };
         histogram.counts.iter_mut().zip(counts).for_each(|(to, count)| *to = count);

@@ -4,6 +4,7 @@ pub(crate) mod beacon;
 mod bytes;
 pub mod clock;
 pub mod codec;
+pub(crate) mod engine;
 pub(crate) mod folder;
 pub(crate) mod inbox;
 pub mod log;

@@ -7,6 +7,8 @@
     reason = "tests fail by panicking"
 )]
 
+pub mod servers;
+
 use std::path::Path;
 
 use yoink_core::{

@@ -241,7 +241,7 @@ async fn dead_letters_are_listed_by_product_error_state_and_page() {
     );
     assert_eq!(list(DeadLetterFilter { product: Some(product()), ..all.clone() }).await.len(), 5);
     let other = yoink_core::ProductId::parse("2").unwrap();
-    assert_eq!(list(DeadLetterFilter { product: Some(other), ..all.clone() }).await, []);
+    assert_eq!(list(DeadLetterFilter { product: Some(other), ..all.clone() }).await, [] as [i64; 0]);
     assert_eq!(list(DeadLetterFilter { error: Some("CHECK".to_owned()), ..all.clone() }).await.len(), 5);
-    assert_eq!(list(DeadLetterFilter { error: Some("no such".to_owned()), ..all }).await, []);
+    assert_eq!(list(DeadLetterFilter { error: Some("no such".to_owned()), ..all }).await, [] as [i64; 0]);
 }

@@ -89,19 +89,19 @@ impl Export {
     /// One page of rows behind `after`, and where the next begins; `None` behind the last.
     async fn page(self, core: &Core, after: Seq) -> Result<(Vec<u8>, Option<Seq>), Problem> {
         let delivery = core.engine.delivery();
-        let (text, count, last) = match self {
+        match self {
             Self::Orders => {
-                let rows = delivery.export_orders(after, PAGE_ROWS).await;
-                let rows = rows.map_err(|error| core.problem(error.into()))?;
-                (write_rows(rows.iter().map(order_cells)), rows.len(), rows.last().map(|row| row.seq))
+                let page = delivery.export_orders(after, PAGE_ROWS).await;
+                let page = page.map_err(|error| core.problem(error.into()))?;
+                Ok((write_rows(page.orders.iter().map(order_cells)), page.next_after))
             }
             Self::Movements => {
                 let rows = delivery.export_movements(after, PAGE_ROWS).await;
                 let rows = rows.map_err(|error| core.problem(error.into()))?;
-                (write_rows(rows.iter().map(movement_cells)), rows.len(), rows.last().map(|row| row.seq))
+                let last = rows.last().map(|row| row.seq).filter(|_| rows.len() == PAGE_ROWS);
+                Ok((write_rows(rows.iter().map(movement_cells)), last))
             }
-        };
-        Ok((text, last.filter(|_| count == PAGE_ROWS)))
+        }
     }
 }
 

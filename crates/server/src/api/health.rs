@@ -10,11 +10,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use yoink_core::OrderId;
 use yoink_engine::EngineState;
+use yoink_engine::redis::{Ping, RedisStatus};
 
 use super::ok;
 use crate::edge::Core;
 use crate::problem::{NOT_READY, Problem};
-use crate::settings::Mode;
+use crate::settings::{Mode, Role};
 use crate::wire::When;
 
 /// How long the engine may take to answer before it counts as degraded.
@@ -46,16 +47,26 @@ pub(crate) struct Service {
     /// Milliseconds.
     #[serde(rename = "responseTime")]
     response_time: f64,
+    /// The connections to it, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pool: Option<Pool>,
 }
 
-/// The connections of the edge.
+impl Service {
+    fn new(is_well: bool, took: Duration) -> Self {
+        Self { status: word(is_well), response_time: took.as_secs_f64() * 1e3, pool: None }
+    }
+}
+
+/// Connections.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Pool {
     /// Open.
     total: usize,
-    /// Without a request.
+    /// Of them, without work.
     idle: usize,
-    /// Calls that wait for the writer.
+    /// Calls that wait for the writer; of a server, calls that wait for a connection.
     waiting: u64,
 }
 
@@ -80,33 +91,58 @@ pub(crate) async fn get_health(State(core): State<Arc<Core>>) -> impl IntoRespon
     let asked = Instant::now();
     // No order has this id; the answer shows that the writer is alive and how long it takes.
     let answer = tokio::time::timeout(ENGINE_ANSWER_MAX, engine.order(OrderId([0; 16]))).await;
-    let log = Service {
-        status: word(matches!(answer, Ok(Ok(_))) && engine.state() == EngineState::Ready),
-        response_time: asked.elapsed().as_secs_f64() * 1e3,
-    };
+    let is_well = matches!(answer, Ok(Ok(_))) && engine.state() == EngineState::Ready;
+    let log = Service::new(is_well, asked.elapsed());
     let asked = Instant::now();
     let delivery = engine.delivery().status();
-    let ledger = Service {
-        status: word(delivery.running && delivery.last_error.is_none() && !delivery.paused),
-        response_time: asked.elapsed().as_secs_f64() * 1e3,
-    };
+    let redis = engine.redis_status();
+    // A node may leave the carrying to workers.
+    let is_carried = delivery.running || redis.is_some();
+    let is_well = is_carried && delivery.last_error.is_none() && !delivery.paused;
+    let ledger = Service::new(is_well, asked.elapsed());
+    let mut services = BTreeMap::from([("log", log), ("ledger", ledger)]);
+    if let Some(redis) = redis {
+        services.extend(servers(&core, &redis).await);
+    }
     let total = core.shared.connections.load(std::sync::atomic::Ordering::Relaxed);
     let in_flight = core.in_flight.load(std::sync::atomic::Ordering::Relaxed);
     ok(Health {
-        status: word(log.status == "ok" && ledger.status == "ok"),
+        status: word(services.values().all(|service| service.status == "ok")),
         timestamp: When(engine.now()),
         uptime: core.shared.started.elapsed().as_secs_f64(),
         environment: match core.shared.settings.mode {
             Mode::Dev => "development",
             Mode::Guarded => "production",
         },
-        services: BTreeMap::from([("log", log), ("ledger", ledger)]),
+        services,
         pool: Pool {
             total,
             idle: total.saturating_sub(usize::try_from(in_flight).unwrap_or(usize::MAX)),
             waiting: engine.figures().inbox_tickets,
         },
     })
+}
+
+/// The servers behind the redis engine.
+async fn servers(core: &Core, status: &RedisStatus) -> [(&'static str, Service); 2] {
+    let pings = pings(core).await;
+    let service = |name| match pings.iter().find(|ping| ping.server == name) {
+        Some(ping) => Service::new(ping.is_well && status.may_sell, ping.took),
+        None => Service::new(false, ENGINE_ANSWER_MAX),
+    };
+    let connections = status.connections;
+    let pool = Pool {
+        total: connections.total,
+        idle: connections.idle,
+        waiting: u64::try_from(connections.waiting).unwrap_or(u64::MAX),
+    };
+    [("redis", service("redis")), ("postgres", Service { pool: Some(pool), ..service("postgres") })]
+}
+
+/// Which servers gave a sign of life in time.
+async fn pings(core: &Core) -> Vec<Ping> {
+    let answer = tokio::time::timeout(ENGINE_ANSWER_MAX, core.engine.ping()).await;
+    answer.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Whether the process answers at all.
@@ -120,7 +156,9 @@ pub(crate) async fn get_livez() -> impl IntoResponse {
 
 /// Whether buyers should be sent here.
 ///
-/// Not while it closes, the disk is full, the engine has stopped, or the units of a product do not add up.
+/// Not while it closes, the disk is full, the engine has stopped, or the units of a product do not add up. With the redis
+/// engine also not while nothing at all can be sold: the settings of a server are not safe, a server cannot be reached,
+/// or Redis is being filled. A worker is ready while it reaches both servers.
 #[utoipa::path(
     get, path = "/readyz", tag = "always there", security(()),
     responses((status = 200, description = "They should", body = Alive), crate::api::OpenProblems)
@@ -140,5 +178,32 @@ pub(crate) async fn get_readyz(State(core): State<Arc<Core>>) -> Result<Response
     if errors.iter().any(|(_, error)| *error != 0) {
         return not_ready("The units of a product do not add up; see /v1/admin/reconciliation.");
     }
+    if let Some(status) = core.engine.redis_status()
+        && let Some(why) = why_nothing_is_sold(&core, &status).await
+    {
+        return not_ready(why);
+    }
     Ok(ok(Alive { status: "ok" }).into_response())
+}
+
+/// Why this node of the redis engine, or worker, is of no use now.
+async fn why_nothing_is_sold(core: &Core, status: &RedisStatus) -> Option<&'static str> {
+    if !status.may_sell {
+        return Some(
+            "The settings of Redis or PostgreSQL could lose orders, so nothing is sold; the log says which.",
+        );
+    }
+    let is_shop = core.shared.settings.role == Role::Shop;
+    if is_shop && !status.sales.is_empty() {
+        let is_selling = status.sales.iter().any(|sale| sale.is_selling);
+        return (!is_selling)
+            .then_some("Redis sells nothing: it cannot be reached, or is being filled by a worker.");
+    }
+    let pings = pings(core).await;
+    let answers = |name| pings.iter().any(|ping| ping.server == name && ping.is_well);
+    match (answers("redis"), answers("postgres")) {
+        (true, true) => None,
+        (false, _) => Some("Redis cannot be reached."),
+        (true, false) => Some("PostgreSQL cannot be reached."),
+    }
 }

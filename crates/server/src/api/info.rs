@@ -29,7 +29,7 @@ pub(crate) async fn get_info(State(core): State<Arc<Core>>) -> impl IntoResponse
     let durability = core.engine.durability();
     ok(Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        engine: "embedded".to_owned(),
+        engine: core.engine.name().to_owned(),
         durability: durability.name().to_owned(),
         survives: durability.survives().to_owned(),
         limits: InfoLimits {

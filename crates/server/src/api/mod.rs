@@ -55,16 +55,12 @@ pub(crate) async fn purchase_within(
     request: PurchaseRequest,
     address: IpAddr,
 ) -> Result<Purchased, Problem> {
-    let is_refused_anyway = core.engine.storefront().refuse_early(core.engine.now(), &request).is_some();
+    let is_limited = !limits.iter().all(|which| core.shared.limits.is_off(*which));
     // Whose key has its order can only be told of it, so it is neither refused for being too fast nor counted.
-    let is_replay = match &request.key {
-        Some(key) if core.engine.storefront().may_have_bought(&request.customer) => {
-            let before = core.engine.order_by_key(request.customer.clone(), key.clone()).await;
-            before.map_err(|error| core.problem(error))?.is_some()
-        }
-        _ => false,
-    };
-    if !is_refused_anyway && !is_replay {
+    if is_limited
+        && core.engine.refuse_early(&request).is_none()
+        && !core.engine.is_replay(&request).await.map_err(|error| core.problem(error))?
+    {
         limits.iter().try_for_each(|which| core.shared.limits.check(*which, &request.customer, address))?;
     }
     core.engine.purchase(request).await.map_err(|error| core.problem(error))

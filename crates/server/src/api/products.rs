@@ -30,6 +30,6 @@ pub(crate) async fn get_product(
     State(core): State<Arc<Core>>,
     ProductPath(id): ProductPath,
 ) -> Result<impl IntoResponse, Problem> {
-    let product = core.engine.storefront().product(&id).ok_or_else(Problem::no_such_product)?;
+    let product = core.engine.product(&id).await.ok_or_else(Problem::no_such_product)?;
     Ok(ok(Product::from(&product)))
 }

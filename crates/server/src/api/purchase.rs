@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use yoink_core::QUANTITY_MAX;
-use yoink_engine::{Confirmed, PurchaseRequest, Purchased, Replayed};
+use yoink_engine::{Confirmed, Durability, PurchaseRequest, Purchased, Replayed};
 
 use crate::body::{self, Body};
 use crate::connection::Conn;
@@ -92,7 +92,7 @@ async fn buy(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Res
         Some(wait) => wait_confirmed(core, &purchased, wait).await,
         None => Confirmed::NotYet,
     };
-    Ok(render(&request, &purchased, confirmed, wait))
+    Ok(render(&request, &purchased, (confirmed, core.engine.durability()), wait))
 }
 
 /// For measuring: parses as for a caller who may act for anyone.
@@ -143,7 +143,7 @@ async fn wait_confirmed(core: &Core, purchased: &Purchased, wait: Duration) -> C
 pub(crate) fn render(
     request: &PurchaseRequest,
     purchased: &Purchased,
-    confirmed: Confirmed,
+    (confirmed, durability): (Confirmed, Durability),
     wait: Option<Duration>,
 ) -> Response<Body> {
     let (status, word): (_, &[u8]) = match confirmed {
@@ -156,6 +156,9 @@ pub(crate) fn render(
     put_id(&mut buffer, purchased);
     let location = buffer.split().freeze();
     put_order(&mut buffer, request, purchased, word);
+    if durability == Durability::Relaxed {
+        put_durability(&mut buffer, durability);
+    }
     let mut response = Response::new(Body::Fixed(Some(buffer.freeze())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -202,6 +205,14 @@ fn put_order(buffer: &mut BytesMut, request: &PurchaseRequest, purchased: &Purch
     buffer.put_u8(b'}');
 }
 
+/// Whoever is promised less is told so in every answer: one more member behind the others.
+fn put_durability(order: &mut BytesMut, durability: Durability) {
+    order.truncate(order.len().saturating_sub(1));
+    order.put_slice(b",\"durability\":");
+    put_text(order, durability.name());
+    order.put_u8(b'}');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,7 +247,11 @@ mod tests {
             accepted_at: When(Timestamp(1_767_607_200_123_456)),
             ended_at: None,
             reason: None,
+            durability: None,
         };
+        assert_eq!(buffer, serde_json::to_string(&expected).unwrap().as_bytes());
+        put_durability(&mut buffer, Durability::Relaxed);
+        let expected = Order { durability: Some("relaxed".to_owned()), ..expected };
         assert_eq!(buffer, serde_json::to_string(&expected).unwrap().as_bytes());
     }
 }

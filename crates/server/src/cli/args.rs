@@ -1,5 +1,6 @@
 //! What can be typed. Every command explains itself with examples.
 
+mod redis;
 mod storm;
 
 use std::net::SocketAddr;
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use redis::{AuditArgs, MigrateArgs, WorkerArgs};
 pub use storm::{ArrivalsName, PresetName, RouteName, StormArgs};
 
-use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, empty_layer};
+use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, ServerUrl, empty_layer};
 
 /// Where the commands that talk to a server look for it.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:3000";
@@ -32,6 +34,8 @@ Examples:
       try it on this machine: buying needs no key, an admin key is made and kept in the data folder
   YOINK_ADMIN_KEY=$(openssl rand -hex 32) yoink serve --listen 0.0.0.0:3000 --data /var/lib/yoink
       serve others; put TLS in front
+  yoink serve --engine redis --redis redis://10.0.0.5:6379 --postgres postgres://yoink@10.0.0.6/yoink
+      one of many nodes on one Redis and one PostgreSQL; put passwords into YOINK_REDIS_URL and YOINK_POSTGRES_URL
   yoink serve --config /etc/yoink.toml --log-format json
       every other setting is in a file; `yoink config --default` prints one with all of them
 
@@ -67,14 +71,6 @@ Examples:
   yoink orders --customer ann         one customer's
   yoink orders --status failed --json";
 
-const AUDIT_HELP: &str = "\
-Examples:
-  yoink audit                         ask the running server to count everything again
-  yoink audit --data yoink-data       count in the data folder of a server that is stopped
-  yoink audit --json                  one JSON document for machines
-
-Exit code 0 only if nothing was oversold, lost or duplicated and every unit is accounted for.";
-
 const DEAD_LETTERS_HELP: &str = "\
 A dead letter is an accepted order that the ledger refused for good. Unless configured otherwise, its units are back on
 sale already.
@@ -103,6 +99,12 @@ pub enum Command {
     /// Serve the API and sell
     #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
+    /// Carry the redis engine's orders to its ledger
+    #[command(after_help = redis::WORKER_HELP)]
+    Worker(WorkerArgs),
+    /// Make the tables of the redis engine's ledger, or bring them up to this version
+    #[command(after_help = redis::MIGRATE_HELP)]
+    Migrate(MigrateArgs),
     /// Put a product on sale
     #[command(after_help = SEED_HELP)]
     Seed(SeedArgs),
@@ -115,8 +117,8 @@ pub enum Command {
     /// Send a crowd of buyers and judge what became of every answer
     #[command(after_help = storm::HELP)]
     Storm(Box<StormArgs>),
-    /// Count everything again and compare
-    #[command(after_help = AUDIT_HELP)]
+    /// Count everything again and compare; fill Redis anew where it differs
+    #[command(after_help = redis::AUDIT_HELP)]
     Audit(AuditArgs),
     /// Look after orders that the ledger refused for good
     #[command(after_help = DEAD_LETTERS_HELP)]
@@ -156,12 +158,26 @@ pub struct ServeArgs {
     /// Everybody on this machine may buy, and an admin key is made [env: YOINK_DEV]
     #[arg(long)]
     pub dev: bool,
-    /// When an accepted order is on disk: fsync, or os-buffer with --dev [env: YOINK_DURABILITY] [default: fsync]
+    /// When an accepted order is on disk: fsync, os-buffer with --dev, or relaxed with the redis engine
+    /// [env: YOINK_DURABILITY] [default: fsync]
     #[arg(long, value_name = "NAME", hide_possible_values = true)]
     pub durability: Option<DurabilityName>,
-    /// Threads that serve HTTP; 0 is one per core [env: YOINK_WORKERS] [default: 0]
+    /// The redis engine's Redis; servers of a cluster are separated by commas [env: YOINK_REDIS_URL]
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<ServerUrl>,
+    /// The redis engine's PostgreSQL [env: YOINK_POSTGRES_URL]
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<ServerUrl>,
+    /// Connections to PostgreSQL [env: YOINK_POSTGRES_CONNECTIONS] [default: 5]
+    #[arg(long, value_name = "N")]
+    pub postgres_connections: Option<usize>,
+    /// The redis engine's workers per product in this process; 0 leaves delivery to `yoink worker`
+    /// [env: YOINK_WORKERS] [default: 1]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+    /// Threads that serve HTTP; 0 is one per core [env: YOINK_THREADS] [default: 0]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
     /// Start although the log ends before what was promised [env: YOINK_ACCEPT_LOSS]
     #[arg(long)]
     pub accept_loss: bool,
@@ -183,7 +199,11 @@ impl ServeArgs {
         layer.engine = self.engine;
         layer.dev = self.dev.then_some(true);
         layer.durability = self.durability;
+        layer.redis.url.clone_from(&self.redis);
+        layer.postgres.url.clone_from(&self.postgres);
+        layer.postgres.connections_max = self.postgres_connections;
         layer.workers = self.workers;
+        layer.threads = self.threads;
         layer.accept_loss = self.accept_loss.then_some(true);
         layer.log.level.clone_from(&self.log_level);
         layer.log.format = self.log_format;
@@ -286,20 +306,6 @@ pub struct OrdersArgs {
     /// At most this many
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `yoink audit`.
-#[derive(Debug, Args)]
-pub struct AuditArgs {
-    /// Which server.
-    #[command(flatten)]
-    pub target: TargetArgs,
-    /// Count in this data folder instead; its server must be stopped
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

@@ -2,20 +2,27 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use yoink_engine::{Reconciliation, audit_data_folder};
+use yoink_engine::postgres::SettingsCheck;
+use yoink_engine::redis::Repaired;
+use yoink_engine::{Engine, Reconciliation, audit_data_folder};
 
-use super::api_client::ApiClient;
+use super::api_client::{self, ApiClient};
 use super::args::AuditArgs;
+use super::logging;
 use super::orders::text;
 use super::output::{Align, Output};
+use crate::config::{Config, LogConfig};
 
 /// Audits a server, or a data folder without one. The exit code is 0 only if everything holds.
 pub(super) fn run(args: &AuditArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let mut repairs = Vec::new();
     let found = match &args.data {
         Some(folder) => count_offline(folder)?,
+        None if args.asks_servers() => count_on_servers(args, &mut repairs)?,
         None => ApiClient::new(&args.target)?.get("/v1/admin/reconciliation", &[])?,
     };
     // The words of the contract, in its order, whatever else the answer holds.
@@ -23,14 +30,51 @@ pub(super) fn run(args: &AuditArgs, output: &mut Output) -> anyhow::Result<ExitC
         ["ok", "oversold", "lost", "duplicated", "stuck", "products", "orders", "invariants"].into_iter();
     let document: serde_json::Map<_, _> =
         members.map(|name| (name.to_owned(), found.get(name).cloned().unwrap_or(Value::Null))).collect();
-    let document = Value::Object(document);
+    let mut document = Value::Object(document);
+    if let (true, Value::Object(members)) = (args.repair, &mut document) {
+        members.insert("repairs".to_owned(), repairs.iter().map(repair_document).collect());
+    }
     let is_ok = document.get("ok") == Some(&Value::Bool(true));
     if args.json {
         output.json(&document)?;
     } else {
+        for repaired in &repairs {
+            let Repaired { product, what, epoch } = repaired;
+            output
+                .line(format!("repaired product {product}: {what}; Redis sells epoch {epoch} of it now"))?;
+        }
+        if args.repair && repairs.is_empty() {
+            output.line("nothing to repair: Redis says what PostgreSQL says\n")?;
+        }
         print(&document, output)?;
     }
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Counts in Redis and PostgreSQL; before that, if that is asked for, repairs what differs.
+fn count_on_servers(args: &AuditArgs, repairs: &mut Vec<Repaired>) -> anyhow::Result<Value> {
+    let config = Config::load(args.layer(), args.config.as_deref())?;
+    config.servers()?;
+    logging::init(&LogConfig { level: "warn".to_owned(), ..config.log.clone() })?;
+    let mut options = config.redis_options(0)?;
+    if !args.repair {
+        // Who only looks needs no promise from what is looked at.
+        options.settings = SettingsCheck::Relaxed;
+    }
+    let engine = Engine::open_redis(options)?;
+    let work = async {
+        if let Some(reason) = &args.reason {
+            *repairs = engine.repair(reason.as_str().into()).await?;
+        }
+        engine.reconcile().await.context("cannot count in Redis and PostgreSQL")
+    };
+    let counted = api_client::runtime()?.block_on(work);
+    engine.close_blocking(Duration::ZERO);
+    Ok(document(&counted?))
+}
+
+fn repair_document(repaired: &Repaired) -> Value {
+    json!({"product": repaired.product.as_str(), "what": repaired.what, "epoch": repaired.epoch})
 }
 
 fn count_offline(folder: &Path) -> anyhow::Result<Value> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use yoink_engine::{Durability, ProductView};
 
 use super::admin_key;
+use crate::config::ServerUrl;
 
 /// What there is to say. `Display` makes the lines.
 pub(super) struct Banner<'a> {
@@ -14,18 +15,56 @@ pub(super) struct Banner<'a> {
     pub(super) listen: SocketAddr,
     /// Where operators connect, if elsewhere.
     pub(super) admin_listen: Option<SocketAddr>,
-    /// The data folder.
-    pub(super) data: &'a Path,
+    /// Where orders are.
+    pub(super) store: Store<'a>,
     /// When orders are on disk.
     pub(super) durability: Durability,
-    /// How long opening took, the log replayed.
-    pub(super) opened_in: Duration,
-    /// Events that the data folder holds.
-    pub(super) events: u64,
     /// Only in development.
     pub(super) key: Option<KeyLine<'a>>,
     /// What is on sale.
     pub(super) products: &'a [ProductView],
+}
+
+/// Where orders are kept.
+pub(super) enum Store<'a> {
+    /// In a data folder.
+    Folder {
+        /// Which.
+        path: &'a Path,
+        /// Events that it holds.
+        events: u64,
+        /// How long opening took, the log replayed.
+        opened_in: Duration,
+    },
+    /// On servers.
+    Servers {
+        /// The Redis.
+        redis: &'a ServerUrl,
+        /// The PostgreSQL.
+        postgres: &'a ServerUrl,
+        /// Workers per product in this process.
+        workers: usize,
+    },
+}
+
+impl std::fmt::Display for Store<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder { path, events, opened_in } => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+                let opened_ms = opened_in.as_millis();
+                writeln!(f, "  data        {}  ({events} events, opened in {opened_ms} ms)", path.display())
+            }
+            Self::Servers { redis, postgres, workers } => {
+                writeln!(f, "  redis       {redis}")?;
+                writeln!(f, "  postgres    {postgres}")?;
+                match workers {
+                    0 => writeln!(f, "  workers     none here; `yoink worker` carries orders to the ledger"),
+                    workers => writeln!(f, "  workers     {workers} per product"),
+                }
+            }
+        }
+    }
 }
 
 /// How the admin key is told.
@@ -44,9 +83,7 @@ impl std::fmt::Display for Banner<'_> {
         if let Some(admin) = self.admin_listen {
             writeln!(f, "  operators   http://{}", reachable(admin))?;
         }
-        let data = std::path::absolute(self.data).unwrap_or_else(|_| self.data.to_path_buf());
-        let opened_ms = self.opened_in.as_millis();
-        writeln!(f, "  data        {}  ({} events, opened in {opened_ms} ms)", data.display(), self.events)?;
+        write!(f, "{}", self.store)?;
         writeln!(f, "  durability  {}  ({})", self.durability.name(), self.durability.survives())?;
         match self.key {
             Some(KeyLine::Kept(key)) => {
@@ -97,7 +134,7 @@ impl Banner<'_> {
 }
 
 /// An address that one can connect to: not "any", but this machine.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),

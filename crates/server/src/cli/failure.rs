@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use yoink_engine::OpenError;
+use yoink_engine::postgres::PostgresOpenError;
+use yoink_engine::redis::RedisOpenError;
 
 use crate::ServeError;
 
@@ -37,6 +39,15 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if let Some(ServeError::EngineStopped) = error.downcast_ref() {
         return CODE_STORAGE_FAILED;
     }
+    if let Some(error) = error.downcast_ref::<RedisOpenError>() {
+        return match error {
+            RedisOpenError::Postgres(error) => code_of_postgres(error),
+            _ => CODE_FAILED,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<PostgresOpenError>() {
+        return code_of_postgres(error);
+    }
     match error.downcast_ref::<OpenError>() {
         Some(OpenError::InUse { .. }) => CODE_IN_USE,
         Some(
@@ -46,6 +57,14 @@ fn code_of(error: &anyhow::Error) -> u8 {
             | OpenError::LedgerAhead { .. }
             | OpenError::NewerFormat { .. },
         ) => CODE_DAMAGED,
+        _ => CODE_FAILED,
+    }
+}
+
+/// Tables that are not what this version can use are as a folder that is not.
+fn code_of_postgres(error: &PostgresOpenError) -> u8 {
+    match error {
+        PostgresOpenError::Newer { .. } | PostgresOpenError::Foreign { .. } => CODE_DAMAGED,
         _ => CODE_FAILED,
     }
 }
@@ -67,6 +86,8 @@ mod tests {
         assert_eq!(code_of(&in_use.context("starting")), 73);
         let damaged = OpenError::Damaged { path: "data".into(), seq: 7, what: "checksum".into() };
         assert_eq!(code_of(&anyhow::Error::new(damaged)), 65);
+        let newer = PostgresOpenError::Newer { target: "db".into(), found: 9, known: 1 };
+        assert_eq!(code_of(&anyhow::Error::new(RedisOpenError::from(newer))), 65);
         assert_eq!(code_of(&anyhow::anyhow!("anything else")), 1);
     }
 

@@ -10,12 +10,14 @@ mod demo;
 mod describe;
 mod failure;
 mod logging;
+mod migrate;
 mod orders;
 mod output;
 mod process;
 mod products;
 mod serve;
 mod storm;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => serve::run(&cli.demo, Start::Demo),
         Some(Command::Serve(args)) => serve::run(&args, Start::Serve),
+        Some(Command::Worker(args)) => worker::run(&args),
+        Some(Command::Migrate(args)) => migrate::run(&args, &mut output),
         Some(Command::Seed(args)) => products::seed(&args, &mut output),
         Some(Command::Restock(args)) => products::restock(&args, &mut output),
         Some(Command::Orders(args)) => orders::run(&args, &mut output),

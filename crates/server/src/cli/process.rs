@@ -10,7 +10,13 @@ pub(super) fn harden() {
     // None of these can fail for an ordinary process; where a container forbids one, the others still help.
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).ok();
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
+    open_many_files();
+}
+
+/// Lets this process have as many connections as the system grants: the usual limit is 1024, and a crowd has more.
+pub(super) fn open_many_files() {
     let files = rustix::process::getrlimit(Resource::Nofile);
+    // Where it is forbidden, the limit is named when it is met.
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).ok();
 }
 

@@ -11,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use yoink_engine::Engine;
 
 use super::args::ServeArgs;
-use super::banner::{Banner, KeyLine};
+use super::banner::{Banner, KeyLine, Store};
 use super::{admin_key, api_client, demo, logging, process};
-use crate::config::{Config, Secret};
+use crate::config::{Config, DurabilityName, EngineName, Secret};
 
 /// What a second SIGINT or SIGTERM ends with, as a shell would report the first.
 const CODE_INTERRUPTED: i32 = 130;
 /// How long delivery may catch up at the end. Together with `config::CLOSING_MS_MAX` it fits into the 10 s that process
 /// managers give.
-const CATCH_UP: Duration = Duration::from_secs(4);
+pub(super) const CATCH_UP: Duration = Duration::from_secs(4);
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +45,28 @@ pub(super) fn run(args: &ServeArgs, start: Start) -> anyhow::Result<ExitCode> {
     }
     let shutdown = CancellationToken::new();
     watch_signals(shutdown.clone())?;
-    let engine = Engine::open(config.engine_options())?;
+    let engine = open(&config)?;
     let served = serve(&engine, &mut config, start, shutdown);
     tracing::info!("closing");
     engine.close_blocking(CATCH_UP);
     served?;
     tracing::info!("closed; nothing accepted was lost");
     Ok(ExitCode::SUCCESS)
+}
+
+fn open(config: &Config) -> anyhow::Result<Engine> {
+    if config.engine != EngineName::Redis {
+        return Ok(Engine::open(config.engine_options())?);
+    }
+    if config.durability == DurabilityName::Relaxed {
+        tracing::warn!(
+            "durability is relaxed: a crash of Redis or PostgreSQL may forget accepted orders; every answer says so"
+        );
+    }
+    if config.workers == 0 {
+        tracing::info!("no workers here: without `yoink worker` elsewhere nothing is sold");
+    }
+    Ok(Engine::open_redis(config.redis_options(config.workers)?)?)
 }
 
 fn serve(
@@ -61,7 +76,7 @@ fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut kept = None;
-    if config.dev && config.admin_key.is_none() {
+    if config.dev && config.admin_key.is_none() && config.engine == EngineName::Embedded {
         kept = Some(admin_key::find_or_make(&config.data)?);
         config.admin_key.clone_from(&kept);
     }
@@ -73,15 +88,26 @@ fn serve(
     Ok(crate::serve(engine.clone(), settings, on_ready, shutdown)?)
 }
 
+fn store<'a>(engine: &Engine, config: &'a Config) -> Store<'a> {
+    match config.servers() {
+        Ok((redis, postgres)) if config.engine == EngineName::Redis => {
+            Store::Servers { redis, postgres, workers: config.workers }
+        }
+        _ => Store::Folder {
+            path: &config.data,
+            events: engine.last_seq(),
+            opened_in: Duration::try_from_secs_f64(engine.recovery().seconds).unwrap_or_default(),
+        },
+    }
+}
+
 fn print_banner(engine: &Engine, config: &Config, listen: SocketAddr, kept: Option<&Secret>) {
     let products = engine.storefront().products();
     let banner = Banner {
         listen,
         admin_listen: config.admin_listen,
-        data: &config.data,
+        store: store(engine, config),
         durability: engine.durability(),
-        events: engine.last_seq(),
-        opened_in: Duration::try_from_secs_f64(engine.recovery().seconds).unwrap_or_default(),
         key: config.dev.then(|| kept.map_or(KeyLine::Given, |key| KeyLine::Kept(key.expose()))),
         products: &products,
     };
@@ -91,7 +117,7 @@ fn print_banner(engine: &Engine, config: &Config, listen: SocketAddr, kept: Opti
 
 /// The first SIGTERM or SIGINT begins the way down; the second ends the process where it stands, which loses nothing
 /// that was accepted.
-fn watch_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(super) fn watch_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
     let runtime = api_client::runtime()?;
     let (mut terminate, mut interrupt) = {
         let _inside = runtime.enter();

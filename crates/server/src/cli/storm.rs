@@ -10,12 +10,14 @@ use yoink_load::{Arrivals, Assertion, Audit, Preset, ProgressMode, Route, StormO
 use super::api_client::{resolve, runtime};
 use super::args::{ArrivalsName, PresetName, RouteName, StormArgs};
 use super::output::Output;
+use super::process;
 
 /// How long a steady rate lasts if nothing else is said.
 const RATE_DURATION: Duration = Duration::from_secs(10);
 
 /// Runs a storm. The exit code is 0 only if the audit, the preset's expectations and all assertions hold.
 pub(super) fn run(args: &StormArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
+    process::open_many_files();
     let options = options(args)?;
     let report = runtime()?.block_on(yoink_load::run(options))?;
     if args.json {

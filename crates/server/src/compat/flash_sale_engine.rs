@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{OldPurchase, buy as buy_old, in_old_words, in_yoinks_words};
+use super::{OldPurchase, buy as buy_old, in_old_words, in_yoinks_words, weaker_durability};
 use crate::api::Json;
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
@@ -22,6 +22,10 @@ pub(crate) struct BuyAnswer {
     message: &'static str,
     status: &'static str,
     order_id: String,
+    /// `relaxed`, if the servers may forget it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    durability: Option<&'static str>,
 }
 
 /// Buy.
@@ -45,6 +49,7 @@ pub(crate) async fn buy(
                 message: "Order received! Processing...",
                 status: "QUEUED",
                 order_id: purchased.order.to_string(),
+                durability: weaker_durability(&core),
             };
             Json(StatusCode::ACCEPTED, answer).into_response()
         }

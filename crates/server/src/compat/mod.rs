@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{Content, Ref, RefOr, Response as OpenApiResponse};
 use utoipa::{IntoResponses, ToSchema};
-use yoink_engine::{OrderStatus, PurchaseRequest, Purchased};
+use yoink_engine::{Durability, OrderStatus, PurchaseRequest, Purchased};
 
 use crate::api::purchase::check_quantity;
 use crate::api::{Json, purchase_within};
@@ -69,6 +69,12 @@ impl IntoResponses for OldProblems {
         let responses = [("4XX", response("No")), ("5XX", response("Too slow"))];
         responses.into_iter().map(|(status, response)| (status.to_owned(), response.into())).collect()
     }
+}
+
+/// The word that stands in every answer of a server whose orders may be forgotten.
+fn weaker_durability(core: &Core) -> Option<&'static str> {
+    let durability = core.engine.durability();
+    (durability == Durability::Relaxed).then(|| durability.name())
 }
 
 /// Buys on behalf of a compatible route.

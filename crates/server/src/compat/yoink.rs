@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{OldPurchase, buy, in_yoinks_words};
+use super::{OldPurchase, buy, in_yoinks_words, weaker_durability};
 use crate::api::{Json, ok};
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
@@ -59,6 +59,10 @@ fn to_major(price: yoink_core::Money) -> f64 {
 pub(crate) struct OrderAnswer {
     message: &'static str,
     order_id: String,
+    /// `relaxed`, if the servers may forget it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    durability: Option<&'static str>,
 }
 
 /// Buy.
@@ -80,6 +84,7 @@ pub(crate) async fn order(
             let answer = OrderAnswer {
                 message: "Order accepted for processing",
                 order_id: purchased.order.to_string(),
+                durability: weaker_durability(&core),
             };
             Json(StatusCode::ACCEPTED, answer).into_response()
         }

@@ -19,8 +19,44 @@ pub const CLOSING_MS_MAX: u64 = 5_500;
 #[non_exhaustive]
 pub enum Refusal {
     /// An engine that does not exist yet.
-    #[error("the engine {0:?} is not in this version; set engine = \"embedded\" (or leave it out)")]
+    #[error(
+        "the engine {0:?} is not in this version; set engine = \"embedded\" (or leave it out) or \"redis\""
+    )]
     EngineMissing(&'static str),
+    /// A server that the engine needs has no address.
+    #[error("the redis engine needs {needs}: give it with {flag}, or set {variable}")]
+    ServerMissing {
+        /// What it needs.
+        needs: &'static str,
+        /// The flag.
+        flag: &'static str,
+        /// The environment variable.
+        variable: &'static str,
+    },
+    /// An address that the engine would not use.
+    #[error(
+        "{flag} is given, but the embedded engine uses no such server; add --engine redis (YOINK_ENGINE), or leave it out"
+    )]
+    ServerUnused {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// A setting of another engine.
+    #[error("{setting} is not for the engine {engine:?}; {instead}")]
+    OtherEngine {
+        /// The setting and its value.
+        setting: &'static str,
+        /// The engine's name.
+        engine: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A development server that has nowhere to keep a key.
+    #[error(
+        "the redis engine keeps no admin key, because all its nodes need the same one; set YOINK_ADMIN_KEY on each of \
+         them, for example to `openssl rand -hex 32`"
+    )]
+    NoAdminKey,
     /// Development mode where others can reach it.
     #[error(
         "--dev lets everybody buy, so it listens on this machine only, but {setting} is {address}; use 127.0.0.1, or \
@@ -39,6 +75,12 @@ pub enum Refusal {
          `yoink serve --dev`"
     )]
     NoKeys(SocketAddr),
+    /// Everybody could read the figures of a worker.
+    #[error(
+        "no keys are configured, so anybody could read the metrics at {0}; set YOINK_ADMIN_KEY, add a key with the scope \
+         metrics to the configuration (`yoink config --new-key watch --scopes metrics`), or listen on 127.0.0.1"
+    )]
+    NoWorkerKeys(SocketAddr),
     /// A secret that can be guessed.
     #[error(
         "{what} has {chars} characters; outside --dev it must have at least {SECRET_CHARS_MIN} (try `openssl rand -hex 32`)"
@@ -95,17 +137,34 @@ impl Config {
     /// # Errors
     /// The first [`Refusal`] found.
     pub fn check(&self) -> Result<(), Refusal> {
-        if self.engine != EngineName::Embedded {
-            return Err(Refusal::EngineMissing(self.engine.name()));
-        }
-        if self.durability == DurabilityName::OsBuffer && !self.dev {
-            return Err(Refusal::DurabilityTooWeak);
-        }
+        self.check_engine()?;
         self.check_listeners()?;
         self.check_secrets()?;
         self.check_keys()?;
         self.check_numbers()?;
         self.networks().map(drop)
+    }
+
+    fn check_engine(&self) -> Result<(), Refusal> {
+        let refuse =
+            |setting, instead| Err(Refusal::OtherEngine { setting, engine: self.engine.name(), instead });
+        match self.engine {
+            EngineName::Rabbitmq => return Err(Refusal::EngineMissing(self.engine.name())),
+            EngineName::Redis => return self.check_redis().and_then(|()| self.check_admin_key_is_given()),
+            EngineName::Embedded => {}
+        }
+        for (url, flag) in [(&self.redis.url, "--redis"), (&self.postgres.url, "--postgres")] {
+            if url.is_some() {
+                return Err(Refusal::ServerUnused { flag });
+            }
+        }
+        match self.durability {
+            DurabilityName::Relaxed => {
+                refuse("durability \"relaxed\"", "it has \"fsync\", and \"os-buffer\" with --dev")
+            }
+            DurabilityName::OsBuffer if !self.dev => Err(Refusal::DurabilityTooWeak),
+            DurabilityName::OsBuffer | DurabilityName::Fsync => Ok(()),
+        }
     }
 
     fn check_listeners(&self) -> Result<(), Refusal> {
@@ -129,7 +188,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_secrets(&self) -> Result<(), Refusal> {
+    pub(super) fn check_secrets(&self) -> Result<(), Refusal> {
         let admin = self.admin_key.iter().map(|secret| ("the admin key".to_owned(), secret));
         let tokens =
             self.jwt.secrets.iter().map(|entry| (format!("jwt.secrets {:?}", entry.kid), &entry.secret));
@@ -148,7 +207,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_keys(&self) -> Result<(), Refusal> {
+    pub(super) fn check_keys(&self) -> Result<(), Refusal> {
         for (index, key) in self.keys.iter().enumerate() {
             let refuse = |what| Err(Refusal::KeyEntry { name: key.name.clone(), what });
             if key.name.is_empty() || self.keys.iter().skip(index + 1).any(|other| other.name == key.name) {
@@ -166,7 +225,7 @@ impl Config {
         Ok(())
     }
 
-    fn check_numbers(&self) -> Result<(), Refusal> {
+    pub(super) fn check_numbers(&self) -> Result<(), Refusal> {
         let (delivery, http) = (&self.delivery, &self.http);
         let at_least_one = [
             ("delivery.attempts_max", u64::from(delivery.attempts_max)),
@@ -181,6 +240,9 @@ impl Config {
             ("http.connections_max", http.connections_max as u64),
             ("http.connections_per_address_max", http.connections_per_address_max.unwrap_or(1) as u64),
             ("http.in_flight_max", http.in_flight_max as u64),
+            ("redis.backlog_orders_max", self.redis.backlog_orders_max),
+            ("redis.claim_after_ms", self.redis.claim_after_ms),
+            ("postgres.connections_max", self.postgres.connections_max as u64),
         ];
         if let Some((setting, value)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
             return Err(Refusal::OutOfRange { setting, value, must: "at least 1" });
@@ -198,8 +260,15 @@ impl Config {
             let must = "at most delivery.backoff_max_ms";
             return refuse("delivery.backoff_base_ms", delivery.backoff_base_ms, must);
         }
-        if self.workers > 1_024 {
-            return refuse("workers", self.workers as u64, "at most 1024 (0 is one per core)");
+        if self.threads > 1_024 {
+            return refuse("threads", self.threads as u64, "at most 1024 (0 is one per core)");
+        }
+        if self.workers > 64 {
+            return refuse(
+                "workers",
+                self.workers as u64,
+                "at most 64 (0 leaves delivery to `yoink worker`)",
+            );
         }
         Ok(())
     }
@@ -242,7 +311,6 @@ mod tests {
 
     #[test]
     fn engines_of_later_versions_are_refused() {
-        refused(|config| config.engine = EngineName::Redis, "\"redis\" is not in this version");
         refused(|config| config.engine = EngineName::Rabbitmq, "\"rabbitmq\" is not in this version");
     }
 

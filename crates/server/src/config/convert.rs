@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use yoink_engine::{AcceptLoss, Durability, OnDeadLetter, Options};
+use yoink_engine::{AcceptLoss, DeliveryOptions, Durability, OnDeadLetter, Options};
 
 use super::{Config, DurabilityName, OnDeadLetterName, Refusal};
 use crate::settings::{
-    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, RateLimits, RequestLog, Scope,
+    ApiKey, IdempotencyKeyRule, JwtSecret, JwtSettings, KeyHash, Mode, RateLimits, RequestLog, Role, Scope,
     Settings,
 };
 
@@ -20,11 +20,17 @@ impl Config {
     /// The first [`Refusal`] of [`Config::check`].
     pub fn settings(&self) -> Result<Settings, Refusal> {
         self.check()?;
+        self.edge()
+    }
+
+    /// What the edge is told, unchecked.
+    pub(super) fn edge(&self) -> Result<Settings, Refusal> {
         let http = &self.http;
         Ok(Settings {
+            role: Role::Shop,
             listen: self.listen,
             admin_listen: self.admin_listen,
-            threads: self.workers,
+            threads: self.threads,
             mode: if self.dev { Mode::Dev } else { Mode::Guarded },
             keys: self.api_keys(),
             admin_key: self.admin_key.as_ref().map(|key| KeyHash::of(key.expose())),
@@ -62,17 +68,24 @@ impl Config {
         self.http.drain_delay_ms.unwrap_or(if is_local { 0 } else { DRAIN_DELAY_MS })
     }
 
-    /// The engine's options. Call after [`Config::check`].
+    /// The options of the embedded engine. Call after [`Config::check`].
     pub fn engine_options(&self) -> Options {
         let mut options = Options::new(&self.data);
         options.durability = match self.durability {
             DurabilityName::Fsync => Durability::Fsync,
             DurabilityName::OsBuffer => Durability::OsBuffer,
+            DurabilityName::Relaxed => Durability::Relaxed,
         };
         options.accept_loss = if self.accept_loss { AcceptLoss::Yes } else { AcceptLoss::No };
         options.inbox_tickets_max = self.storage.inbox_tickets_max;
         options.free_bytes_min = self.storage.free_bytes_min;
-        let (delivery, wanted) = (&mut options.delivery, &self.delivery);
+        self.set_delivery(&mut options.delivery);
+        options
+    }
+
+    /// How the ledger's refusals are handled, with every engine.
+    pub(super) fn set_delivery(&self, delivery: &mut DeliveryOptions) {
+        let wanted = &self.delivery;
         delivery.attempts_max = wanted.attempts_max;
         delivery.backoff_base = Duration::from_millis(wanted.backoff_base_ms);
         delivery.backoff_max = Duration::from_millis(wanted.backoff_max_ms);
@@ -81,7 +94,6 @@ impl Config {
             OnDeadLetterName::Release => OnDeadLetter::Release,
             OnDeadLetterName::Park => OnDeadLetter::Park,
         };
-        options
     }
 
     fn api_keys(&self) -> Vec<ApiKey> {

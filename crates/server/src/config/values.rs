@@ -12,7 +12,7 @@ use crate::settings::Policy;
 pub enum EngineName {
     /// One process, nothing else needed.
     Embedded,
-    /// Not in this version.
+    /// Many nodes on one Redis (or a cluster) and one PostgreSQL.
     Redis,
     /// Not in this version.
     Rabbitmq,
@@ -37,6 +37,8 @@ pub enum DurabilityName {
     Fsync,
     /// When the operating system writes it; survives a process kill only.
     OsBuffer,
+    /// With the redis engine: whatever the settings of Redis and PostgreSQL keep.
+    Relaxed,
 }
 
 /// What becomes of the units of a dead letter.

@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use yoink_engine::{DeliveryStatus, DurationHistogram, EngineFigures, HistogramFigures};
 
-use super::{Merged, process};
+use super::{Merged, process, redis};
 use crate::edge::Core;
 
 /// Every metric.
@@ -42,18 +42,21 @@ impl Collector for Everything {
         self.encode_stock(&mut out, &figures)?;
         encode_log(&mut out, &figures)?;
         self.encode_delivery(&mut out, &figures, &delivery)?;
+        if let Some(status) = engine.redis_status() {
+            redis::encode(&mut out, &status)?;
+        }
         encode_old_names(&mut out, &figures, &delivery, &edge)?;
         encode_process(&mut out)
     }
 }
 
-type Labels<'a> = [(&'static str, &'a str)];
+pub(super) type Labels<'a> = [(&'static str, &'a str)];
 
 /// Writes families of samples.
-struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+pub(super) struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Out<'_, '_> {
-    fn family(
+    pub(super) fn family(
         &mut self,
         name: &str,
         help: &str,
@@ -63,7 +66,7 @@ impl Out<'_, '_> {
         samples(&mut self.0.encode_descriptor(name, help, None, kind)?)
     }
 
-    fn counters<'l>(
+    pub(super) fn counters<'l>(
         &mut self,
         name: &str,
         help: &str,
@@ -74,7 +77,7 @@ impl Out<'_, '_> {
         })
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.family(name, help, MetricType::Gauge, |encoder| encoder.encode_gauge(&value))
     }
 }
@@ -87,17 +90,17 @@ fn counter(encoder: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: u64) -> 
 }
 
 /// Stock figures are far below 2^53, so as a float they are exact.
-fn gauge(encoder: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: f64) -> fmt::Result {
+pub(super) fn gauge(encoder: &mut MetricEncoder<'_>, labels: &Labels<'_>, value: f64) -> fmt::Result {
     encoder.encode_family(&labels)?.encode_gauge(&value)
 }
 
 /// `buckets` are upper bounds and counts, not cumulative.
-fn histogram(encoder: &mut MetricEncoder<'_>, sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
+pub(super) fn histogram(encoder: &mut MetricEncoder<'_>, sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
     let count = buckets.iter().map(|(_, count)| count).sum();
     encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
 }
 
-fn buckets_of(figures: &HistogramFigures) -> Vec<(f64, u64)> {
+pub(super) fn buckets_of(figures: &HistogramFigures) -> Vec<(f64, u64)> {
     let bounds = figures.bounds.iter().copied().chain([f64::INFINITY]);
     bounds.zip(figures.counts.iter().copied()).collect()
 }
@@ -124,7 +127,8 @@ impl Everything {
         let connections = self.core.shared.connections.load(std::sync::atomic::Ordering::Relaxed);
         out.gauge("yoink_http_connections", "Open connections.", connections as f64)?;
         out.family("yoink_build", "What is running.", MetricType::Info, |encoder| {
-            let labels: &Labels<'_> = &[("version", env!("CARGO_PKG_VERSION")), ("engine", "embedded")];
+            let labels: &Labels<'_> =
+                &[("version", env!("CARGO_PKG_VERSION")), ("engine", self.core.engine.name())];
             encoder.encode_info(&labels)
         })
     }
@@ -182,6 +186,10 @@ impl Everything {
         out.family("yoink_queue_depth", "What waits in a queue.", MetricType::Gauge, |encoder| {
             gauge(encoder, &[("queue", "inbox")], figures.inbox_tickets as f64)?;
             gauge(encoder, &[("queue", "delivery")], behind as f64)?;
+            if engine.name() == "redis" {
+                // What is delivered there are grants out of a stream.
+                gauge(encoder, &[("queue", "grants")], behind as f64)?;
+            }
             gauge(encoder, &[("queue", "retry")], delivery.retrying as f64)
         })?;
         let oldest = oldest_undelivered_seconds(engine.now(), delivery);

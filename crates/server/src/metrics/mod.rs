@@ -2,6 +2,7 @@
 
 mod collector;
 mod process;
+mod redis;
 mod text;
 
 use std::collections::HashMap;

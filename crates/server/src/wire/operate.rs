@@ -18,9 +18,9 @@ pub struct ServerTime {
 pub struct Info {
     /// The version of yoink.
     pub version: String,
-    /// `embedded`.
+    /// `embedded` or `redis`.
     pub engine: String,
-    /// When an accepted order is on disk: `fsync` or `os-buffer`.
+    /// When an accepted order is on disk: `fsync`, `os-buffer` or `relaxed`.
     pub durability: String,
     /// What an accepted order survives.
     pub survives: String,

@@ -64,6 +64,8 @@ fn secrets_are_not_printed() {
     command
         .env("YOINK_ADMIN_KEY", "canary-admin-0123456789abcdef0123456789")
         .env("YOINK_JWT_SECRETS", "a:canary-token-0123456789abcdef0123456789")
+        .env("YOINK_REDIS_URL", "redis://shop:canary-redis@127.0.0.1:1")
+        .env("YOINK_POSTGRES_URL", "postgres://shop:canary-postgres@127.0.0.1:1/shop")
         .args(["config", "--log-level", "trace"]);
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();

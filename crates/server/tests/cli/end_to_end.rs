@@ -92,3 +92,12 @@ fn dead_letters_are_listed_even_if_there_are_none() {
     let refusal = refusal_of(&mut yoink_at(&server, &["dead-letters", "show", "1"]), 1);
     assert!(refusal.contains("404"), "{refusal}");
 }
+
+#[test]
+fn a_storm_raises_the_limit_of_open_files_as_far_as_it_may() {
+    let server = demo().start().unwrap();
+    let line = format!("ulimit -Sn 64 && exec {BINARY} storm --buyers 200 --url {}", server.url());
+    let mut storm = assert_cmd::Command::new("bash");
+    storm.args(["-c", &line]).current_dir(server.data()).env("YOINK_ADMIN_KEY", server.admin_key());
+    text_of(&mut storm);
+}

@@ -18,7 +18,12 @@ fn wrong_usage_ends_with_2() {
 fn settings_that_contradict_each_other_are_refused_with_what_to_change() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, words) in [
-        (&["serve", "--engine", "redis"][..], "\"redis\" is not in this version"),
+        (&["serve", "--engine", "rabbitmq"][..], "\"rabbitmq\" is not in this version"),
+        (&["serve", "--engine", "redis"], "YOINK_REDIS_URL"),
+        (&["serve", "--engine", "redis", "--redis", "redis://127.0.0.1:1"], "YOINK_POSTGRES_URL"),
+        (&["serve", "--redis", "redis://127.0.0.1:1"], "add --engine redis"),
+        (&["serve", "--durability", "relaxed"], "not for the engine \"embedded\""),
+        (&["migrate"], "YOINK_POSTGRES_URL"),
         (&["serve", "--listen", "0.0.0.0:0"], "YOINK_ADMIN_KEY"),
         (&["serve", "--dev", "--listen", "0.0.0.0:0"], "use 127.0.0.1"),
         (&["--listen", "0.0.0.0:0"], "use 127.0.0.1"),

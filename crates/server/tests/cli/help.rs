@@ -30,12 +30,14 @@ fn the_help_of_each_command_has_examples_and_fits_a_terminal() {
 fn the_flags_of_the_contract_are_there() {
     let folder = tempfile::tempdir().unwrap();
     for (command, flags) in [
-        ("serve", "--engine --listen --data --dev --config --workers"),
+        ("serve", "--engine --listen --data --dev --config --redis --postgres --workers --threads"),
         ("seed", "--url --id --name --units --price --currency --limit --preset"),
         ("restock", "--url --product --units --reason"),
         ("orders", "--url --customer --json"),
         ("storm", "--url --product --buyers --requests --duration --rate --preset --assert --json --report"),
-        ("audit", "--url --data --json"),
+        ("worker", "--listen --redis --postgres --workers"),
+        ("migrate", "--postgres --json"),
+        ("audit", "--url --data --redis --postgres --repair --reason --json"),
     ] {
         let help = text_of(yoink(folder.path()).args([command, "--help"]));
         for flag in flags.split(' ') {

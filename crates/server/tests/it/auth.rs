@@ -158,6 +158,7 @@ fn a_customer_buys_sees_and_cancels_only_as_themselves() {
     };
     cancel(&bob).problem(404, "not-found");
     assert_eq!(cancel(&ann).status, 200);
+    server.wait_until_shown();
     let list =
         |key: &str, query: &str| server.send(&Request::new("GET", &format!("/v1/orders{query}")).key(key));
     let of_ann = list(&ann, "").json()["orders"].as_array().unwrap().len();

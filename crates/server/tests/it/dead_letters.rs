@@ -1,32 +1,26 @@
 //! Dead letters that are there: the ledger is made to refuse an order for good, and its units stay sold.
 
 use serde_json::{Value, json};
-use yoink_engine::ledger::{LedgerFault, Times};
-use yoink_engine::{Engine, OnDeadLetter, Options};
+use yoink_engine::OnDeadLetter;
 
 use crate::harness::{Server, eventually};
 
 /// A server whose ledger refuses the customers whose id begins with `bad`, with one dead letter for each of them.
-fn with_dead_letters(customers: &[&str]) -> (Server, LedgerFault) {
-    let fault = LedgerFault::default();
-    fault.refuse_customers("bad", Times::Always);
-    let switch = fault.clone();
-    let server = Server::start_on(
-        move |data| {
-            let mut options = Options::new(data);
-            options.delivery.on_dead_letter = OnDeadLetter::Park;
-            options.delivery.backoff_base = std::time::Duration::from_millis(1);
-            options.delivery.fault = switch;
-            Engine::open(options).unwrap()
+fn with_dead_letters(customers: &[&str]) -> Server {
+    let server = Server::start_with_delivery(
+        |delivery| {
+            delivery.on_dead_letter = OnDeadLetter::Park;
+            delivery.backoff_base = std::time::Duration::from_millis(1);
         },
         |_| {},
     );
+    server.refuse_orders_of("bad");
     server.create_product(&json!({"id": "1", "stock": 100}));
     for customer in customers {
         assert_eq!(server.buy(customer).status, 202);
     }
     eventually("all of them are dead letters", || list(&server, "").len() == customers.len());
-    (server, fault)
+    server
 }
 
 fn list(server: &Server, query: &str) -> Vec<Value> {
@@ -34,13 +28,9 @@ fn list(server: &Server, query: &str) -> Vec<Value> {
     page["dead_letters"].as_array().unwrap().clone()
 }
 
-fn stock(server: &Server) -> Value {
-    server.get("/v1/products/1").json()["stock"].clone()
-}
-
 #[test]
 fn a_dead_letter_is_listed_and_shown_and_found_by_product_and_error() {
-    let (server, _) = with_dead_letters(&["bad-1", "bad-2"]);
+    let server = with_dead_letters(&["bad-1", "bad-2"]);
     let letters = list(&server, "");
     let mut customers: Vec<&str> =
         letters.iter().map(|letter| letter["customer_id"].as_str().unwrap()).collect();
@@ -62,8 +52,7 @@ fn a_dead_letter_is_listed_and_shown_and_found_by_product_and_error() {
     let page = server.admin("GET", "/v1/admin/dead-letters?limit=1", None).json();
     assert_eq!(page["next_after"], letter["id"]);
     assert_eq!(list(&server, &format!("?after={}", letter["id"])), letters[1..]);
-    let text = server.get("/metrics").text().to_owned();
-    assert!(text.contains("\nyoink_dead_letters 2"), "{text}");
+    eventually("they are counted", || server.get("/metrics").text().contains("\nyoink_dead_letters 2"));
     discard_all(&server);
 }
 
@@ -74,8 +63,8 @@ fn discard_all(server: &Server) {
 
 #[test]
 fn a_retried_dead_letter_is_delivered_and_a_second_retry_changes_nothing() {
-    let (server, fault) = with_dead_letters(&["bad-1"]);
-    fault.refuse_customers("bad", Times::Count(0));
+    let server = with_dead_letters(&["bad-1"]);
+    server.take_orders_again();
     let letter = list(&server, "").remove(0);
     let retry = || server.admin("POST", &format!("/v1/admin/dead-letters/{}/retry", letter["id"]), None);
     assert_eq!(retry().json()["state"], "retried");
@@ -86,12 +75,12 @@ fn a_retried_dead_letter_is_delivered_and_a_second_retry_changes_nothing() {
     let discard =
         server.admin("POST", &format!("/v1/admin/dead-letters/{}/discard", letter["id"]), Some(&reason));
     discard.problem(409, "dead-letter-closed");
-    assert_eq!(stock(&server), 99);
+    server.assert_stock("1", 99);
 }
 
 #[test]
 fn a_discarded_dead_letter_gives_its_units_back_once() {
-    let (server, _) = with_dead_letters(&["bad-1"]);
+    let server = with_dead_letters(&["bad-1"]);
     let letter = list(&server, "").remove(0);
     let reason = json!({"reason": "the customer was called"});
     let path = format!("/v1/admin/dead-letters/{}", letter["id"]);
@@ -99,7 +88,7 @@ fn a_discarded_dead_letter_gives_its_units_back_once() {
         let discarded = server.admin("POST", &format!("{path}/discard"), Some(&reason)).json();
         assert_eq!((&discarded["state"], &discarded["reason"]), (&json!("discarded"), &reason["reason"]));
     }
-    eventually("the unit is back", || stock(&server) == 100);
+    eventually("the unit is back", || server.get("/v1/products/1").json()["stock"] == 100);
     let order = server.get(&format!("/v1/orders/{}", letter["order_id"].as_str().unwrap())).json();
     assert_eq!(order["status"], "failed");
     server.admin("POST", &format!("{path}/retry"), None).problem(409, "dead-letter-closed");
@@ -110,7 +99,7 @@ fn a_discarded_dead_letter_gives_its_units_back_once() {
 
 #[test]
 fn all_that_match_are_retried_or_discarded_at_once_and_a_dry_run_only_says_which() {
-    let (server, fault) = with_dead_letters(&["bad-1", "bad-2", "bad-3"]);
+    let server = with_dead_letters(&["bad-1", "bad-2", "bad-3"]);
     let ids: Vec<Value> = list(&server, "").iter().map(|letter| letter["id"].clone()).collect();
     let bulk = |verb: &str, body: Value| {
         server.admin("POST", &format!("/v1/admin/dead-letters/{verb}"), Some(&body)).json()
@@ -120,29 +109,25 @@ fn all_that_match_are_retried_or_discarded_at_once_and_a_dry_run_only_says_which
     assert_eq!(bulk("discard", json!({"filter": {}, "dry_run": true, "reason": "x"})), all(0, true));
     assert_eq!(bulk("retry", json!({"filter": {"product": "2"}}))["matched"], 0);
     assert_eq!(list(&server, "?state=parked").len(), 3);
-    fault.refuse_customers("bad", Times::Count(0));
+    server.take_orders_again();
     assert_eq!(bulk("retry", json!({"filter": {}})), all(3, false));
     eventually("all are confirmed", || {
         server.get("/v1/orders?status=confirmed").json()["orders"].as_array().unwrap().len() == 3
     });
     assert_eq!(bulk("discard", json!({"filter": {}, "reason": "x"}))["matched"], 0);
-    assert_eq!(stock(&server), 97);
+    server.assert_stock("1", 97);
 }
 
 #[test]
 fn who_waits_for_an_order_that_the_ledger_can_never_take_is_not_told_that_it_is_there() {
-    let fault = LedgerFault::default();
-    fault.refuse_customers("bad", Times::Always);
-    let server = Server::start_on(
-        move |data| {
-            let mut options = Options::new(data);
-            options.delivery.on_dead_letter = OnDeadLetter::Release;
-            options.delivery.backoff_base = std::time::Duration::from_millis(1);
-            options.delivery.fault = fault;
-            Engine::open(options).unwrap()
+    let server = Server::start_with_delivery(
+        |delivery| {
+            delivery.on_dead_letter = OnDeadLetter::Release;
+            delivery.backoff_base = std::time::Duration::from_millis(1);
         },
         |_| {},
     );
+    server.refuse_orders_of("bad");
     server.create_product(&json!({"id": "1", "stock": 100}));
     let body = json!({"customer_id": "bad-1", "product_id": "1"});
     let answer = server
@@ -152,7 +137,7 @@ fn who_waits_for_an_order_that_the_ledger_can_never_take_is_not_told_that_it_is_
     eventually("the order has failed", || {
         server.get(&format!("/v1/orders/{id}")).json()["status"] == "failed"
     });
-    assert_eq!(stock(&server), json!(100));
+    server.assert_stock("1", 100);
     let good = json!({"customer_id": "good", "product_id": "1"});
     let answer = server
         .send(&crate::harness::Request::new("POST", "/v1/orders").json(&good).header("prefer", "wait=10"));

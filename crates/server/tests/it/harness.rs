@@ -2,18 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use yoink_engine::{Engine, Options};
+use yoink_engine::{Confirmed, Engine};
 use yoink_server::{KeyHash, Mode, ServeError, Settings, serve};
 
 use crate::contract::Contract;
+use crate::engines::{CLOSE_WITHIN, ChangeDelivery, Differences, Opener, block_on};
 
 /// The key with every scope.
 pub const ADMIN_KEY: &str = "test-admin-key-0123456789abcdef";
@@ -27,7 +26,8 @@ pub struct Server {
     pub shutdown: CancellationToken,
     contract: Contract,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
-    _folder: TempDir,
+    /// Ends last: the engine needs it to its own end.
+    opener: Option<Opener>,
 }
 
 impl Server {
@@ -45,11 +45,18 @@ impl Server {
 
     /// Without any product.
     pub fn start_empty(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start_on(|data| Engine::open(Options::new(data)).unwrap(), change)
+        Self::start_with_delivery(|_| {}, change)
     }
 
-    /// On an engine opened in the given folder.
-    pub fn start_on(open: impl FnOnce(PathBuf) -> Engine, change: impl FnOnce(&mut Settings)) -> Self {
+    /// Without any product, and with another delivery.
+    pub fn start_with_delivery(delivery: ChangeDelivery, change: impl FnOnce(&mut Settings)) -> Self {
+        let opener = Opener::new(delivery);
+        let engine = opener.open();
+        Self::start_on(engine, Some(opener), change)
+    }
+
+    /// On an engine that is open.
+    pub fn start_on(engine: Engine, opener: Option<Opener>, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             mode: Mode::Dev,
             admin_key: Some(KeyHash::of(ADMIN_KEY)),
@@ -57,8 +64,6 @@ impl Server {
             ..Settings::default()
         };
         change(&mut settings);
-        let folder = tempfile::tempdir().unwrap();
-        let engine = open(folder.path().join("data"));
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = sync_channel(1);
         let (serving, token) = (engine.clone(), shutdown.clone());
@@ -69,7 +74,67 @@ impl Server {
             panic!("the server did not start: {:?}", thread.join());
         };
         let contract = Contract::new(exchange(address, &Request::new("GET", "/openapi.json")).json());
-        Self { address, engine, shutdown, contract, thread: Some(thread), _folder: folder }
+        Self { address, engine, shutdown, contract, thread: Some(thread), opener }
+    }
+
+    /// Ends the server and its engine, audits, and starts others on what they leave.
+    pub fn restart(mut self) -> Self {
+        let opener = self.opener.take();
+        drop(self);
+        let engine = opener.as_ref().unwrap().open();
+        Self::start_on(engine, opener, |_| {})
+    }
+
+    /// From now on the ledger takes no order of a customer whose id begins with `prefix`.
+    #[cfg(feature = "faults")]
+    pub fn refuse_orders_of(&self, prefix: &str) {
+        self.opener.as_ref().unwrap().refuse_orders_of(prefix);
+    }
+
+    /// From now on the ledger takes every order again.
+    #[cfg(feature = "faults")]
+    pub fn take_orders_again(&self) {
+        self.opener.as_ref().unwrap().take_orders_again();
+    }
+
+    /// The ledger is down.
+    #[cfg(feature = "faults")]
+    pub fn stop_ledger(&mut self) {
+        self.opener.as_mut().unwrap().stop_ledger();
+    }
+
+    /// The ledger is there again.
+    #[cfg(feature = "faults")]
+    pub fn start_ledger(&mut self) {
+        self.opener.as_mut().unwrap().start_ledger();
+    }
+
+    /// Asserts that the products are spread over every Redis there is.
+    #[track_caller]
+    pub fn assert_every_redis_has_products(&self) {
+        for keys in self.opener.as_ref().unwrap().keys_per_redis() {
+            assert!(keys > 0, "a Redis has no product");
+        }
+    }
+
+    /// Waits until lists, events and figures have every order accepted so far, where the engine does not have them
+    /// there at once.
+    #[track_caller]
+    pub fn wait_until_shown(&self) {
+        if !self.engine.shows_at_once() {
+            let shown = block_on(self.engine.wait_delivered(0, PATIENCE));
+            assert_eq!(shown, Confirmed::Yes, "the ledger did not take every order in {PATIENCE:?}");
+        }
+    }
+
+    /// Asserts that a product has so many units left: at once, or a moment later where the engine shows it then.
+    #[track_caller]
+    pub fn assert_stock(&self, product: &str, units: u64) {
+        let stock = || self.get(&format!("/v1/products/{product}")).json()["stock"].clone();
+        if self.engine.shows_at_once() {
+            assert_eq!(stock(), json!(units));
+        }
+        eventually(&format!("{product} has {units} units"), || stock() == json!(units));
     }
 
     /// Creates a product; what is left out of `fields` is filled in.
@@ -138,10 +203,9 @@ impl Drop for Server {
             return;
         }
         assert!(matches!(served, None | Some(Ok(()))), "{served:?}");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let audit = runtime.block_on(self.engine.reconcile()).unwrap();
+        let audit = block_on(self.engine.reconcile()).unwrap();
         assert!(audit.ok, "{audit:#?}");
-        self.engine.close_blocking(Duration::from_secs(5));
+        self.engine.close_blocking(CLOSE_WITHIN);
     }
 }
 

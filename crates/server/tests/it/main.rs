@@ -1,4 +1,5 @@
-//! The HTTP contract, against a real server on a loopback port with a real engine in a folder of its own.
+//! The HTTP contract, against a real server on a loopback port with a real engine of its own, of whatever kind
+//! `YOINK_TEST_ENGINE` asks for.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,9 +13,12 @@ mod compat;
 mod contract;
 #[cfg(feature = "faults")]
 mod dead_letters;
+mod engines;
 mod harness;
 mod headers;
 mod hostile;
+#[cfg(feature = "faults")]
+mod ledger_down;
 mod limits;
 mod logs;
 mod metrics;

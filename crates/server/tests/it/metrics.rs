@@ -86,6 +86,7 @@ fn what_happens_is_counted_once() {
     eventually("the order is delivered", || {
         value(&scrape(&server), "yoink_orders_total{status=\"confirmed\"}") == 1.0
     });
+    server.wait_until_shown();
     let text = scrape(&server);
     for (series, expected) in [
         ("yoink_decisions_total{outcome=\"accepted\",reason=\"\"}", 1.0),

@@ -30,6 +30,7 @@ fn orders_are_listed_page_by_page_oldest_first() {
     let server = Server::start();
     let bought: Vec<Value> =
         (0..5).map(|number| server.buy(&format!("customer-{}", number % 2)).json()["id"].clone()).collect();
+    server.wait_until_shown();
     let page = server.get("/v1/orders?limit=2").json();
     let ids = |page: &Value| {
         page["orders"].as_array().unwrap().iter().map(|order| order["id"].clone()).collect::<Vec<_>>()
@@ -78,7 +79,7 @@ fn a_cancelled_order_gives_its_units_back_once() {
     let again = cancel("another reason");
     assert_eq!((again.status, again.header("idempotent-replayed")), (200, Some("true")));
     assert_eq!(again.json(), order);
-    assert_eq!(server.get("/v1/products/1").json()["stock"], 100);
+    server.assert_stock("1", 100);
 }
 
 #[test]

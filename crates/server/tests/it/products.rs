@@ -27,7 +27,7 @@ fn time_and_info_say_what_is_running() {
     let now = server.get("/v1/time").json()["now"].as_str().unwrap().to_owned();
     assert!(now.ends_with('Z') && now.len() == 27, "{now}");
     let info = server.get("/v1/info").json();
-    assert_eq!(info["engine"], "embedded");
+    assert_eq!(info["engine"], server.engine.name());
     assert_eq!(info["durability"], "fsync");
     assert_eq!(info["survives"], "process kill: yes, power loss: yes");
     assert_eq!(info["limits"]["body_bytes_max"], 4_096);

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::engines::Differences;
 use crate::harness::{Request, Server};
 
 fn purchase(body: &serde_json::Value) -> Request {
@@ -18,13 +19,15 @@ fn a_purchase_is_answered_with_the_order_and_where_to_find_it() {
     let order = answer.json();
     let id = order["id"].as_str().unwrap();
     assert_eq!(answer.header("location"), Some(format!("/v1/orders/{id}").as_str()));
-    assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7);
+    assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), server.engine.order_id_version());
+    // The product's creation is the first event.
+    let seq = if server.engine.seq_counts_all_events() { 2 } else { 1 };
     let at = order["accepted_at"].as_str().unwrap();
     assert_eq!(at.len(), "2026-01-05T10:00:00.123456Z".len());
     assert_eq!(
         order,
         json!({
-            "id": id, "seq": 2, "status": "accepted", "customer_id": "user_123", "product_id": "1", "quantity": 2,
+            "id": id, "seq": seq, "status": "accepted", "customer_id": "user_123", "product_id": "1", "quantity": 2,
             "unit_price": {"amount": 19_999, "currency": "EUR"}, "accepted_at": at,
         })
     );
@@ -91,6 +94,51 @@ fn the_same_key_with_another_body_names_the_original_order() {
     assert_eq!(reused["original"], first["id"]);
     // Keys are scoped to a customer.
     assert_ne!(send(2, "bob").json()["id"], first["id"]);
+}
+
+#[test]
+fn a_key_with_another_product_is_reused_or_of_that_product_as_the_engine_has_it() {
+    let server = Server::start();
+    server.create_product(&json!({"id": "other"}));
+    let send = |product: &str| {
+        let body = json!({"customer_id": "ann", "product_id": product});
+        server.send(&purchase(&body).header("idempotency-key", "k-1"))
+    };
+    let (first, other) = (send("1"), send("other"));
+    assert_eq!(first.status, 202);
+    if server.engine.keys_span_products() {
+        let reused = other.problem(422, "idempotency-key-reused");
+        assert_eq!(reused["original"], first.json()["id"]);
+    } else {
+        assert_eq!((other.status, &other.json()["product_id"]), (202, &json!("other")));
+        assert_ne!(other.json()["id"], first.json()["id"]);
+        assert_eq!(send("other").header("idempotent-replayed"), Some("true"));
+    }
+}
+
+#[test]
+fn products_are_sold_side_by_side_each_to_its_last_unit() {
+    let server = Server::start_empty(|_| {});
+    let products: Vec<String> = (1..=9).map(|number| format!("p{number}")).collect();
+    for (product, stock) in products.iter().zip(1..) {
+        server.create_product(&json!({"id": product, "stock": stock}));
+    }
+    let buy = &|product: &str, customer: usize| {
+        let body = json!({"customer_id": format!("c{customer}"), "product_id": product});
+        server.post("/v1/orders", &body).status
+    };
+    let sold: Vec<usize> = std::thread::scope(|scope| {
+        let crowds = products.iter().map(|product| {
+            scope.spawn(move || (0..12).filter(|customer| buy(product, *customer) == 202).count())
+        });
+        let crowds: Vec<_> = crowds.collect();
+        crowds.into_iter().map(|crowd| crowd.join().unwrap()).collect()
+    });
+    assert_eq!(sold, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    server.wait_until_shown();
+    let listed = server.get("/v1/orders?limit=100").json();
+    assert_eq!(listed["orders"].as_array().unwrap().len(), 45);
+    server.assert_every_redis_has_products();
 }
 
 #[test]
@@ -199,5 +247,5 @@ fn sixty_four_at_once_with_one_key_are_one_order() {
     let replays =
         answers.iter().filter(|answer| answer.header("idempotent-replayed") == Some("true")).count();
     assert_eq!(replays, 63);
-    assert_eq!(server.get("/v1/products/1").json()["stock"], 99);
+    server.assert_stock("1", 99);
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -9,7 +10,11 @@ use serde_json::json;
 use yoink_engine::limits::TICKET_WAIT_MAX;
 use yoink_engine::{Engine, Options, TimeSource};
 
+use crate::engines::only_embedded;
 use crate::harness::{Server, eventually, read_answer};
+
+const WHY: &str =
+    "the writer and its clock are the embedded engine's; a script of Redis has the deadline with it";
 
 /// A clock in the test's hand, which the writer can be made to wait for: as if the process were stopped just then.
 #[derive(Clone, Default)]
@@ -72,12 +77,12 @@ fn asked_before_a_standstill_of(server: &Server, hands: &Hands, passed_us: i64) 
     waiting
 }
 
-fn start(hands: &Hands) -> Server {
+fn start(hands: &Hands, folder: &Path) -> Server {
     let time = Box::new(hands.clone());
-    let server = Server::start_on(
-        |data| Engine::open_with_time(Options::new(data), time).unwrap(),
-        |settings| (settings.threads, settings.in_flight_max) = (1, BUYERS),
-    );
+    let engine = Engine::open_with_time(Options::new(folder.join("data")), time).unwrap();
+    let server = Server::start_on(engine, None, |settings| {
+        (settings.threads, settings.in_flight_max) = (1, BUYERS);
+    });
     server.create_product(&json!({"id": "1", "stock": 100}));
     server
 }
@@ -88,8 +93,11 @@ fn wait_max_us() -> i64 {
 
 #[test]
 fn who_waited_longer_than_the_limit_is_told_so_and_nothing_was_decided() {
-    let hands = Hands::default();
-    let server = start(&hands);
+    if !only_embedded(WHY) {
+        return;
+    }
+    let (hands, folder) = (Hands::default(), tempfile::tempdir().unwrap());
+    let server = start(&hands, folder.path());
     let before = server.engine.last_seq();
     for mut waiting in asked_before_a_standstill_of(&server, &hands, wait_max_us() + 1) {
         let answer = read_answer(&mut waiting);
@@ -107,8 +115,11 @@ fn who_waited_longer_than_the_limit_is_told_so_and_nothing_was_decided() {
 
 #[test]
 fn who_waited_just_as_long_as_the_limit_is_served() {
-    let hands = Hands::default();
-    let server = start(&hands);
+    if !only_embedded(WHY) {
+        return;
+    }
+    let (hands, folder) = (Hands::default(), tempfile::tempdir().unwrap());
+    let server = start(&hands, folder.path());
     for mut waiting in asked_before_a_standstill_of(&server, &hands, wait_max_us()) {
         assert_eq!(read_answer(&mut waiting).status, 202);
     }

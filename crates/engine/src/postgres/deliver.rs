@@ -1,0 +1,239 @@
+//! Grants become orders, and orders end.
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+use yoink_core::{OrderId, Timestamp};
+
+use super::row::limit;
+use super::{Postgres, PostgresError, row};
+
+/// Refused orders that one look finds at most.
+const DUE_MAX: usize = 1_000;
+
+/// What Redis granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The order.
+    pub order: OrderId,
+    /// Which grant of its epoch it is.
+    pub number: i64,
+    /// Who bought.
+    pub customer: String,
+    /// Units, from 1.
+    pub quantity: i32,
+    /// The price of one unit, in minor units.
+    pub price: i64,
+    /// In which currency.
+    pub currency: String,
+    /// When it was granted, in microseconds since 1970.
+    pub accepted_at: i64,
+}
+
+/// What became of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Delivered {
+    /// It is an order now.
+    Confirmed,
+    /// It was here before; nothing changed.
+    Known,
+    /// The table of orders refuses it. Its units are charged; it is kept and tried again.
+    Refused,
+    /// Its order is here under another number. Its units are on their way back to Redis.
+    Duplicate,
+    /// The ledger has no unit for it: the order has failed without taking one.
+    Revoked,
+}
+
+impl Delivered {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "confirmed" => Some(Self::Confirmed),
+            "known" => Some(Self::Known),
+            "refused" => Some(Self::Refused),
+            "duplicate" => Some(Self::Duplicate),
+            "revoked" => Some(Self::Revoked),
+            _ => None,
+        }
+    }
+}
+
+/// How an order ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndKind {
+    /// Somebody gave the units back.
+    Cancelled,
+    /// The ledger can never take it.
+    Failed,
+}
+
+impl EndKind {
+    /// Its word in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What became of ending an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It ended now; its units are a credit.
+    Now,
+    /// It had ended so before; nothing changed.
+    Again,
+    /// It had ended otherwise; nothing changed.
+    Otherwise(EndKind),
+    /// The ledger has no such order.
+    NotFound,
+}
+
+/// What happens to an order that was refused for good.
+pub use crate::delivery::OnDeadLetter as OnRefusal;
+
+/// What became of trying a refused order again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// It is an order now.
+    Confirmed,
+    /// Refused again; it will be tried again.
+    Retrying,
+    /// It is a dead letter and waits for an operator.
+    Parked,
+    /// It is a dead letter, has failed, and its units are a credit.
+    Released,
+    /// There was nothing to do.
+    Settled,
+}
+
+impl Postgres {
+    /// Carries what Redis granted of an epoch of a product into the ledger, in one transaction. May be called again
+    /// with the same grants: what is there stays as it is. `retry_at` is when refused ones are tried again.
+    ///
+    /// # Errors
+    /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the grants cannot even be sent, or has no
+    /// units; nothing happened, so try them one by one.
+    pub async fn deliver(
+        &self,
+        product: i32,
+        epoch: i32,
+        now: Timestamp,
+        retry_at: Timestamp,
+        grants: &[Grant],
+    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
+        let ids: Vec<Uuid> = grants.iter().map(|grant| row::uuid(grant.order)).collect();
+        let numbers: Vec<i64> = grants.iter().map(|grant| grant.number).collect();
+        let customers: Vec<&str> = grants.iter().map(|grant| grant.customer.as_str()).collect();
+        let quantities: Vec<i32> = grants.iter().map(|grant| grant.quantity).collect();
+        let prices: Vec<i64> = grants.iter().map(|grant| grant.price).collect();
+        let currencies: Vec<&str> = grants.iter().map(|grant| grant.currency.as_str()).collect();
+        let times: Vec<i64> = grants.iter().map(|grant| grant.accepted_at).collect();
+        let sql = "SELECT order_id, outcome FROM deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        let rows = self
+            .change(
+                "deliver orders",
+                sql,
+                &[
+                    &product,
+                    &epoch,
+                    &now.0,
+                    &retry_at.0,
+                    &ids,
+                    &numbers,
+                    &customers,
+                    &quantities,
+                    &prices,
+                    &currencies,
+                    &times,
+                ],
+            )
+            .await?;
+        let delivered =
+            |row: &Row| Ok((row::order_id(row, "order_id")?, row::parsed(row, "outcome", Delivered::parse)?));
+        rows.iter().map(delivered).collect()
+    }
+
+    /// Ends an order, once; its units go to the epoch that is being sold from, and from there to Redis as a credit.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn end_order(
+        &self,
+        order: OrderId,
+        kind: EndKind,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Ended, PostgresError> {
+        let sql = "SELECT end_order($1, $2, $3, $4) AS outcome";
+        let rows =
+            self.change("end an order", sql, &[&row::uuid(order), &kind.name(), &reason, &now.0]).await?;
+        row::parsed(row::only(&rows, "end")?, "outcome", |text| match text {
+            "ended" => Some(Ended::Now),
+            "again" => Some(Ended::Again),
+            "cancelled" => Some(Ended::Otherwise(EndKind::Cancelled)),
+            "failed" => Some(Ended::Otherwise(EndKind::Failed)),
+            "not-found" => Some(Ended::NotFound),
+            _ => None,
+        })
+    }
+
+    /// Refused orders that are to be tried again by now, those that wait longest first.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn due_refused(&self, now: Timestamp, rows: usize) -> Result<Vec<OrderId>, PostgresError> {
+        let sql =
+            "SELECT id FROM refused WHERE state = 'retrying' AND next_at <= $1 ORDER BY next_at LIMIT $2";
+        let found = self.read("look for refused orders", sql, &[&now.0, &limit(rows, DUE_MAX)]).await?;
+        found.iter().map(|row| row::order_id(row, "id")).collect()
+    }
+
+    /// Tries a refused order again; after `attempts_max` attempts it is a dead letter. `retry_at` is when it is tried
+    /// the next time.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn retry_refused(
+        &self,
+        order: OrderId,
+        attempts_max: u32,
+        then: OnRefusal,
+        (retry_at, now): (Timestamp, Timestamp),
+    ) -> Result<Retried, PostgresError> {
+        let attempts_max = i32::try_from(attempts_max).unwrap_or(i32::MAX);
+        let release = then == OnRefusal::Release;
+        let sql = "SELECT retry_refused($1, $2, $3, $4, $5) AS outcome";
+        let id = row::uuid(order);
+        let rows = self
+            .change("try a refused order again", sql, &[&id, &attempts_max, &release, &retry_at.0, &now.0])
+            .await?;
+        row::parsed(row::only(&rows, "retry")?, "outcome", |text| match text {
+            "confirmed" => Some(Retried::Confirmed),
+            "retrying" => Some(Retried::Retrying),
+            "parked" => Some(Retried::Parked),
+            "released" => Some(Retried::Released),
+            "settled" => Some(Retried::Settled),
+            _ => None,
+        })
+    }
+
+    /// Keeps what could not be read as an order at all, once.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn note_unreadable(
+        &self,
+        stream: &str,
+        entry: &str,
+        bytes: &[u8],
+        error: &str,
+        now: Timestamp,
+    ) -> Result<(), PostgresError> {
+        let sql = "INSERT INTO unreadable (stream, entry, bytes, error, found_at) VALUES ($1, $2, $3, $4, $5)
+                   ON CONFLICT DO NOTHING";
+        self.change("keep what cannot be read", sql, &[&stream, &entry, &bytes, &error, &now.0])
+            .await
+            .map(drop)
+    }
+}

@@ -1,0 +1,175 @@
+//! Reading orders: those in the table, and those that it refuses, which are orders all the same.
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+use yoink_core::{OrderId, Timestamp};
+
+use super::connection::Parameter;
+use super::row::{limit, signed};
+use super::{Postgres, PostgresError, row};
+use crate::ledger::EXPORT_ROWS_MAX;
+use crate::limits::LIST_ORDERS_MAX;
+use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView};
+
+const TAKEN: &str =
+    "SELECT o.place, o.id, o.number, p.id AS product, o.customer, o.quantity, o.price, o.currency,
+    o.accepted_at, o.status, o.ended_at, o.reason
+    FROM orders o JOIN products p ON p.number = o.product";
+/// One that was taken after all is in the table of orders.
+const REFUSED: &str =
+    "SELECT o.place, o.id, o.number, p.id AS product, o.customer, o.quantity, o.price, o.currency,
+    o.accepted_at, coalesce(o.ended, 'accepted') AS status, o.ended_at, o.ended_reason AS reason
+    FROM refused o JOIN products p ON p.number = o.product AND o.state <> 'retried'";
+
+/// Which tables a page is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Taken,
+    Refused,
+    Both,
+}
+
+impl Postgres {
+    /// One order. Refused ones that have not ended are accepted.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn order(&self, id: OrderId) -> Result<Option<OrderView>, PostgresError> {
+        let sql = format!("{TAKEN} WHERE o.id = $1 UNION ALL {REFUSED} WHERE o.id = $1");
+        let rows = self.read("read an order", &sql, &[&row::uuid(id)]).await?;
+        rows.first().map(order_view).transpose()
+    }
+
+    /// Which of these orders are settled, and how: confirmed, cancelled or failed. The others are unknown to the
+    /// ledger, or refused and to be tried again.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn order_statuses(
+        &self,
+        ids: &[OrderId],
+    ) -> Result<Vec<(OrderId, OrderStatus)>, PostgresError> {
+        let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
+        let sql = "SELECT id, status FROM orders WHERE id = ANY ($1)
+                   UNION ALL SELECT id, ended FROM refused WHERE id = ANY ($1) AND ended IS NOT NULL";
+        let rows = self.read("look for orders", sql, &[&ids]).await?;
+        rows.iter().map(|row| Ok((row::order_id(row, "id")?, status(row)?))).collect()
+    }
+
+    /// A page of orders in the order of arrival. Here `after` and `next_after` are places, which are the ledger's own
+    /// and no numbers of events.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn orders(&self, filter: &OrderFilter) -> Result<OrderPage, PostgresError> {
+        let from = match filter.status {
+            Some(OrderStatus::Accepted) => From::Refused,
+            Some(OrderStatus::Confirmed) => From::Taken,
+            Some(OrderStatus::Cancelled | OrderStatus::Failed) | None => From::Both,
+        };
+        self.page(filter, from, filter.limit.min(LIST_ORDERS_MAX)).await
+    }
+
+    /// A page of the table of orders for an export, as [`Self::orders`]: those after place `after`, at most `rows` and
+    /// at most [`EXPORT_ROWS_MAX`].
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn export_orders(&self, after: u64, rows: usize) -> Result<OrderPage, PostgresError> {
+        let filter = OrderFilter { after, ..OrderFilter::default() };
+        self.page(&filter, From::Taken, rows.min(EXPORT_ROWS_MAX)).await
+    }
+
+    async fn page(
+        &self,
+        filter: &OrderFilter,
+        from: From,
+        rows_max: usize,
+    ) -> Result<OrderPage, PostgresError> {
+        // One more tells whether it is the last page.
+        let (after, rows_limit) = (signed(filter.after), limit(rows_max + 1, rows_max + 1));
+        let customer = filter.customer.as_ref().map(|customer| customer.as_str());
+        let product = filter.product.as_ref().map(|product| product.as_str());
+        let ended = match filter.status {
+            Some(OrderStatus::Cancelled) => Some(OrderStatus::Cancelled.name()),
+            Some(OrderStatus::Failed) => Some(OrderStatus::Failed.name()),
+            // The choice of tables has said it all, but for orders that ended.
+            Some(OrderStatus::Accepted | OrderStatus::Confirmed) | None => None,
+        };
+        let mut parameters: Vec<Parameter<'_>> = vec![&after, &rows_limit];
+        let sql = page_sql(filter, from, |value| {
+            match value {
+                Value::Customer => parameters.push(&customer),
+                Value::Product => parameters.push(&product),
+                Value::Ended => parameters.push(&ended),
+            }
+            parameters.len()
+        });
+        let mut rows = self.read("list orders", &sql, &parameters).await?;
+        let is_last = rows.len() <= rows_max;
+        rows.truncate(rows_max);
+        let last = rows.last().filter(|_| !is_last).map(|row| row::count(row, "place")).transpose()?;
+        let orders = rows.iter().map(order_view).collect::<Result<_, _>>()?;
+        Ok(OrderPage { orders, next_after: last })
+    }
+}
+
+/// What a listing is narrowed down to.
+enum Value {
+    Customer,
+    Product,
+    Ended,
+}
+
+/// Only the conditions that there are: a statement that has them all, switched off by NULL, is planned for none of
+/// them. `number` makes a value a parameter and returns its number.
+fn page_sql(filter: &OrderFilter, from: From, mut number: impl FnMut(Value) -> usize) -> String {
+    let mut narrowed = String::from(" WHERE o.place > $1");
+    if filter.customer.is_some() {
+        narrowed.push_str(&format!(" AND o.customer = ${}", number(Value::Customer)));
+    }
+    if filter.product.is_some() {
+        narrowed.push_str(&format!(" AND p.id = ${}", number(Value::Product)));
+    }
+    let ended = match filter.status {
+        Some(OrderStatus::Cancelled | OrderStatus::Failed) => Some(number(Value::Ended)),
+        _ => None,
+    };
+    let taken = match (filter.status, ended) {
+        (_, Some(ended)) => format!(" AND o.status = ${ended}"),
+        (Some(_), None) => " AND o.status = 'confirmed'".to_owned(),
+        (None, None) => String::new(),
+    };
+    let refused = match (filter.status, ended) {
+        (_, Some(ended)) => format!(" AND o.ended = ${ended}"),
+        (Some(_), None) => " AND o.ended IS NULL".to_owned(),
+        (None, None) => String::new(),
+    };
+    let page = " ORDER BY o.place LIMIT $2";
+    match from {
+        From::Taken => format!("{TAKEN}{narrowed}{taken}{page}"),
+        From::Refused => format!("{REFUSED}{narrowed}{refused}{page}"),
+        From::Both => format!(
+            "({TAKEN}{narrowed}{taken}{page}) UNION ALL ({REFUSED}{narrowed}{refused}{page}) ORDER BY place LIMIT $2"
+        ),
+    }
+}
+
+fn status(row: &Row) -> Result<OrderStatus, PostgresError> {
+    row::parsed(row, "status", |text| OrderStatus::ALL.into_iter().find(|status| status.name() == text))
+}
+
+fn order_view(row: &Row) -> Result<OrderView, PostgresError> {
+    Ok(OrderView {
+        id: row::order_id(row, "id")?,
+        seq: row::count(row, "number")?,
+        status: status(row)?,
+        customer: row::customer(row, "customer")?,
+        product: row::product_id(row, "product")?,
+        quantity: row::small(row, "quantity")?,
+        unit_price: row::money(row)?,
+        accepted_at: Timestamp(row::get(row, "accepted_at")?),
+        ended_at: row::get::<Option<i64>>(row, "ended_at")?.map(Timestamp),
+        reason: row::get::<Option<&str>>(row, "reason")?.map(Into::into),
+    })
+}

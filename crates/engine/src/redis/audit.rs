@@ -1,0 +1,260 @@
+//! Do the numbers add up? Recounts the ledger's events with [`yoink_core::audit`], counts the ledger's rows, and holds
+//! both against what Redis says and what is in the stream.
+
+use redis::RedisError;
+use yoink_core::audit::{Audit, InvariantId, Report};
+
+use super::RedisEngine;
+use super::entry::parse_line;
+use super::keys::SaleKeys;
+use super::look::look;
+use crate::postgres::{LedgerAudit, ProductCounts, ProductRow};
+use crate::reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, from_findings};
+use crate::{CallError, limits};
+
+/// Entries of the stream that are read at once.
+const PAGE_ENTRIES: usize = 500;
+/// How often a product is looked at before a difference is believed: orders move while it is counted.
+const LOOKS_MAX: usize = 20;
+
+/// Redis decides these, by what is true when it decides; the ledger hears of an order a moment later, and may have heard
+/// of a pause, a new price or another limit in between. Its events cannot tell.
+const DECIDED_IN_REDIS: [InvariantId; 5] = [
+    InvariantId::InsideWindow,
+    InvariantId::NotWhilePaused,
+    InvariantId::PriceAsListed,
+    InvariantId::LimitPerCustomer,
+    InvariantId::TimeForward,
+];
+
+/// What Redis says about one sale.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct InRedis {
+    available: u64,
+    credited: u64,
+    granted: u64,
+    /// Grants ever made in the epoch.
+    number: u64,
+    /// Orders in the stream, whether somebody has them in hand or not.
+    waiting_orders: u64,
+    /// Their units.
+    waiting_units: u64,
+}
+
+/// One sale, ledger and Redis side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Compared {
+    /// Units that Redis would sell beyond what the ledger has.
+    surplus_units: u64,
+    /// Units that the ledger has and Redis does not sell.
+    stuck_units: u64,
+    /// Grants that are neither in the ledger nor in the stream.
+    lost_orders: u64,
+    /// Orders on their way.
+    waiting_orders: u64,
+    /// What is wrong, in words.
+    pub(super) detail: Option<String>,
+}
+
+impl RedisEngine {
+    /// Recounts everything. Selling goes on; what moves while it is counted is looked at again.
+    ///
+    /// # Errors
+    /// The ledger or Redis cannot be asked.
+    pub(crate) async fn reconcile(&self) -> Result<Reconciliation, CallError> {
+        self.in_background(|engine| async move { engine.recount().await }).await
+    }
+
+    async fn recount(&self) -> Result<Reconciliation, CallError> {
+        let ledger = self.postgres().audit().await?;
+        let report = self.replay(ledger.last_seq).await?;
+        let mut compared = Vec::new();
+        for row in self.postgres().products().await? {
+            compared.push((row.id, self.compare(row.number).await?));
+        }
+        Ok(judge(&ledger, &report, &compared))
+    }
+
+    async fn replay(&self, last: u64) -> Result<Report, CallError> {
+        let mut audit = Audit::new();
+        while audit.seq() < last {
+            let events = self.postgres().events(audit.seq(), limits::READ_EVENTS_MAX).await?;
+            if events.is_empty() {
+                break; // the ledger counts events that it does not have: the report says so
+            }
+            events.iter().filter(|event| event.seq <= last).for_each(|event| audit.observe(event));
+        }
+        Ok(audit.report())
+    }
+
+    /// Looks at a sale until two looks at the ledger agree around one at Redis.
+    pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
+        let mut compared =
+            Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() };
+        for _ in 0..LOOKS_MAX {
+            let before = self.ledger_side(product).await?;
+            let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;
+            let after = self.ledger_side(product).await?;
+            let Some(redis) = redis else {
+                // Being filled anew.
+                tokio::time::sleep(super::keeper_pause()).await;
+                continue;
+            };
+            compared = hold_against(&before.0, before.1, &redis);
+            if before == after && compared.detail.is_none() {
+                return Ok(compared);
+            }
+            tokio::time::sleep(super::keeper_pause()).await;
+        }
+        Ok(compared)
+    }
+
+    /// A product, and how many grants of its epoch the ledger has.
+    async fn ledger_side(&self, product: i32) -> Result<(ProductRow, u64), CallError> {
+        let row = self.postgres().product_numbered(product).await?.ok_or(CallError::OutcomeUnknown)?;
+        let grants = self.postgres().grants_of(product, row.epoch).await?;
+        Ok((row, grants))
+    }
+
+    async fn redis_side(&self, product: i32, epoch: i32) -> Result<Option<InRedis>, RedisError> {
+        let Ok(server) = self.servers().of(product).await else {
+            return Err((redis::ErrorKind::Io, "Redis cannot be reached").into());
+        };
+        let keys = SaleKeys::new(product, epoch);
+        let mut found = InRedis::default();
+        let mut from = "-".to_owned();
+        loop {
+            let fields = ["epoch", "available", "credited", "granted", "number"];
+            let (sale, page, _) = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await?;
+            let figures: Vec<u64> = sale.iter().map_while(|value| value.as_deref()?.parse().ok()).collect();
+            let [of, available, credited, granted, number] = figures.as_slice() else { return Ok(None) };
+            if i64::try_from(*of) != Ok(i64::from(epoch)) {
+                return Ok(None);
+            }
+            found = InRedis {
+                available: *available,
+                credited: *credited,
+                granted: *granted,
+                number: *number,
+                ..found
+            };
+            for entry in &page.ids {
+                let lines: String = entry.get("v1").unwrap_or_default();
+                for grant in lines.lines().filter_map(|line| parse_line(line).ok()) {
+                    found.waiting_orders += 1;
+                    found.waiting_units += u64::from(grant.quantity.unsigned_abs());
+                }
+            }
+            match page.ids.last() {
+                Some(last) if page.ids.len() == PAGE_ENTRIES => from = format!("({}", last.id),
+                _ => return Ok(Some(found)),
+            }
+        }
+    }
+}
+
+/// The ledger has `grants` of the epoch.
+fn hold_against(row: &ProductRow, grants: u64, redis: &InRedis) -> Compared {
+    let mut details = Vec::new();
+    let in_ledger = row.units.saturating_sub(row.sold);
+    // What waits in the stream is taken in Redis and not yet in the ledger.
+    let in_redis = redis.available.saturating_add(redis.waiting_units);
+    if redis.credited.checked_sub(redis.granted) != Some(redis.available) {
+        details.push(format!(
+            "Redis has {} units given, {} granted, but {} available",
+            redis.credited, redis.granted, redis.available
+        ));
+    }
+    if in_ledger != in_redis {
+        details.push(format!(
+            "the ledger has {in_ledger} units to sell, Redis {} and {} on their way",
+            redis.available, redis.waiting_units
+        ));
+    }
+    let known = grants.saturating_add(redis.waiting_orders);
+    if redis.number > known {
+        details.push(format!(
+            "Redis made {} grants, of which the ledger has {grants} and the stream {}",
+            redis.number, redis.waiting_orders
+        ));
+    }
+    Compared {
+        surplus_units: in_redis.saturating_sub(in_ledger),
+        stuck_units: in_ledger.saturating_sub(in_redis),
+        lost_orders: redis.number.saturating_sub(known),
+        waiting_orders: redis.waiting_orders,
+        detail: (!details.is_empty()).then(|| details.join("; ")),
+    }
+}
+
+fn judge(
+    ledger: &LedgerAudit,
+    report: &Report,
+    compared: &[(yoink_core::ProductId, Compared)],
+) -> Reconciliation {
+    let sum = |figure: fn(&ProductCounts) -> u64| ledger.products.iter().map(figure).sum::<u64>();
+    let in_redis = |figure: fn(&Compared) -> u64| compared.iter().map(|(_, of)| figure(of)).sum::<u64>();
+    let told = InvariantId::ALL.into_iter().filter(|id| !DECIDED_IN_REDIS.contains(id));
+    let mut invariants: Vec<Invariant> = told.map(|id| from_findings(id, report)).collect();
+    let broken: Vec<String> = ledger
+        .products
+        .iter()
+        .filter(|product| product.conservation_error_units() != 0 || product.oversold > 0)
+        .map(|product| format!("{} by {}", product.product, product.conservation_error_units()))
+        .collect();
+    invariants.push(Invariant {
+        id: "ledger-adds-up",
+        ok: broken.is_empty() && ledger.duplicates == 0,
+        detail: match broken.is_empty() {
+            true => format!("{} products at event {}", ledger.products.len(), ledger.last_seq),
+            false => format!("units that do not add up: {}", broken.join(", ")),
+        },
+    });
+    let details: Vec<String> = compared
+        .iter()
+        .filter_map(|(id, compared)| compared.detail.as_ref().map(|detail| format!("{id}: {detail}")))
+        .collect();
+    invariants.push(Invariant {
+        id: "redis-equals-ledger",
+        ok: details.is_empty(),
+        detail: match details.is_empty() {
+            true => format!(
+                "{} products, {} orders on their way",
+                compared.len(),
+                in_redis(|of| of.waiting_orders)
+            ),
+            false => details.join("; "),
+        },
+    });
+    Reconciliation {
+        ok: invariants.iter().all(|invariant| invariant.ok),
+        seq: ledger.last_seq,
+        oversold: report.oversold_units.max(in_redis(|of| of.surplus_units)),
+        lost: in_redis(|of| of.lost_orders),
+        duplicated: report.duplicated_orders.saturating_add(ledger.duplicates),
+        stuck: in_redis(|of| of.stuck_units),
+        products: ledger.products.iter().map(product_figures).collect(),
+        orders: OrderCounts {
+            accepted: sum(|of| of.refused_orders).saturating_add(in_redis(|of| of.waiting_orders)),
+            confirmed: sum(|of| of.live_orders),
+            cancelled: sum(|of| of.cancelled),
+            failed: sum(|of| of.failed.saturating_add(of.revoked)),
+        },
+        invariants,
+    }
+}
+
+fn product_figures(counts: &ProductCounts) -> ProductFigures {
+    let sold = counts.live_units.saturating_add(counts.refused_units);
+    let available = counts.stocked.saturating_sub(counts.withheld).saturating_sub(sold);
+    ProductFigures {
+        id: counts.product,
+        figures: yoink_core::Figures {
+            stocked: counts.stocked,
+            available,
+            held: 0,
+            sold,
+            withheld: counts.withheld,
+        },
+    }
+}

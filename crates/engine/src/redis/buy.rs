@@ -1,0 +1,226 @@
+//! A purchase, from the request to the answer.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use yoink_core::{OrderId, Rejection, Timestamp};
+
+use super::RedisEngine;
+use super::answer::{Answer, Grant, NotLoaded};
+use super::catalogue::Listed;
+use super::lane::{DECIDE_WITHIN, Mode, Sent, Ticket};
+use super::offers::Offer;
+use super::order_id::OrderIds;
+use crate::views::{PurchaseRequest, Purchased, Replayed};
+use crate::{CallError, EngineState};
+
+/// The wait before a purchase that was not executed is sent again; it doubles.
+const RETRY_PAUSE: Duration = Duration::from_millis(2);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(100);
+/// An attempt without an answer for this long gets none any more.
+const SEND_MAX: Duration = Duration::from_millis(2_500);
+
+impl RedisEngine {
+    /// Buys.
+    ///
+    /// # Errors
+    /// As [`crate::Engine::purchase`].
+    pub(crate) async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
+        let result = self.buy(&request).await;
+        let counters = &self.shared().counters;
+        match &result {
+            Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
+            Ok(_) => &counters.accepted,
+            Err(CallError::Refused(rejection)) => {
+                counters.reject(rejection);
+                return result;
+            }
+            Err(CallError::Expired) => &counters.expired,
+            Err(_) => &counters.overloaded,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    async fn buy(&self, request: &PurchaseRequest) -> Result<Purchased, CallError> {
+        let Some(listed) = self.find_product(&request.product).await else {
+            return Err(Rejection::ProductNotFound.into());
+        };
+        if self.shared().state() == EngineState::Closing {
+            return Err(CallError::Closing);
+        }
+        if !self.shared().may_sell() {
+            return Err(CallError::Rebuilding);
+        }
+        if let Some(rejection) = self.refuse_early(&listed, request) {
+            return Err(rejection.into());
+        }
+        let number = listed.row.number;
+        let order = match &request.key {
+            Some(key) => self.shared().order_ids.derive(number, &request.customer, key),
+            None => OrderIds::random(number),
+        };
+        let begun = Instant::now();
+        let mut attempt =
+            Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false, expired: false };
+        loop {
+            let epoch = self.shared().catalogue.epoch(number);
+            let sent = self.send(number, epoch, order, request).await;
+            if let Some(result) = self.heed(sent, (&listed, epoch), order, request, &mut attempt).await {
+                return result;
+            }
+            if begun.elapsed() >= DECIDE_WITHIN {
+                return Err(attempt.give_up());
+            }
+            tokio::time::sleep(attempt.pause).await;
+            attempt.pause = attempt.pause.saturating_mul(2).min(RETRY_PAUSE_MAX);
+        }
+    }
+
+    /// Sold out, and certainly so: the last look, a moment ago, found nothing, and neither a replay nor a limit could
+    /// make another answer of it.
+    pub(crate) fn refuse_early(&self, listed: &Listed, request: &PurchaseRequest) -> Option<Rejection> {
+        let details = &listed.row.details;
+        let now = self.shared().now();
+        let is_plain = request.key.is_none()
+            && details.limit_per_customer.is_none()
+            && request.quantity <= details.max_per_order
+            && !listed.row.paused
+            && listed.is_selling()
+            && details.window.starts_at.is_none_or(|starts_at| now >= starts_at)
+            && details.window.ends_at.is_none_or(|ends_at| now < ends_at);
+        (is_plain && listed.available() == 0).then_some(Rejection::SoldOut { available: 0 })
+    }
+
+    async fn send(&self, product: i32, epoch: i32, order: OrderId, request: &PurchaseRequest) -> Sent {
+        let (reply, answered) = oneshot::channel();
+        self.lane().push(Ticket {
+            product,
+            epoch,
+            order,
+            customer: request.customer.clone(),
+            quantity: request.quantity,
+            mode: Mode::Buy,
+            reply,
+        });
+        // Whoever was to answer may have been ended with its runtime.
+        match tokio::time::timeout(SEND_MAX, answered).await {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(_)) | Err(_) => Sent::Unknown("the engine is closing, or has no time".into()),
+        }
+    }
+
+    /// What an attempt means; `None`: try again.
+    async fn heed(
+        &self,
+        sent: Sent,
+        (listed, epoch): (&Listed, i32),
+        order: OrderId,
+        request: &PurchaseRequest,
+        attempt: &mut Attempt,
+    ) -> Option<Result<Purchased, CallError>> {
+        let answer = match sent {
+            Sent::Answered(answer) => answer,
+            Sent::NotSent(what) => {
+                tracing::debug!(%what, "a purchase was not sent; trying again");
+                return None;
+            }
+            Sent::Unknown(what) => {
+                tracing::debug!(%what, "a purchase got no answer; asking again");
+                attempt.was_unknown = true;
+                return None;
+            }
+        };
+        match answer {
+            Answer::Granted(grant) => {
+                self.remember(listed.row.number, epoch, order, request, &grant);
+                Some(Ok(purchased(order, &grant, Replayed::No)))
+            }
+            Answer::Replay(grant) => {
+                // After an attempt without an answer it may be that one which is repeated here.
+                let replayed = if attempt.was_unknown { Replayed::No } else { Replayed::Yes };
+                if attempt.was_unknown {
+                    self.remember(listed.row.number, epoch, order, request, &grant);
+                }
+                Some(Ok(purchased(order, &grant, replayed)))
+            }
+            Answer::KeyReused => Some(Err(Rejection::KeyReused { original: Some(order) }.into())),
+            // An attempt without an answer may still be executed: after it no "no" is certain.
+            _ if attempt.was_unknown => {
+                attempt.pause = RETRY_PAUSE_MAX;
+                None
+            }
+            Answer::Refused(rejection) => {
+                if let Rejection::SoldOut { available } = &rejection {
+                    listed.set_available(*available);
+                }
+                if rejection == Rejection::ConservationBroken {
+                    listed.distrust(epoch);
+                }
+                Some(Err(rejection.into()))
+            }
+            Answer::Backlog => Some(Err(CallError::Overloaded)),
+            // The server's clock may have been set: the next attempt asks it first.
+            Answer::Expired if !attempt.expired => {
+                attempt.expired = true;
+                None
+            }
+            Answer::Expired => Some(Err(CallError::Expired)),
+            Answer::OtherEpoch(_) if attempt.refreshed => Some(Err(CallError::Rebuilding)),
+            Answer::OtherEpoch(_) => {
+                attempt.refreshed = true;
+                self.refresh_catalogue().await;
+                None
+            }
+            Answer::NotLoaded(why) => {
+                // The keeper sees by itself that another server is there.
+                if why == NotLoaded::Missing {
+                    listed.distrust(epoch);
+                }
+                Some(Err(CallError::Rebuilding))
+            }
+        }
+    }
+
+    /// Until the ledger is known to have it.
+    fn remember(&self, product: i32, epoch: i32, order: OrderId, request: &PurchaseRequest, grant: &Grant) {
+        let offer = Offer {
+            order,
+            customer: request.customer.clone(),
+            quantity: request.quantity,
+            price: grant.price,
+            accepted_at: grant.at,
+        };
+        self.shared().offers.add(product, (epoch, grant.number), offer);
+    }
+}
+
+/// What the attempts so far have shown.
+struct Attempt {
+    was_unknown: bool,
+    pause: Duration,
+    /// The catalogue was read again already.
+    refreshed: bool,
+    /// An attempt came too late, by the server's clock.
+    expired: bool,
+}
+
+impl Attempt {
+    fn give_up(&self) -> CallError {
+        match self.was_unknown {
+            true => CallError::OutcomeUnknown,
+            false => CallError::Unreachable,
+        }
+    }
+}
+
+fn purchased(order: OrderId, grant: &Grant, replayed: Replayed) -> Purchased {
+    Purchased {
+        order,
+        seq: grant.number,
+        accepted_at: Timestamp(grant.at.0),
+        unit_price: grant.price,
+        replayed,
+    }
+}

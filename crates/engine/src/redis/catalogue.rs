@@ -1,0 +1,173 @@
+//! What this node knows of the products: read from the ledger a few times a second, so that a purchase needs no trip
+//! to it, and so that selling goes on while the ledger is down.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use yoink_core::{Figures, ProductId};
+
+use crate::postgres::ProductRow;
+use crate::views::ProductView;
+
+/// A product as this node knows it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) row: ProductRow,
+    live: Arc<Live>,
+}
+
+/// What is newer than the row: kept while rows are read again.
+#[derive(Debug)]
+struct Live {
+    epoch: AtomicI32,
+    /// Units that Redis has for sale, as of the last look.
+    available: AtomicU64,
+    /// Redis has lost something of this epoch, or says what the ledger knows to be wrong: it is to be filled with the
+    /// next. 0 if all is well.
+    distrusted_epoch: AtomicI32,
+    /// Redis sells it.
+    is_selling: AtomicBool,
+}
+
+impl Listed {
+    pub(crate) fn epoch(&self) -> i32 {
+        self.live.epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn available(&self) -> u64 {
+        self.live.available.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_available(&self, units: u64) {
+        self.live.available.store(units, Ordering::Release);
+    }
+
+    pub(crate) fn is_selling(&self) -> bool {
+        self.live.is_selling.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_selling(&self, is_selling: bool) {
+        self.live.is_selling.store(is_selling, Ordering::Release);
+    }
+
+    /// What Redis has of this epoch is not to be sold from. Who says so of an epoch that was replaced meanwhile is late.
+    pub(crate) fn distrust(&self, epoch: i32) {
+        self.live.distrusted_epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// The epoch of which that was said since the last call.
+    pub(crate) fn take_distrusted(&self) -> Option<i32> {
+        Some(self.live.distrusted_epoch.swap(0, Ordering::AcqRel)).filter(|epoch| *epoch > 0)
+    }
+
+    /// Its units: the ledger's word on how many there are, Redis's on how many are left.
+    pub(crate) fn figures(&self) -> Figures {
+        let (stocked, withheld) = (self.row.stocked, self.row.withheld);
+        // The two are read one after the other; a restock may be in one of them only.
+        let available = self.available().min(stocked.saturating_sub(withheld));
+        let sold = stocked.saturating_sub(withheld).saturating_sub(available);
+        Figures { stocked, available, held: 0, sold, withheld }
+    }
+
+    pub(crate) fn view(&self) -> ProductView {
+        ProductView {
+            id: self.row.id,
+            details: self.row.details.clone(),
+            paused: self.row.paused,
+            figures: self.figures(),
+        }
+    }
+}
+
+/// All products.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    known: ArcSwap<Known>,
+    /// Who replaces it holds this.
+    replacing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// In order of creation.
+    listed: Vec<Arc<Listed>>,
+    by_id: HashMap<ProductId, Arc<Listed>>,
+    by_number: HashMap<i32, Arc<Listed>>,
+}
+
+impl Catalogue {
+    pub(crate) fn find(&self, id: &ProductId) -> Option<Arc<Listed>> {
+        self.known.load().by_id.get(id).cloned()
+    }
+
+    pub(crate) fn by_number(&self, number: i32) -> Option<Arc<Listed>> {
+        self.known.load().by_number.get(&number).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Listed>> {
+        self.known.load().listed.clone()
+    }
+
+    /// How many times sixteen products there are, from 1.
+    pub(crate) fn crowd(&self) -> u32 {
+        u32::try_from(self.known.load().listed.len() / 16).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// The epoch that is being sold from, or 1 for a product that is not known yet.
+    pub(crate) fn epoch(&self, number: i32) -> i32 {
+        self.by_number(number).map_or(1, |listed| listed.epoch())
+    }
+
+    /// What Redis says of this epoch of a product is wrong.
+    pub(crate) fn distrust(&self, number: i32, epoch: i32) {
+        if let Some(listed) = self.by_number(number) {
+            listed.distrust(epoch);
+        }
+    }
+
+    /// Takes over what the ledger says. Who read it first may come last, so nothing here goes back: a product that is
+    /// known stays, and a row that is older than the known one is left.
+    pub(crate) fn replace(&self, rows: Vec<ProductRow>) {
+        let _replacing = self.replacing.lock();
+        let before = self.known.load();
+        let mut newest: BTreeMap<i32, ProductRow> = rows.into_iter().map(|row| (row.number, row)).collect();
+        for listed in &before.listed {
+            let row = newest.entry(listed.row.number).or_insert_with(|| listed.row.clone());
+            if is_older(row, &listed.row) {
+                row.clone_from(&listed.row);
+            }
+        }
+        let mut known = Known::default();
+        for row in newest.into_values() {
+            let live = match before.by_number.get(&row.number) {
+                Some(listed) => {
+                    listed.live.epoch.fetch_max(row.epoch, Ordering::AcqRel);
+                    Arc::clone(&listed.live)
+                }
+                None => Arc::new(Live {
+                    epoch: AtomicI32::new(row.epoch),
+                    available: AtomicU64::new(row.units.saturating_sub(row.sold)),
+                    distrusted_epoch: AtomicI32::new(0),
+                    is_selling: AtomicBool::new(false),
+                }),
+            };
+            let listed = Arc::new(Listed { row, live });
+            known.by_id.insert(listed.row.id, Arc::clone(&listed));
+            known.by_number.insert(listed.row.number, Arc::clone(&listed));
+            known.listed.push(listed);
+        }
+        self.known.store(Arc::new(known));
+    }
+}
+
+/// Whether a row was read before the other: none of these figures ever falls.
+fn is_older(row: &ProductRow, known: &ProductRow) -> bool {
+    row.epoch < known.epoch
+        || row.version < known.version
+        || row.stocked < known.stocked
+        || row.withheld < known.withheld
+        || (row.epoch == known.epoch && row.sold < known.sold)
+}

@@ -1,0 +1,61 @@
+//! Entries of the stream of grants: one per call of `purchase.lua`, one line per grant.
+
+use yoink_core::{Currency, CustomerId};
+
+use super::order_id::from_hex;
+use crate::postgres::Grant;
+
+/// Reads a line; says what is wrong with it otherwise.
+pub(crate) fn parse_line(line: &str) -> Result<Grant, &'static str> {
+    let mut parts = line.splitn(7, '|');
+    let mut next = || parts.next().ok_or("it has fewer than seven parts");
+    let order = from_hex(next()?).ok_or("its order id is none")?;
+    let number: i64 = next()?.parse().map_err(|_| "its number is none")?;
+    let quantity: i32 = next()?.parse().map_err(|_| "its quantity is none")?;
+    let accepted_at: i64 = next()?.parse().map_err(|_| "its time is none")?;
+    let price: i64 = next()?.parse().map_err(|_| "its price is none")?;
+    let currency = Currency::parse(next()?).ok_or("its currency is none")?;
+    let customer = CustomerId::parse(next()?).map_err(|_| "its customer is none")?;
+    if !(1..=1_000).contains(&quantity) || number < 1 || price < 0 {
+        return Err("a figure of it is out of bounds");
+    }
+    Ok(Grant {
+        order,
+        number,
+        customer: customer.as_str().to_owned(),
+        quantity,
+        price,
+        currency: currency.as_str().to_owned(),
+        accepted_at,
+    })
+}
+
+/// The number in a line, as far as it can be read.
+pub(crate) fn number_of(line: &str) -> Option<u64> {
+    line.split('|').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_and_garbage_is_named() {
+        let line = "00000007aaaa8aaa8aaaaaaaaaaaaaaa|3|2|1767607200123456|100|EUR|ann|e";
+        let grant = parse_line(line).unwrap();
+        assert_eq!((grant.number, grant.quantity, grant.customer.as_str()), (3, 2, "ann|e"));
+        assert_eq!(number_of(line), Some(3));
+        for garbage in [
+            "",
+            "x|3|2|1|100|EUR|ann",
+            "00000007aaaa8aaa8aaaaaaaaaaaaaaa|3|0|1|100|EUR|ann",
+            "00000007aaaa8aaa8aaaaaaaaaaaaaaa|0|1|1|100|EUR|ann",
+            "00000007aaaa8aaa8aaaaaaaaaaaaaaa|3|1|1|-100|EUR|ann",
+            "00000007aaaa8aaa8aaaaaaaaaaaaaaa|3|1|1|100|EURO|ann",
+            "00000007aaaa8aaa8aaaaaaaaaaaaaaa|3|1|1|100|EUR",
+            "00000007aaaa8aaa8aaaaaaaaaaaaaaa|3|99999999999|1|100|EUR|ann",
+        ] {
+            assert!(parse_line(garbage).is_err(), "{garbage}");
+        }
+    }
+}

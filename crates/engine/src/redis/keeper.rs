@@ -1,0 +1,476 @@
+//! What goes on in the background on every node: the catalogue is read, Redis is looked at, and what is between the
+//! ledger and Redis (credits, withdrawals, orders to be offered again) is brought to its end. Everything here may run on
+//! any number of nodes at once: each step is conditional, or leaves a mark.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use yoink_core::Timestamp;
+
+use super::answer::Answer;
+use super::catalogue::Listed;
+use super::entry::number_of;
+use super::keys::SaleKeys;
+use super::lane::{Lane, Mode, Sent, Ticket};
+use super::loader::{Loader, OFFERS_WAIT, description};
+use super::look::look;
+use super::offers::Offer;
+use super::script;
+use super::servers::{Server, Servers};
+use super::status::Command;
+use super::stock::{Taking, withdraw};
+use super::worker::Worker;
+use super::{Shared, checks};
+use crate::postgres::{Credit, Grant, Postgres, PostgresError, SaleState};
+
+/// How often Redis is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// So many products are all looked at in every turn; of more, those that nobody buys take turns.
+const ALL_LOOKED_AT_MAX: usize = 16;
+/// A product that nobody buys is looked at in one of so many turns.
+const IDLE_TURNS: u64 = 8;
+/// Turns for which a product whose stock has moved is looked at every time.
+const BUSY_TURNS: u64 = 40;
+/// How often the ledger is asked for products, credits and the like.
+const LEDGER_EVERY: Duration = Duration::from_millis(100);
+/// How often those who wait for the ledger are told.
+const TELL_EVERY: Duration = Duration::from_millis(15);
+/// How often the settings of the servers are checked.
+const SETTINGS_EVERY: Duration = Duration::from_secs(1);
+/// A withdrawal that is not finished after this long is finished by whoever sees it.
+const WITHDRAWAL_AGE: Duration = Duration::from_secs(3);
+/// What a look reads of a sale.
+const SALE_FIELDS: [&str; 9] =
+    ["epoch", "server", "state", "available", "number", "done", "version", "credited", "granted"];
+/// Rows that one look at the ledger takes.
+const ROWS_MAX: usize = 500;
+
+/// The background of one node.
+pub(crate) struct Keeper {
+    pub(crate) postgres: Postgres,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) loader: Arc<Loader>,
+    /// Sales that this node is loading.
+    pub(crate) loading: Arc<Mutex<HashSet<i32>>>,
+}
+
+impl Keeper {
+    /// Looks at Redis, for ever.
+    pub(crate) async fn watch_redis(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut busy_until: HashMap<i32, u64> = HashMap::new();
+        for turn in 0_u64.. {
+            ticks.tick().await;
+            let all = self.shared.catalogue.all();
+            let is_due = |listed: &&Arc<Listed>| {
+                let number = listed.row.number;
+                all.len() <= ALL_LOOKED_AT_MAX
+                    || !listed.is_selling()
+                    || self.shared.offers.has(number)
+                    || busy_until.get(&number).is_some_and(|until| *until > turn)
+                    || turn % IDLE_TURNS == u64::from(number.unsigned_abs()) % IDLE_TURNS
+            };
+            let due: Vec<(Arc<Listed>, u64)> =
+                all.iter().filter(is_due).map(|listed| (Arc::clone(listed), listed.available())).collect();
+            join_all(due.iter().map(|(listed, _)| self.look(Arc::clone(listed)))).await;
+            let moved = due.iter().filter(|(listed, before)| listed.available() != *before);
+            busy_until.extend(moved.map(|(listed, _)| (listed.row.number, turn + BUSY_TURNS)));
+            self.shared.publish_storefront();
+        }
+    }
+
+    /// Follows the ledger, for ever.
+    pub(crate) async fn watch_ledger(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(LEDGER_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let followed = self.follow_ledger().await;
+            self.shared.note_ledger(followed.as_ref().err());
+        }
+    }
+
+    /// Checks the settings of the servers, for ever.
+    pub(crate) async fn watch_settings(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SETTINGS_EVERY).await;
+            let mut complaints = Vec::new();
+            for server in self.servers.all().await.into_iter().flatten() {
+                // One that cannot be asked is noticed elsewhere.
+                complaints.extend(checks::redis_complaints(&server).await.unwrap_or_default());
+                self.servers.forget_changed(&server, 0).await;
+            }
+            let target = self.postgres.target().to_owned();
+            let reasons = self.postgres.check_settings().await.unwrap_or_default();
+            complaints.extend(reasons.into_iter().map(|reason| format!("PostgreSQL at {target}: {reason}")));
+            self.shared.note_settings(complaints);
+        }
+    }
+
+    /// One worker per product and place, for ever.
+    pub(crate) async fn employ_workers(self: Arc<Self>, per_product: usize) {
+        let mut workers = JoinSet::new();
+        let mut employed = HashSet::new();
+        loop {
+            for listed in self.shared.catalogue.all() {
+                let product = listed.row.number;
+                if !employed.insert(product) {
+                    continue;
+                }
+                for place in 0..per_product {
+                    let worker = Worker {
+                        product,
+                        name: format!("{}-{place}", self.loader.me.simple()),
+                        postgres: self.postgres.clone(),
+                        servers: Arc::clone(&self.servers),
+                        shared: Arc::clone(&self.shared),
+                    };
+                    workers.spawn(worker.run());
+                }
+            }
+            tokio::time::sleep(LEDGER_EVERY).await;
+        }
+    }
+
+    /// Looks at every product, now.
+    pub(crate) async fn look_at_all(&self) {
+        join_all(self.shared.catalogue.all().into_iter().map(|listed| self.look(listed))).await;
+        self.shared.publish_storefront();
+    }
+
+    /// Tells those who wait for the ledger, for ever.
+    pub(crate) async fn tell_waiters(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            let orders = self.shared.waiters.orders();
+            if orders.is_empty() {
+                continue;
+            }
+            // While the ledger is down there is nothing to tell.
+            for (order, status) in self.postgres.order_statuses(&orders).await.unwrap_or_default() {
+                self.shared.waiters.tell(order, status);
+            }
+        }
+    }
+
+    pub(crate) async fn look(&self, listed: Arc<Listed>) {
+        let seen = self.see(&listed).await;
+        let distrusted = listed.take_distrusted().filter(|epoch| *epoch >= listed.epoch());
+        match seen {
+            Ok(Seen::Selling) if distrusted.is_none() => {
+                listed.set_selling(true);
+                if listed.row.state != SaleState::Open {
+                    // Its loader died before it told the ledger.
+                    self.load(&listed, None);
+                }
+            }
+            Ok(Seen::Offers) if distrusted.is_none() => {}
+            Ok(Seen::NewerEpoch) => listed.set_selling(false),
+            Ok(seen) => {
+                listed.set_selling(false);
+                let distrusted = distrusted.or(matches!(seen, Seen::Wrong).then_some(listed.epoch()));
+                self.load(&listed, distrusted);
+            }
+            Err(error) => {
+                listed.set_selling(false);
+                if let Some(epoch) = distrusted {
+                    listed.distrust(epoch);
+                }
+                tracing::debug!(%error, "Redis could not be looked at");
+            }
+        }
+        // An epoch whose opening the ledger does not know might be filled once more.
+        if listed.row.state == SaleState::Open && self.shared.offers.has(listed.row.number) {
+            self.offer(&listed).await;
+        }
+    }
+
+    async fn see(&self, listed: &Listed) -> Result<Seen, String> {
+        let (product, epoch) = (listed.row.number, listed.epoch());
+        let server = self.servers.of(product).await.map_err(|error| error.to_string())?;
+        let keys = SaleKeys::new(product, epoch);
+        let begun = Instant::now();
+        let asked = look(&server, &keys, &SALE_FIELDS, ("-", 1), "e").await;
+        self.shared.gauges.asked(Command::Look, begun);
+        let (sale, oldest, buyers) = asked.map_err(|error| {
+            self.servers.forget(&server, product);
+            error.to_string()
+        })?;
+        let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
+        let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
+        let Some(found) = figure(0) else { return Ok(Seen::Missing) };
+        match i64::try_from(found).unwrap_or(i64::MAX).cmp(&i64::from(epoch)) {
+            std::cmp::Ordering::Less => return Ok(Seen::Missing),
+            std::cmp::Ordering::Greater => return Ok(Seen::NewerEpoch),
+            std::cmp::Ordering::Equal => {}
+        }
+        if text(1) != Some(&*server.identity) {
+            return Ok(Seen::Missing);
+        }
+        let state = text(2).unwrap_or("");
+        if !matches!(state, "open" | "offers") {
+            return Ok(Seen::Missing);
+        }
+        let figures = (figure(3), figure(4), figure(5), figure(7), figure(8));
+        let (Some(available), Some(number), Some(done), Some(credited), Some(granted)) = figures else {
+            return Ok(Seen::Wrong);
+        };
+        let adds_up = credited.checked_sub(granted) == Some(available);
+        // Each grant is in the stream until it is done; an order that is in neither was lost here.
+        let is_complete = !oldest.ids.is_empty() || done == number;
+        if !adds_up || !is_complete || buyers != Some(epoch.to_string()) {
+            return Ok(Seen::Wrong);
+        }
+        listed.set_available(available);
+        let first = oldest.ids.first().and_then(|entry| number_of(&entry.get::<String>("v1")?));
+        let below = if oldest.ids.is_empty() { number.saturating_add(1) } else { first.unwrap_or(0) };
+        // Those before the oldest that waits are with the ledger, unless somebody cut off the stream before it.
+        if done.saturating_add(1) >= below {
+            self.shared.offers.settle_below(product, epoch, below);
+        }
+        self.shared.note_backlog(product, number, done, oldest.ids.first().map(|entry| entry.id.as_str()));
+        if figure(6).is_some_and(|version| version < listed.row.version.unsigned_abs()) {
+            self.describe(&server, listed).await;
+        }
+        match state {
+            "open" => Ok(Seen::Selling),
+            _ => Ok(self.end_offers(&server, listed).await),
+        }
+    }
+
+    /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
+    async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
+        let product = listed.row.number;
+        let since =
+            *self.shared.offers_since.lock().entry((product, listed.epoch())).or_insert_with(Instant::now);
+        if since.elapsed() > OFFERS_WAIT.saturating_mul(4) {
+            let _ = self.loader.sell(server, product, listed.epoch()).await;
+        }
+        Seen::Offers
+    }
+
+    async fn describe(&self, server: &Server, listed: &Listed) {
+        if let Err(error) = describe(server, listed).await {
+            tracing::debug!(%error, "Redis was not told of a change; it will be");
+        }
+    }
+
+    fn load(&self, listed: &Arc<Listed>, distrusted: Option<i32>) {
+        let product = listed.row.number;
+        if self.shared.options.workers == 0 || !self.loading.lock().insert(product) {
+            return;
+        }
+        let (loader, loading) = (Arc::clone(&self.loader), Arc::clone(&self.loading));
+        let listed = Arc::clone(listed);
+        tokio::spawn(async move {
+            if let Err(error) = loader.load(product, distrusted).await {
+                tracing::warn!(%error, product = %listed.row.id, "Redis could not be filled; trying again");
+                if let Some(epoch) = distrusted {
+                    listed.distrust(epoch);
+                }
+                tokio::time::sleep(LEDGER_EVERY).await;
+            }
+            loading.lock().remove(&product);
+        });
+    }
+
+    async fn follow_ledger(&self) -> Result<(), PostgresError> {
+        self.shared.catalogue.replace(self.postgres.products().await?);
+        self.shared.set_delivery_paused(self.postgres.delivery_is_paused().await?);
+        self.apply_credits().await?;
+        let backlog = self.postgres.backlog().await?;
+        self.shared.note_refused(backlog.refused_retrying, backlog.dead_letters_open);
+        self.shared.gauges.note_credits_waiting(backlog.credits_waiting);
+        if self.shared.options.workers == 0 {
+            return Ok(());
+        }
+        let now = self.shared.now();
+        let old = Timestamp(now.0.saturating_sub(WITHDRAWAL_AGE.as_micros() as i64));
+        for withdrawal in self.postgres.withdrawals_waiting(old).await? {
+            let taking = Taking {
+                adjustment: withdrawal.adjustment,
+                product: withdrawal.product,
+                epoch: withdrawal.epoch,
+                units: withdrawal.units,
+            };
+            // What it comes to is the next look's business.
+            let _ = withdraw(&self.postgres, &self.servers, &self.shared, taking).await;
+        }
+        if !self.shared.delivery_is_paused() {
+            self.retry_refused(now).await?;
+        }
+        Ok(())
+    }
+
+    async fn retry_refused(&self, now: Timestamp) -> Result<(), PostgresError> {
+        let options = &self.shared.options.delivery;
+        // The ledger doubles the wait with every attempt.
+        let retry_at = Timestamp(now.0.saturating_add(options.backoff_base.as_micros() as i64));
+        for order in self.postgres.due_refused(now, ROWS_MAX).await? {
+            let then = options.on_dead_letter;
+            let tried =
+                self.postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
+            self.shared.note_retried(tried);
+        }
+        Ok(())
+    }
+
+    /// Gives Redis the units that wait for it.
+    pub(crate) async fn apply_credits(&self) -> Result<(), PostgresError> {
+        // Where one cannot be given the others of that product wait too: each would take as long to fail.
+        let mut waiting = HashSet::new();
+        for credit in self.postgres.credits_waiting(ROWS_MAX).await? {
+            if !waiting.contains(&credit.product) && !self.apply(&credit).await? {
+                waiting.insert(credit.product);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives Redis the units of a credit, once. Whether it has them now.
+    async fn apply(&self, credit: &Credit) -> Result<bool, PostgresError> {
+        let Ok(server) = self.servers.of(credit.product).await else { return Ok(false) };
+        #[cfg(feature = "faults")]
+        if self.shared.mistakes().no_mark {
+            return Ok(apply_credit_twice(&server, credit).await.is_ok());
+        }
+        let begun = Instant::now();
+        let applied = apply_credit(&server, credit).await;
+        self.shared.gauges.asked(Command::Credit, begun);
+        match applied {
+            Ok(Credited::Yes) => self.postgres.mark_credit_applied(credit.id, credit.epoch).await,
+            Ok(Credited::NotYet) => Ok(false),
+            Ok(Credited::Never) => {
+                // Redis does not know whose units they are: what it has is not what the ledger gave it.
+                self.shared.catalogue.distrust(credit.product, credit.epoch);
+                Ok(false)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Redis was not given units; it will be");
+                self.servers.forget(&server, credit.product);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Offers what this node accepted in an epoch that is sealed to the one that is on sale.
+    async fn offer(&self, listed: &Listed) {
+        let (product, epoch) = (listed.row.number, listed.epoch());
+        let offers = self.shared.offers.take_before(product, epoch);
+        if offers.is_empty() {
+            return;
+        }
+        tracing::warn!(product = %listed.row.id, orders = offers.len(), "offering orders again that Redis lost");
+        let sent = offers.into_iter().map(|(grant, offer)| async move {
+            let (reply, answered) = oneshot::channel();
+            self.lane.push(Ticket {
+                product,
+                epoch,
+                order: offer.order,
+                customer: offer.customer.clone(),
+                quantity: offer.quantity,
+                mode: Mode::Offer,
+                reply,
+            });
+            let sent = answered.await.unwrap_or_else(|_| Sent::Unknown("the engine is closing".into()));
+            self.heed_offer(product, epoch, grant, offer, sent).await;
+        });
+        join_all(sent).await;
+    }
+
+    async fn heed_offer(&self, product: i32, epoch: i32, grant: (i32, u64), offer: Offer, sent: Sent) {
+        match sent {
+            Sent::Answered(Answer::Granted(new) | Answer::Replay(new)) => {
+                self.shared.offers.add(product, (epoch, new.number), offer);
+            }
+            Sent::Answered(
+                Answer::NotLoaded(_) | Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog,
+            )
+            | Sent::NotSent(_)
+            | Sent::Unknown(_) => self.shared.offers.add(product, grant, offer),
+            Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {
+                // Its units went to somebody else: the buyer is told.
+                let revoked = Grant {
+                    order: offer.order,
+                    number: i64::try_from(grant.1).unwrap_or(i64::MAX),
+                    customer: offer.customer.as_str().to_owned(),
+                    quantity: i32::try_from(offer.quantity).unwrap_or(i32::MAX),
+                    price: offer.price.amount,
+                    currency: offer.price.currency.as_str().to_owned(),
+                    accepted_at: offer.accepted_at.0,
+                };
+                let now = self.shared.now();
+                if self.postgres.deliver(product, grant.0, now, now, &[revoked]).await.is_err() {
+                    self.shared.offers.add(product, grant, offer);
+                }
+            }
+        }
+    }
+}
+
+/// What a look at Redis found.
+enum Seen {
+    Selling,
+    Offers,
+    /// The catalogue is behind.
+    NewerEpoch,
+    /// Not there, not of this server, or not open.
+    Missing,
+    /// It contradicts itself: somebody wrote, deleted or trimmed there.
+    Wrong,
+}
+
+/// Tells Redis what the ledger says about a product.
+pub(crate) async fn describe(server: &Server, listed: &Listed) -> redis::RedisResult<()> {
+    let keys = SaleKeys::new(listed.row.number, listed.epoch());
+    let mut call = script::DESCRIBE.prepare_invoke();
+    call.key(keys.sale).arg(listed.epoch()).arg(listed.row.version);
+    for (name, value) in description(&listed.row) {
+        call.arg(name).arg(value);
+    }
+    let _: redis::Value = call.invoke_async(&mut server.connection.clone()).await?;
+    Ok(())
+}
+
+/// Whether Redis has the units of a credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Credited {
+    Yes,
+    /// Another epoch is there, or it is being loaded.
+    NotYet,
+    /// It does not know the order that they come from, or its figures are none.
+    Never,
+}
+
+/// Gives Redis the units of a credit, unless it has them.
+async fn apply_credit(server: &Server, credit: &Credit) -> redis::RedisResult<Credited> {
+    let keys = SaleKeys::new(credit.product, credit.epoch);
+    let mut call = script::CREDIT.prepare_invoke();
+    call.key(keys.sale).key(keys.buyers).arg(credit.epoch).arg(credit.id.simple().to_string());
+    call.arg(credit.units).arg(credit.kind.name()).arg(credit.customer.as_deref().unwrap_or(""));
+    let answer: redis::Value = call.invoke_async(&mut server.connection.clone()).await?;
+    Ok(match answer {
+        redis::Value::Int(1 | 2) => Credited::Yes,
+        redis::Value::BulkString(text) if text == b"C" => Credited::Never,
+        _ => Credited::NotYet,
+    })
+}
+
+/// The mistake: a crash before the ledger heard of it, and nothing in Redis tells that it was done.
+#[cfg(feature = "faults")]
+async fn apply_credit_twice(server: &Server, credit: &Credit) -> redis::RedisResult<()> {
+    let sale = SaleKeys::new(credit.product, credit.epoch).sale;
+    let mut twice = redis::pipe();
+    for field in ["available", "credited", "available", "credited"] {
+        twice.cmd("HINCRBY").arg(&sale).arg(field).arg(credit.units).ignore();
+    }
+    twice.query_async(&mut server.connection.clone()).await
+}

@@ -1,0 +1,98 @@
+//! What this node accepted and the ledger is not known to have: if Redis is lost, these orders are offered to the next
+//! filling of it, so that losing Redis alone loses no order.
+
+use std::collections::{BTreeMap, HashMap};
+
+use parking_lot::Mutex;
+use yoink_core::{CustomerId, Money, OrderId, Timestamp};
+
+/// An accepted order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) order: OrderId,
+    pub(crate) customer: CustomerId,
+    pub(crate) quantity: u32,
+    pub(crate) price: Money,
+    pub(crate) accepted_at: Timestamp,
+}
+
+/// By epoch and number.
+type ByGrant = BTreeMap<(i32, u64), Offer>;
+
+/// Accepted orders by product and by grant.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    by_product: Mutex<HashMap<i32, ByGrant>>,
+}
+
+impl Offers {
+    pub(crate) fn add(&self, product: i32, grant: (i32, u64), offer: Offer) {
+        self.by_product.lock().entry(product).or_default().insert(grant, offer);
+    }
+
+    /// The ledger has every grant of `epoch` below `number`.
+    pub(crate) fn settle_below(&self, product: i32, epoch: i32, number: u64) {
+        let mut by_product = self.by_product.lock();
+        if let Some(offers) = by_product.get_mut(&product) {
+            // What is of an earlier epoch waits for `take_before`.
+            let mut of_later = offers.split_off(&(epoch, number));
+            offers.retain(|(of, _), _| *of < epoch);
+            offers.append(&mut of_later);
+        }
+    }
+
+    /// Takes out what was granted in epochs before this one.
+    pub(crate) fn take_before(&self, product: i32, epoch: i32) -> Vec<((i32, u64), Offer)> {
+        let mut by_product = self.by_product.lock();
+        let Some(offers) = by_product.get_mut(&product) else { return Vec::new() };
+        let kept = offers.split_off(&(epoch, 0));
+        std::mem::replace(offers, kept).into_iter().collect()
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.by_product.lock().values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether any of this product wait that were granted in epochs before this one.
+    pub(crate) fn has_before(&self, product: i32, epoch: i32) -> bool {
+        let by_product = self.by_product.lock();
+        by_product.get(&product).is_some_and(|offers| offers.range(..(epoch, 0)).next().is_some())
+    }
+
+    /// Whether any of this product wait.
+    pub(crate) fn has(&self, product: i32) -> bool {
+        self.by_product.lock().get(&product).is_some_and(|offers| !offers.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yoink_core::Currency;
+
+    fn offer() -> Offer {
+        Offer {
+            order: OrderId([7; 16]),
+            customer: CustomerId::parse("ann").unwrap(),
+            quantity: 1,
+            price: Money { amount: 1, currency: Currency::parse("EUR").unwrap() },
+            accepted_at: Timestamp(1),
+        }
+    }
+
+    #[test]
+    fn what_the_ledger_has_is_forgotten_and_what_an_earlier_epoch_granted_is_not() {
+        let offers = Offers::default();
+        for grant in [(1, 9), (2, 1), (2, 2), (2, 3)] {
+            offers.add(7, grant, offer());
+        }
+        offers.settle_below(7, 2, 3);
+        assert_eq!(offers.count(), 2, "(1, 9) and (2, 3) are left");
+        let taken = offers.take_before(7, 2);
+        assert_eq!(taken.iter().map(|(grant, _)| *grant).collect::<Vec<_>>(), [(1, 9)]);
+        assert!(offers.has(7));
+        assert!(!offers.has(8));
+    }
+}

@@ -1,0 +1,115 @@
+#!lua
+-- Decides purchases of one product: all of a call in one atomic step, and nothing in between can be seen or lost.
+-- It says what the core says (`core/src/inventory/decide.rs`), in the same order; the decision tables hold both to it.
+--
+-- KEYS  1 sale: hash    2 buyers: hash    3 grants: stream
+-- ARGV  1 epoch   2 the server that the caller talks to   3 deadline, microseconds, or ''   4 'buy' or 'offer'
+--       5 time, microseconds, or '' for this server's    then for each purchase: order id, customer, quantity
+--
+-- Answers one text per purchase, its parts separated by '|':
+--   G number time amount currency             granted
+--   P number quantity time amount currency    granted before to the same order id (a replay)
+--   K                                         granted before, but for another quantity
+--   Q max        more than one order may have
+--   Y time       not started            Z time   ended            U   paused
+--   L limit used ids                    at the limit; ids of 32 hex digits each
+--   S available  sold out
+--   B            too many grants wait for the ledger
+-- or for all of them alike: N no such sale here, E epoch: another epoch, I another server, W being loaded,
+--   C broken: the units do not add up, T past the deadline.
+--
+-- An offer was accepted once, by a Redis that was lost: only stock can stand against it.
+
+local asked = (#ARGV - 5) / 3
+local is_offer = ARGV[4] == 'offer'
+local function all(answer)
+  local answers = {}
+  for i = 1, asked do answers[i] = answer end
+  return answers
+end
+
+local sale = redis.call('HMGET', KEYS[1], 'epoch', 'server', 'state', 'available', 'credited', 'granted', 'number',
+  'done', 'limit', 'max', 'starts_at', 'ends_at', 'paused', 'price', 'backlog')
+if not sale[1] then return all('N') end
+if sale[1] ~= ARGV[1] then return all('E|' .. sale[1]) end
+if sale[2] ~= ARGV[2] then return all('I') end
+if sale[3] ~= 'open' and not (sale[3] == 'offers' and is_offer) then return all('W') end
+local now = tonumber(ARGV[5])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+local deadline = tonumber(ARGV[3])
+if deadline and now > deadline then return all('T') end
+-- Raises before the first write if the stream is something else; a stream that is gone took grants with it.
+if redis.call('XLEN', KEYS[3]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then return all('N') end
+
+local available, credited, granted = tonumber(sale[4]), tonumber(sale[5]), tonumber(sale[6])
+local number, done, backlog = tonumber(sale[7]), tonumber(sale[8]), tonumber(sale[15])
+if not (available and credited and granted and number and done and backlog) then return all('C') end
+local adds_up = available >= 0 and available == credited - granted
+local limit, max = tonumber(sale[9]), tonumber(sale[10])
+local starts_at, ends_at = tonumber(sale[11]), tonumber(sale[12])
+local paused, price = sale[13] == '1', sale[14]
+
+local fields = {}
+for i = 1, asked do
+  fields[2 * i - 1] = 'o' .. ARGV[3 + 3 * i]
+  fields[2 * i] = 'c' .. ARGV[4 + 3 * i]
+end
+fields[#fields + 1] = 'e'
+local found = redis.call('HMGET', KEYS[2], unpack(fields))
+-- Without what its buyers have, nobody could be told from a new one.
+if found[#fields] ~= ARGV[1] then return all('N') end
+-- What this call itself has changed so far.
+local changed = {}
+local function look_up(index)
+  return changed[fields[index]] or found[index]
+end
+
+local time = string.format('%.0f', now)
+local answers, writes, lines = {}, {}, {}
+local function decide(i)
+  local id, customer, quantity = ARGV[3 + 3 * i], ARGV[4 + 3 * i], tonumber(ARGV[5 + 3 * i])
+  local before = look_up(2 * i - 1)
+  if before then
+    local n, q, t, p = string.match(before, '^%a|(%d+)|(%d+)|(%d+)|(%d+|%a+)|')
+    if tonumber(q) ~= quantity then return 'K' end
+    return 'P|' .. n .. '|' .. q .. '|' .. t .. '|' .. p
+  end
+  if not is_offer then
+    if quantity > max then return 'Q|' .. sale[10] end
+    if not adds_up then return 'C' end
+    if starts_at and now < starts_at then return 'Y|' .. sale[11] end
+    if ends_at and now >= ends_at then return 'Z|' .. sale[12] end
+    if paused then return 'U' end
+  end
+  local used, ids = 0, ''
+  local has = look_up(2 * i)
+  if has then
+    used, ids = string.match(has, '^(%d+)|(%x*)$')
+    used = tonumber(used)
+  end
+  if limit and not is_offer and used + quantity > limit then return 'L|' .. sale[9] .. '|' .. used .. '|' .. ids end
+  if quantity > available then return 'S|' .. string.format('%.0f', available) end
+  if number - done >= backlog and not is_offer then return 'B' end
+  available, granted, number = available - quantity, granted + quantity, number + 1
+  local rest = string.format('%.0f|%d|', number, quantity) .. time .. '|' .. price
+  local order = 'G|' .. rest .. '|' .. customer
+  local purchases = string.format('%d|', used + quantity) .. id .. string.sub(ids, 1, 19 * 32)
+  changed[fields[2 * i - 1]], changed[fields[2 * i]] = order, purchases
+  local w = #writes
+  writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = fields[2 * i - 1], order, fields[2 * i], purchases
+  lines[#lines + 1] = id .. '|' .. rest .. '|' .. customer
+  return string.format('G|%.0f|', number) .. time .. '|' .. price
+end
+for i = 1, asked do answers[i] = decide(i) end
+
+if #lines > 0 then
+  -- The first write; nothing below can fail.
+  redis.call('HSET', KEYS[1], 'available', string.format('%.0f', available), 'granted',
+    string.format('%.0f', granted), 'number', string.format('%.0f', number))
+  redis.call('HSET', KEYS[2], unpack(writes))
+  redis.call('XADD', KEYS[3], '*', 'v1', table.concat(lines, '\n'))
+end
+return answers

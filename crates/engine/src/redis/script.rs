@@ -1,0 +1,23 @@
+//! The scripts. Each is one atomic step in Redis.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
+    };
+}
+
+script!(PURCHASE, "purchase.lua");
+/// The purchase of somebody who takes the units first, means to write the order next, and dies in between.
+pub(crate) static PURCHASE_WITHOUT_ENTRY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&include_str!("purchase.lua").replace("redis.call('XADD'", "-- redis.call('XADD'"))
+});
+script!(CREDIT, "credit.lua");
+script!(DEBIT, "debit.lua");
+script!(SETTLE, "settle.lua");
+script!(DESCRIBE, "describe.lua");
+script!(LOAD, "load.lua");
+script!(LOOK, "look.lua");

@@ -1,0 +1,348 @@
+//! Carries grants from the stream to the ledger.
+//!
+//! Read, write to the ledger in one transaction, and only then acknowledge: a crash at any point means that the same
+//! entries are read again, by this worker or by another that claims them, and change nothing, because the order id is
+//! the ledger's primary key.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::RedisError;
+use redis::streams::{StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadReply};
+use yoink_core::Timestamp;
+
+use super::Shared;
+use super::entry::parse_line;
+use super::keys::{GROUP, SaleKeys};
+use super::outcome::wants_new_connection;
+use super::script;
+use super::servers::{NoServer, Server, Servers};
+use super::status::Command;
+use crate::failpoint;
+use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError};
+
+/// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
+const ENTRIES_MAX: usize = 16;
+/// The stream is looked at again after this long with nothing in it, and then ever less often.
+const IDLE_MIN: Duration = Duration::from_millis(2);
+const IDLE_MAX: Duration = Duration::from_millis(50);
+const IDLE_MAX_OF_MANY: Duration = Duration::from_millis(500);
+/// How often entries of workers that are gone are looked for.
+const CLAIM_EVERY: Duration = Duration::from_secs(1);
+/// The first wait after the ledger or Redis failed; it doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// An entry that is older than so many times what makes it claimable is carried even if the group does not know it:
+/// somebody may have moved the group's place in the stream, or deleted a consumer with what it had in hand.
+const FORGOTTEN_AFTER_CLAIMS: u32 = 4;
+
+/// One consumer of one product's stream.
+pub(crate) struct Worker {
+    pub(crate) product: i32,
+    /// Its name in the consumer group: another for every process and every worker in it.
+    pub(crate) name: String,
+    pub(crate) postgres: Postgres,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// An entry as read: its id and its grants.
+struct Entry {
+    id: String,
+    /// How many grants the backlog loses with it.
+    grants: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CarryError {
+    #[error(transparent)]
+    NoServer(#[from] NoServer),
+    #[error("Redis failed: {0}")]
+    Redis(#[from] RedisError),
+    #[error("the ledger failed: {0}")]
+    Postgres(#[from] PostgresError),
+}
+
+impl Worker {
+    /// Runs until it is aborted.
+    pub(crate) async fn run(self) {
+        let mut idle = IDLE_MIN;
+        // What failed is still in the stream, and nobody else takes it over for a while.
+        let mut has_failed = false;
+        let mut backoff = BACKOFF_MIN;
+        let mut claimed_at: Option<Instant> = None;
+        loop {
+            if self.shared.delivery_is_paused() {
+                tokio::time::sleep(IDLE_MAX).await;
+                continue;
+            }
+            let is_time_to_claim = claimed_at.is_none_or(|at| at.elapsed() >= CLAIM_EVERY);
+            let epoch = self.shared.catalogue.epoch(self.product);
+            let carried = match has_failed {
+                true => self.carry_range(epoch, "+").await,
+                false => self.turn(epoch, is_time_to_claim).await,
+            };
+            if is_time_to_claim {
+                claimed_at = Some(Instant::now());
+            }
+            match carried {
+                Ok(0) => {
+                    has_failed = false;
+                    tokio::time::sleep(idle).await;
+                    // Many streams share one Redis: the more there are, the less often an idle one is asked for.
+                    let idle_max =
+                        IDLE_MAX.saturating_mul(self.shared.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
+                    idle = idle.saturating_mul(2).min(idle_max);
+                }
+                Ok(carried) => {
+                    has_failed &= carried >= ENTRIES_MAX;
+                    (idle, backoff) = (IDLE_MIN, BACKOFF_MIN);
+                }
+                Err(error) => {
+                    has_failed = true;
+                    self.shared.note_delivery_error(&error);
+                    tokio::time::sleep(jittered(backoff)).await;
+                    backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    async fn turn(&self, epoch: i32, claims: bool) -> Result<usize, CarryError> {
+        let mut carried = 0;
+        if claims {
+            carried += self.carry_claimed(epoch).await?;
+            carried += self.carry_forgotten(epoch).await?;
+        }
+        Ok(carried + self.carry_new(epoch).await?)
+    }
+
+    /// Carries everything that is in the stream of an epoch, whoever had it in hand. For the loader: once the sale is
+    /// closed nothing comes any more.
+    pub(crate) async fn drain(&self, epoch: i32) -> Result<(), CarryError> {
+        while self.carry_range(epoch, "+").await? > 0 {}
+        Ok(())
+    }
+
+    /// Carries the first entries of the stream up to `end`, whatever the group says of them. What is carried leaves the
+    /// stream, so the next call finds the next.
+    async fn carry_range(&self, epoch: i32, end: &str) -> Result<usize, CarryError> {
+        let keys = SaleKeys::new(self.product, epoch);
+        let server = self.servers.of(self.product).await?;
+        let found: Result<StreamRangeReply, RedisError> = redis::cmd("XRANGE")
+            .arg(&keys.grants)
+            .arg(&["-", end, "COUNT"])
+            .arg(ENTRIES_MAX)
+            .query_async(&mut server.connection.clone())
+            .await;
+        let found = self.heed(&server, found)?;
+        self.carry(&server, epoch, &keys, found.ids).await
+    }
+
+    async fn carry_forgotten(&self, epoch: i32) -> Result<usize, CarryError> {
+        let server = self.servers.of(self.product).await?;
+        let age = self.shared.options.claim_after.saturating_mul(FORGOTTEN_AFTER_CLAIMS);
+        // The first part of an entry's id is the server's time in milliseconds.
+        let end_ms = server.now_us() / 1_000 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        self.carry_range(epoch, &end_ms.max(0).to_string()).await
+    }
+
+    async fn carry_new(&self, epoch: i32) -> Result<usize, CarryError> {
+        let keys = SaleKeys::new(self.product, epoch);
+        let server = self.servers.of(self.product).await?;
+        let begun = Instant::now();
+        let read: Result<Option<StreamReadReply>, RedisError> = redis::cmd("XREADGROUP")
+            .arg("GROUP")
+            .arg(GROUP)
+            .arg(&self.name)
+            .arg("COUNT")
+            .arg(ENTRIES_MAX)
+            .arg("STREAMS")
+            .arg(&keys.grants)
+            .arg(">")
+            .query_async(&mut server.connection.clone())
+            .await;
+        self.shared.gauges.asked(Command::Read, begun);
+        let read = match read {
+            Err(error) if error.code() == Some("NOGROUP") => return self.make_group(&server, &keys).await,
+            read => self.heed(&server, read)?,
+        };
+        let entries = read.map(|read| read.keys).unwrap_or_default().into_iter().flat_map(|key| key.ids);
+        self.carry(&server, epoch, &keys, entries.collect()).await
+    }
+
+    async fn carry_claimed(&self, epoch: i32) -> Result<usize, CarryError> {
+        let keys = SaleKeys::new(self.product, epoch);
+        let server = self.servers.of(self.product).await?;
+        let claimed: Result<StreamAutoClaimReply, RedisError> = redis::cmd("XAUTOCLAIM")
+            .arg(&keys.grants)
+            .arg(GROUP)
+            .arg(&self.name)
+            .arg(self.shared.options.claim_after.as_millis() as u64)
+            .arg("0-0")
+            .arg("COUNT")
+            .arg(ENTRIES_MAX)
+            .query_async(&mut server.connection.clone())
+            .await;
+        let claimed = match claimed {
+            Err(error) if error.code() == Some("NOGROUP") => return self.make_group(&server, &keys).await,
+            claimed => self.heed(&server, claimed)?,
+        };
+        self.carry(&server, epoch, &keys, claimed.claimed).await
+    }
+
+    /// Somebody destroyed the group: begin again at the first entry. What was carried before changes nothing.
+    async fn make_group(&self, server: &Server, keys: &SaleKeys) -> Result<usize, CarryError> {
+        let mut connection = server.connection.clone();
+        let exists: bool = redis::cmd("EXISTS").arg(&keys.grants).query_async(&mut connection).await?;
+        if exists {
+            let made: Result<(), RedisError> = redis::cmd("XGROUP")
+                .arg("CREATE")
+                .arg(&keys.grants)
+                .arg(GROUP)
+                .arg("0")
+                .query_async(&mut connection)
+                .await;
+            match made {
+                Err(error) if error.code() != Some("BUSYGROUP") => return Err(error.into()),
+                _ => tracing::warn!(stream = keys.grants, "the consumer group was gone and was made anew"),
+            }
+        }
+        Ok(0)
+    }
+
+    async fn carry(
+        &self,
+        server: &Server,
+        epoch: i32,
+        keys: &SaleKeys,
+        found: Vec<StreamId>,
+    ) -> Result<usize, CarryError> {
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let mut grants = Vec::new();
+        let mut entries = Vec::new();
+        for entry in found {
+            let before = grants.len();
+            self.read_entry(&keys.grants, &entry, &mut grants).await?;
+            entries.push(Entry { id: entry.id, grants: grants.len() - before });
+        }
+        failpoint::hit("worker.read");
+        if self.shared.mistakes().ack_before_commit {
+            self.settle(server, epoch, keys, &entries).await?;
+            return Ok(entries.len());
+        }
+        if !grants.is_empty() {
+            self.deliver(epoch, &grants).await?;
+        }
+        failpoint::hit("worker.committed");
+        self.settle(server, epoch, keys, &entries).await?;
+        Ok(entries.len())
+    }
+
+    /// Reads the grants of an entry; what cannot be read is written down in the ledger, once, for a person to look at.
+    async fn read_entry(
+        &self,
+        stream: &str,
+        entry: &StreamId,
+        grants: &mut Vec<Grant>,
+    ) -> Result<(), CarryError> {
+        let lines: Option<String> = entry.get("v1");
+        let Some(lines) = lines else {
+            let bytes = format!("{:?}", entry.map).into_bytes();
+            return self.note_unreadable(stream, &entry.id, &bytes, "it has no field v1 of text").await;
+        };
+        for (index, line) in lines.lines().enumerate() {
+            match parse_line(line) {
+                Ok(grant) => grants.push(grant),
+                Err(what) => {
+                    let place = format!("{} line {}", entry.id, index + 1);
+                    self.note_unreadable(stream, &place, line.as_bytes(), what).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn note_unreadable(
+        &self,
+        stream: &str,
+        entry: &str,
+        bytes: &[u8],
+        what: &str,
+    ) -> Result<(), CarryError> {
+        tracing::error!(stream, entry, what, "an entry of the stream is not a grant: it was written down");
+        Ok(self.postgres.note_unreadable(stream, entry, bytes, what, self.shared.now()).await?)
+    }
+
+    async fn deliver(&self, epoch: i32, grants: &[Grant]) -> Result<(), CarryError> {
+        let begun = Instant::now();
+        let now = self.shared.now();
+        let retry_at =
+            Timestamp(now.0.saturating_add(self.shared.options.delivery.backoff_base.as_micros() as i64));
+        let delivered = match self.postgres.deliver(self.product, epoch, now, retry_at, grants).await {
+            Err(error) if error.class() == ErrorClass::Permanent && grants.len() > 1 => {
+                // Not even a row by itself could be tried: find the one that cannot be sent.
+                let mut delivered = Vec::new();
+                for grant in grants {
+                    let one = std::slice::from_ref(grant);
+                    match self.postgres.deliver(self.product, epoch, now, retry_at, one).await {
+                        Ok(more) => delivered.extend(more),
+                        Err(error) if error.class() == ErrorClass::Permanent => {
+                            let stream = SaleKeys::new(self.product, epoch).grants;
+                            let (place, bytes) = (format!("grant {}", grant.number), format!("{grant:?}"));
+                            self.note_unreadable(&stream, &place, bytes.as_bytes(), &error.to_string())
+                                .await?;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                delivered
+            }
+            other => other?,
+        };
+        self.shared.note_delivered(begun.elapsed(), &delivered);
+        if delivered.iter().any(|(_, outcome)| *outcome == Delivered::Revoked) {
+            // The ledger had no unit for a grant: Redis says more than is true. Fill it anew.
+            self.shared.catalogue.distrust(self.product, epoch);
+        }
+        Ok(())
+    }
+
+    async fn settle(
+        &self,
+        server: &Server,
+        epoch: i32,
+        keys: &SaleKeys,
+        entries: &[Entry],
+    ) -> Result<(), CarryError> {
+        let mut call = script::SETTLE.prepare_invoke();
+        call.key(&keys.sale).key(&keys.grants).arg(epoch).arg(GROUP);
+        for entry in entries {
+            call.arg(&entry.id).arg(entry.grants);
+        }
+        let begun = Instant::now();
+        let settled: Result<i64, RedisError> = call.invoke_async(&mut server.connection.clone()).await;
+        self.shared.gauges.asked(Command::Settle, begun);
+        match settled {
+            // Without the group there is nothing to acknowledge; it is made anew and reads everything again.
+            Err(error) if error.code() == Some("NOGROUP") => Ok(()),
+            settled => self.heed(server, settled).map(drop),
+        }
+    }
+
+    /// A connection that broke is not used again.
+    fn heed<T>(&self, server: &Server, result: Result<T, RedisError>) -> Result<T, CarryError> {
+        if let Err(error) = &result
+            && wants_new_connection(error)
+        {
+            self.servers.forget(server, self.product);
+        }
+        Ok(result?)
+    }
+}
+
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(rand::random_range(0.5..1.0))
+}

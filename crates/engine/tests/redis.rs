@@ -1,0 +1,25 @@
+//! The redis engine on real servers that are killed, stopped, emptied, edited and cut off. After each run everything is
+//! healed and drained, every invariant holds, and what the buyers were promised is compared with the ledger.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+mod common;
+
+#[path = "redis/crash.rs"]
+mod crash;
+#[path = "redis/cuts.rs"]
+mod cuts;
+#[path = "redis/ends.rs"]
+mod ends;
+#[path = "redis/loss.rs"]
+mod loss;
+#[path = "redis/meddling.rs"]
+mod meddling;
+#[path = "redis/mistakes.rs"]
+mod mistakes;
+#[path = "redis/shop.rs"]
+mod shop;

@@ -1,0 +1,107 @@
+//! Redis loses what it had, all of it or a part: it is filled anew, and what nodes accepted comes back.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use yoink_engine::Engine;
+use yoink_testkit::{Mode, Proxy, RedisServer};
+
+use crate::shop::{Bought, Shop, rounds};
+
+const STOCK: u64 = 20_000;
+/// As in `crash.rs`.
+const SELLING_WITHIN: Duration = Duration::from_secs(6);
+
+/// Plays a loss some times, with a crowd at two nodes, and gives the nodes and what was promised.
+fn lose(shop: &mut Shop, times: usize, mut loss: impl FnMut(&mut Shop, usize)) -> (Engine, Vec<Bought>) {
+    let first = shop.open_with_shoes(STOCK, |_| ());
+    let second = shop.open(|_| ());
+    let crowd = shop.crowd(&[&first, &second], 8);
+    let mut bought = Vec::new();
+    for time in 0..times {
+        crowd.wait_for(60);
+        loss(shop, time);
+        let took = shop.wait_until_selling(&first, &mut bought);
+        assert!(took < SELLING_WITHIN, "selling again after {took:?}");
+    }
+    crowd.wait_for(20);
+    bought.extend(shop.disperse(crowd));
+    // The second node's offers are part of what is on its way.
+    shop.reconcile(&second);
+    (first, bought)
+}
+
+#[test]
+fn an_emptied_redis_is_filled_from_the_ledger_and_the_nodes() {
+    let mut shop = Shop::start();
+    let (engine, mut bought) = lose(&mut shop, rounds(3), |shop, _| drop(shop.redis(&["FLUSHALL"])));
+    let kept = shop.close_the_books(&engine, STOCK, &mut bought);
+    assert_eq!(kept.ended, 0, "the nodes had all that was lost");
+}
+
+#[test]
+fn every_single_key_of_a_sale_may_be_deleted() {
+    let mut shop = Shop::start();
+    let keys = ["sale", "buyers", "grants"];
+    let (engine, mut bought) = lose(&mut shop, rounds(2) * keys.len(), |shop, time| {
+        let key = shop.key(keys[time % keys.len()]);
+        shop.redis(&["DEL", &key]);
+    });
+    let kept = shop.close_the_books(&engine, STOCK, &mut bought);
+    assert_eq!(kept.ended, 0, "the nodes had all that was lost");
+}
+
+#[test]
+fn a_log_of_redis_that_was_cut_short_is_noticed() {
+    let mut shop = Shop::start();
+    let (engine, mut bought) = lose(&mut shop, rounds(3), |shop, time| {
+        shop.redis.kill();
+        let bytes = std::fs::metadata(shop.redis.aof().unwrap()).unwrap().len();
+        shop.redis.truncate_aof((3_000 * (time as u64 + 1)).min(bytes)).unwrap();
+        shop.redis.restart().unwrap();
+    });
+    let kept = shop.close_the_books(&engine, STOCK, &mut bought);
+    assert_eq!(kept.ended, 0, "the nodes had all that was lost");
+}
+
+#[test]
+fn a_replica_that_lags_behind_may_be_promoted() {
+    let mut shop = Shop::start();
+    // Those that were primaries go on running, as they do where a network is cut in two.
+    let mut replicas: Vec<RedisServer> = Vec::new();
+    let (engine, mut bought) = lose(&mut shop, rounds(2), |shop, _| {
+        let primary = replicas.last().map_or(shop.redis.address(), RedisServer::address);
+        let link = Proxy::start(primary).unwrap();
+        let mut replica = RedisServer::builder().replica_of(link.address()).start().unwrap();
+        replica.wait_in_sync().unwrap();
+        link.set(Mode::BlackHole).unwrap();
+        sleep(Duration::from_millis(150));
+        shop.redis_edge.retarget(replica.address());
+        replica.promote().unwrap();
+        shop.redis_edge.cut_all();
+        replicas.push(replica);
+    });
+    let kept = shop.close_the_books(&engine, STOCK, &mut bought);
+    assert_eq!(kept.ended, 0, "the nodes had all that was lost");
+}
+
+#[test]
+fn what_is_lost_with_its_node_is_revoked_visibly_or_gone_unpromised() {
+    let mut shop = Shop::start();
+    let stock = 200;
+    let engine = shop.open_with_shoes(stock, |options| options.workers = 1);
+    let crowd = shop.crowd(&[&engine], 4);
+    crowd.wait_for(40);
+    let mut bought = shop.disperse(crowd);
+    shop.reconcile(&engine);
+    // Everything is in the ledger: whatever Redis and the nodes forget now, nothing is lost.
+    engine.close_blocking(Duration::ZERO);
+    shop.redis(&["FLUSHALL"]);
+    shop.redis.kill();
+    shop.redis.restart().unwrap();
+    let engine = shop.open(|_| ());
+    let took = shop.wait_until_selling(&engine, &mut bought);
+    assert!(took < SELLING_WITHIN, "selling again after {took:?}");
+    let kept = shop.close_the_books(&engine, stock, &mut bought);
+    assert_eq!(kept.ended, 0);
+}

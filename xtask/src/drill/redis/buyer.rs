@@ -1,0 +1,396 @@
+//! One buyer of the crowd: buys, asks again, looks, cancels, and writes down every intent and every answer.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use yoink_testkit::{ADMIN_KEY, Client, Response};
+
+use crate::drill::record::{Cancel, Line, Record, Wish};
+
+/// Plenty of units.
+pub(super) const PLENTY: &str = "plenty";
+/// Fewer units than buyers, so that units that come back are sold again.
+pub(super) const SCARCE: &str = "scarce";
+/// [`LIMIT`] units per customer.
+pub(super) const LIMITED: &str = "limited";
+/// Units of [`LIMITED`] that a customer may have.
+pub(super) const LIMIT: u64 = 2;
+/// Customers of [`LIMITED`] per buyer.
+const LIMITED_CUSTOMERS: u64 = 400;
+/// No answer for this long is no answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A healthy shop gives a definite answer within this time.
+const DEFINITE_WITHIN: Duration = Duration::from_secs(30);
+
+/// What its buyer was told of a purchase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    /// Nothing, or no.
+    Nothing,
+    /// It is accepted.
+    Accepted,
+    /// The ledger has it.
+    Confirmed,
+}
+
+/// One purchase as its buyer knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Purchase {
+    pub(super) wish: Wish,
+    pub(super) order: Option<String>,
+    pub(super) told: Told,
+    /// Some request of it has no definite answer yet.
+    pub(super) is_open: bool,
+    /// Some request of it never got an answer, and may be on its way still.
+    pub(super) was_unanswered: bool,
+    pub(super) cancel: Cancel,
+    /// Redis lost it, and the ledger says so.
+    pub(super) is_revoked: bool,
+    /// The last round in which it was asked for.
+    pub(super) round: u32,
+}
+
+/// Whether the faults of a round take data from Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// What is accepted stays.
+    None,
+    /// What is accepted may be revoked.
+    Redis,
+    /// Nodes end, too: what only they and Redis knew is gone.
+    RedisAndNodes,
+}
+
+/// A buyer with its record.
+pub(super) struct Buyer {
+    number: usize,
+    pub(super) purchases: Vec<Purchase>,
+    by_customer: HashMap<String, Vec<usize>>,
+    record: Record,
+    random: SmallRng,
+    clients: Vec<Client>,
+    pause: Duration,
+    pub(super) round: u32,
+    pub(super) loss: Loss,
+    pub(super) replays: u64,
+    /// What must not have happened.
+    pub(super) findings: Vec<String>,
+}
+
+impl Buyer {
+    /// A buyer of the shop at `nodes`, with a record in `folder`, resting `pause` between purchases on average.
+    pub(super) fn new(
+        folder: &Path,
+        number: usize,
+        seed: u64,
+        nodes: &[SocketAddr],
+        pause: Duration,
+    ) -> Result<Buyer> {
+        let client = |node: &SocketAddr| Client::new(*node).with_key(ADMIN_KEY).with_timeout(ANSWER_WITHIN);
+        Ok(Buyer {
+            number,
+            purchases: Vec::new(),
+            by_customer: HashMap::new(),
+            record: Record::append_to(&folder.join(format!("buyer-{number}.jsonl")))?,
+            random: SmallRng::seed_from_u64(seed.wrapping_add(number as u64)),
+            clients: nodes.iter().map(client).collect(),
+            pause,
+            round: 0,
+            loss: Loss::None,
+            replays: 0,
+            findings: Vec::new(),
+        })
+    }
+
+    /// Buys until `is_over` says so.
+    pub(super) fn run(&mut self, is_over: &dyn Fn() -> bool) -> Result<()> {
+        while !is_over() {
+            match self.random.random_range(0..100_u32) {
+                0..62 => self.buy_new()?,
+                62..76 => {
+                    if let Some(index) = self.any() {
+                        self.buy(index)?;
+                    }
+                }
+                76..84 => self.look(),
+                _ => self.cancel_some()?,
+            }
+            std::thread::sleep(self.pause.mul_f64(self.random.random_range(0.0..2.0)));
+        }
+        Ok(())
+    }
+
+    fn buy_new(&mut self) -> Result<()> {
+        let own = format!("{}-{}", self.number, self.purchases.len());
+        let (product, customer) = match self.random.random_range(0..100_u32) {
+            0..35 => (SCARCE, format!("s-{own}")),
+            35..60 => {
+                let customer = self.random.random_range(0..LIMITED_CUSTOMERS);
+                (LIMITED, format!("l-{}-{customer}", self.number))
+            }
+            _ => (PLENTY, format!("p-{own}")),
+        };
+        let quantity = if product == PLENTY { self.random.random_range(1..=3) } else { 1 };
+        let index = self.wish(product, customer, quantity);
+        self.buy(index)
+    }
+
+    /// Makes up its mind to buy.
+    pub(super) fn wish(&mut self, product: &str, customer: String, quantity: u64) -> usize {
+        let index = self.purchases.len();
+        let key = format!("key-{}-{index}", self.number);
+        self.by_customer.entry(customer.clone()).or_default().push(index);
+        self.purchases.push(Purchase {
+            wish: Wish { key, customer, product: product.to_owned(), quantity },
+            order: None,
+            told: Told::Nothing,
+            is_open: false,
+            was_unanswered: false,
+            cancel: Cancel::Never,
+            is_revoked: false,
+            round: self.round,
+        });
+        index
+    }
+
+    /// Asks for a purchase, for the first time or again.
+    pub(super) fn buy(&mut self, index: usize) -> Result<()> {
+        let Some(purchase) = self.purchases.get_mut(index) else { return Ok(()) };
+        let is_first = !purchase.is_open && purchase.order.is_none();
+        (purchase.is_open, purchase.round) = (true, self.round);
+        let wish = purchase.wish.clone();
+        self.record.write(&Line::Buy(wish.clone()))?;
+        let mut headers = vec![("idempotency-key", wish.key.as_str())];
+        if self.random.random_range(0..5_u32) == 0 {
+            headers.push(("prefer", "wait=1"));
+        }
+        let body = wish.body();
+        let answer = self.client().request("POST", "/v1/orders", &headers, Some(&body));
+        let Ok(answer) = answer else {
+            if let Some(purchase) = self.purchases.get_mut(index) {
+                purchase.was_unanswered = true;
+            }
+            return Ok(());
+        };
+        self.heed(index, &answer, is_first)
+    }
+
+    fn heed(&mut self, index: usize, answer: &Response, is_first: bool) -> Result<()> {
+        let loss = self.loss;
+        let gives_up = self.random.random_range(0..2_u32) == 0;
+        let Some(purchase) = self.purchases.get_mut(index) else { return Ok(()) };
+        let key = purchase.wish.key.clone();
+        if let Some(problem) = judged(answer, purchase, loss) {
+            self.findings.push(format!("{key}: {problem}: {} {}", answer.status, answer.text()));
+        }
+        let id = answer.json().get("id").and_then(Value::as_str).map(str::to_owned);
+        match (answer.status, id) {
+            (status @ 200..300, Some(order)) => {
+                let told = if status == 201 { Told::Confirmed } else { Told::Accepted };
+                self.replays += u64::from(purchase.order.is_some());
+                (purchase.is_open, purchase.told) = (false, purchase.told.max(told));
+                purchase.order.get_or_insert(order.clone());
+                self.record.write(&Line::Accepted { key, order })
+            }
+            // A first request that certainly did nothing is sometimes left at that: no order may come of it.
+            (503, _) if is_first && gives_up && answer.header("order-outcome") == Some("none") => {
+                purchase.is_open = false;
+                self.record.write(&Line::Refused { key, status: 503 })
+            }
+            (503, _) => {
+                purchase.was_unanswered |= answer.header("order-outcome") != Some("none");
+                Ok(())
+            }
+            (status, _) => {
+                purchase.is_open = false;
+                self.record.write(&Line::Refused { key, status })
+            }
+        }
+    }
+
+    /// Looks one of its orders up.
+    fn look(&mut self) {
+        let Some((index, order)) = self.any_order() else { return };
+        let Ok(answer) = self.client().get(&format!("/v1/orders/{order}")) else { return };
+        let may_be_lost = self.loss != Loss::None;
+        match answer.status {
+            503 => {}
+            404 if may_be_lost => {}
+            200 => {
+                let status = answer.json().get("status").and_then(Value::as_str).map(str::to_owned);
+                if let Some(purchase) = self.purchases.get_mut(index)
+                    && status.as_deref() == Some("confirmed")
+                {
+                    purchase.told = Told::Confirmed;
+                }
+            }
+            status => self.findings.push(format!("order {order} cannot be seen: {status} {}", answer.text())),
+        }
+    }
+
+    fn cancel_some(&mut self) -> Result<()> {
+        let Some((index, order)) = self.any_order() else { return Ok(()) };
+        let Some(purchase) = self.purchases.get_mut(index) else { return Ok(()) };
+        if purchase.cancel == Cancel::Done {
+            return Ok(());
+        }
+        (purchase.cancel, purchase.round) = (Cancel::Asked, self.round);
+        let (key, may_be_lost) = (purchase.wish.key.clone(), purchase.is_revoked || self.loss != Loss::None);
+        self.record.write(&Line::Cancel { key: key.clone() })?;
+        let path = format!("/v1/orders/{order}/cancel");
+        let Ok(answer) = self.client().post(&path, &json!({"reason": "drill"})) else { return Ok(()) };
+        match answer.status {
+            200 => {
+                if let Some(purchase) = self.purchases.get_mut(index) {
+                    purchase.cancel = Cancel::Done;
+                }
+                self.record.write(&Line::Cancelled { key })?;
+            }
+            503 => {}
+            404 | 409 if may_be_lost => {}
+            status => {
+                self.findings.push(format!("{key}: cannot cancel order {order}: {status} {}", answer.text()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks again for everything without a definite answer; a healthy shop gives one.
+    pub(super) fn resolve(&mut self) -> Result<()> {
+        let open = self.purchases.iter().enumerate().filter(|(_, purchase)| purchase.is_open);
+        for index in open.map(|(index, _)| index).collect::<Vec<_>>() {
+            self.insist(index)?;
+        }
+        Ok(())
+    }
+
+    /// Asks until there is a definite answer.
+    pub(super) fn insist(&mut self, index: usize) -> Result<()> {
+        let until = Instant::now() + DEFINITE_WITHIN;
+        loop {
+            self.buy(index)?;
+            let Some(purchase) = self.purchases.get(index) else { return Ok(()) };
+            if !purchase.is_open {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let seconds = DEFINITE_WITHIN.as_secs();
+                self.findings.push(format!(
+                    "{}: no definite answer of a healthy shop in {seconds} s",
+                    purchase.wish.key
+                ));
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Replays at most `most` purchases that were asked for in `rounds`.
+    pub(super) fn replay(&mut self, rounds: std::ops::RangeInclusive<u32>, most: usize) -> Result<()> {
+        let wanted = |purchase: &Purchase| purchase.order.is_some() && rounds.contains(&purchase.round);
+        let found = self.purchases.iter().enumerate().rev().filter(|(_, purchase)| wanted(purchase));
+        for index in found.map(|(index, _)| index).take(most).collect::<Vec<_>>() {
+            let known = self.purchases.get(index).map(|purchase| purchase.round);
+            self.insist(index)?;
+            // A replay is no news of it.
+            if let (Some(purchase), Some(round)) = (self.purchases.get_mut(index), known) {
+                purchase.round = round;
+            }
+        }
+        Ok(())
+    }
+
+    /// Purchases of a customer.
+    pub(super) fn of_customer(&self, customer: &str) -> &[usize] {
+        self.by_customer.get(customer).map_or(&[], Vec::as_slice)
+    }
+
+    /// Any node.
+    fn client(&mut self) -> &mut Client {
+        let index = self.random.random_range(0..self.clients.len());
+        // The index is in range.
+        self.clients.get_mut(index).unwrap_or_else(|| unreachable!("a buyer without nodes"))
+    }
+
+    fn any(&mut self) -> Option<usize> {
+        let count = self.purchases.len();
+        // Mostly what is new, sometimes what is old.
+        let from = if self.random.random_range(0..4_u32) > 0 { count.saturating_sub(60) } else { 0 };
+        (count > 0).then(|| self.random.random_range(from..count))
+    }
+
+    fn any_order(&mut self) -> Option<(usize, String)> {
+        let index = self.any()?;
+        Some((index, self.purchases.get(index)?.order.clone()?))
+    }
+}
+
+/// What is wrong with an answer to a purchase; `None` if nothing is.
+fn judged(answer: &Response, before: &Purchase, loss: Loss) -> Option<String> {
+    let id = answer.json().get("id").and_then(|id| id.as_str().map(str::to_owned));
+    match (answer.status, id, &before.order) {
+        (503, ..) => None,
+        (200..300, Some(id), Some(known)) if id != *known => {
+            Some(format!("was order {known} and is another order now"))
+        }
+        (200..300, Some(_), _) => None,
+        (200..300, None, _) => Some("was accepted without an id".to_owned()),
+        (409, _, Some(known)) if loss == Loss::None || before.told == Told::Confirmed => {
+            Some(format!("was accepted as {known} and is refused now"))
+        }
+        (409, ..) => None,
+        _ => Some("refused a sound purchase".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Response {
+        Response { status, headers: Vec::new(), body: body.as_bytes().to_vec() }
+    }
+
+    fn purchase(order: Option<&str>) -> Purchase {
+        Purchase {
+            wish: Wish { key: "k".into(), customer: "ann".into(), product: PLENTY.into(), quantity: 1 },
+            order: order.map(str::to_owned),
+            told: Told::Accepted,
+            is_open: true,
+            was_unanswered: false,
+            cancel: Cancel::Never,
+            is_revoked: false,
+            round: 1,
+        }
+    }
+
+    #[test]
+    fn another_order_for_a_key_is_a_finding_and_the_same_is_none() {
+        let known = purchase(Some("o1"));
+        assert!(judged(&answer(202, r#"{"id":"o2"}"#), &known, Loss::RedisAndNodes).is_some());
+        assert_eq!(judged(&answer(202, r#"{"id":"o1"}"#), &known, Loss::None), None);
+    }
+
+    #[test]
+    fn an_accepted_order_is_refused_only_after_a_loss_and_never_a_confirmed_one() {
+        let mut known = purchase(Some("o1"));
+        assert!(judged(&answer(409, "{}"), &known, Loss::None).is_some());
+        assert_eq!(judged(&answer(409, "{}"), &known, Loss::Redis), None);
+        known.told = Told::Confirmed;
+        assert!(judged(&answer(409, "{}"), &known, Loss::Redis).is_some());
+        assert_eq!(judged(&answer(409, "{}"), &purchase(None), Loss::None), None);
+    }
+
+    #[test]
+    fn a_sound_purchase_may_wait_but_is_not_refused_as_unsound() {
+        assert_eq!(judged(&answer(503, ""), &purchase(None), Loss::None), None);
+        assert!(judged(&answer(404, ""), &purchase(None), Loss::None).is_some());
+        assert!(judged(&answer(500, ""), &purchase(None), Loss::None).is_some());
+    }
+}
