@@ -99,7 +99,26 @@ impl Counters {
         }
     }
 
-    pub(crate) fn rejections(&self) -> Vec<(&'static str, u64)> {
+    /// What every engine counts; the rest is the engine's to fill in.
+    pub(crate) fn figures(&self) -> EngineFigures {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EngineFigures {
+            accepted: count(&self.accepted),
+            replayed: count(&self.replayed),
+            cancelled: count(&self.cancelled),
+            failed: count(&self.failed),
+            rejected: self.rejections(),
+            overloaded: count(&self.overloaded),
+            expired: count(&self.expired),
+            storage_full: count(&self.storage_full),
+            commit_seconds: self.commit_seconds.figures(),
+            batch_events: self.batch_events.figures(),
+            checkpoints: count(&self.checkpoints),
+            ..EngineFigures::default()
+        }
+    }
+
+    fn rejections(&self) -> Vec<(&'static str, u64)> {
         let counts = self.rejected.iter().map(|count| count.load(Ordering::Relaxed));
         Rejection::NAMES.into_iter().zip(counts).collect()
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use yoink_testkit::{Postgres, RedisServer};
 
 use super::pairs::{Answer, Run, wrk};
+use super::results::median;
 use super::server::Server;
 use crate::say::say;
 
@@ -207,11 +208,4 @@ impl RedisResults {
             .collect();
         json!({"redis": rows, "reference": self.reference})
     }
-}
-
-/// The median; of an even number of figures the lower of the two in the middle.
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }

@@ -62,11 +62,11 @@ impl Results {
                 ratios.first().copied().unwrap_or(f64::NAN),
                 ratios.last().copied().unwrap_or(f64::NAN),
                 row.goal(),
-                median(&row.yoink, |run| run.requests_per_s),
-                median(&row.reference, |run| run.requests_per_s),
-                median(&row.yoink, |run| run.p50_ms),
-                median(&row.yoink, |run| run.p99_ms),
-                median(&row.reference, |run| run.p99_ms),
+                median(row.yoink.iter().map(|run| run.requests_per_s)),
+                median(row.reference.iter().map(|run| run.requests_per_s)),
+                median(row.yoink.iter().map(|run| run.p50_ms)),
+                median(row.yoink.iter().map(|run| run.p99_ms)),
+                median(row.reference.iter().map(|run| run.p99_ms)),
             );
         }
         text.push_str(&self.engine_markdown());
@@ -118,8 +118,9 @@ impl Results {
     }
 }
 
-fn median(runs: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
-    let mut figures: Vec<f64> = runs.iter().map(figure).collect();
+/// The median; of an even number of figures the lower of the two in the middle.
+pub(super) fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     middle(&figures)
 }

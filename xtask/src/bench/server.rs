@@ -46,27 +46,22 @@ impl Server {
         if data.exists() {
             fs::remove_dir_all(data).with_context(|| format!("cannot empty {}", data.display()))?;
         }
-        let address = format!("127.0.0.1:{}", free_port()?);
-        let child = Command::new(binaries.join("yoink"))
-            .args(["serve", "--dev", "--listen", &address, "--data"])
-            .arg(data)
-            .env("YOINK_ADMIN_KEY", ADMIN_KEY)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start yoink")?;
-        let server = Self { child, address };
-        server.open_products()?;
-        Ok(server)
+        Self::serve(binaries, |command| command.arg("--data").arg(data))
     }
 
     /// Yoink on Redis and PostgreSQL, with the same products. Those that are there stay as they are.
     pub(super) fn yoink_on_redis(binaries: &Path, redis: &str, postgres: &str) -> Result<Self> {
         Self::migrate(binaries, postgres)?;
+        Self::serve(binaries, |command| {
+            command.args(["--engine", "redis", "--redis", redis, "--postgres", postgres])
+        })
+    }
+
+    fn serve(binaries: &Path, on: impl FnOnce(&mut Command) -> &mut Command) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        let child = Command::new(binaries.join("yoink"))
-            .args(["serve", "--dev", "--engine", "redis", "--redis", redis, "--postgres", postgres])
-            .args(["--listen", &address])
+        let mut command = Command::new(binaries.join("yoink"));
+        command.args(["serve", "--dev", "--listen", &address]);
+        let child = on(&mut command)
             .env("YOINK_ADMIN_KEY", ADMIN_KEY)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -385,24 +385,11 @@ impl EmbeddedEngine {
 
     /// What the engine counted since it was opened.
     pub fn figures(&self) -> EngineFigures {
-        use std::sync::atomic::Ordering::Relaxed;
-        let shared = &self.parts.shared;
-        let counters = &shared.counters;
         EngineFigures {
-            accepted: counters.accepted.load(Relaxed),
-            replayed: counters.replayed.load(Relaxed),
-            cancelled: counters.cancelled.load(Relaxed),
-            failed: counters.failed.load(Relaxed),
-            rejected: counters.rejections(),
-            overloaded: counters.overloaded.load(Relaxed),
-            expired: counters.expired.load(Relaxed),
-            storage_full: counters.storage_full.load(Relaxed),
-            commit_seconds: counters.commit_seconds.figures(),
-            batch_events: counters.batch_events.figures(),
-            inbox_tickets: shared.inbox.waiting() as u64,
+            inbox_tickets: self.parts.shared.inbox.waiting() as u64,
             clock_steps: self.parts.clock.steps(),
-            checkpoints: counters.checkpoints.load(Relaxed),
             conservation_error_units: self.conservation_errors(),
+            ..self.parts.shared.counters.figures()
         }
     }
 

@@ -1,6 +1,5 @@
 //! What the edge asks of the engine as a whole.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use yoink_core::{ProductId, Rejection, Seq, Timestamp};
@@ -94,27 +93,15 @@ impl RedisEngine {
 
     pub(crate) fn figures(&self) -> EngineFigures {
         let shared = self.shared();
-        let counters = &shared.counters;
         let differences = shared.differences.lock().clone();
         let conservation = |listed: &std::sync::Arc<super::catalogue::Listed>| -> (ProductId, i64) {
             (listed.row.id, differences.get(&listed.row.number).copied().unwrap_or(0))
         };
+        // Nobody waits for a writer here: no inbox.
         EngineFigures {
-            accepted: counters.accepted.load(Relaxed),
-            replayed: counters.replayed.load(Relaxed),
-            cancelled: counters.cancelled.load(Relaxed),
-            failed: counters.failed.load(Relaxed),
-            rejected: counters.rejections(),
-            overloaded: counters.overloaded.load(Relaxed),
-            expired: counters.expired.load(Relaxed),
-            storage_full: 0,
-            commit_seconds: counters.commit_seconds.figures(),
-            batch_events: counters.batch_events.figures(),
-            // Nobody waits for a writer.
-            inbox_tickets: 0,
             clock_steps: shared.clock_steps(),
-            checkpoints: 0,
             conservation_error_units: shared.catalogue.all().iter().map(conservation).collect(),
+            ..shared.counters.figures()
         }
     }
 
