@@ -18,6 +18,11 @@ impl Currency {
         // Only ASCII is let in by `parse`.
         core::str::from_utf8(&self.0).unwrap_or_default()
     }
+
+    /// The code as the bytes of its text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Currency {

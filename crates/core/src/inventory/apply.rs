@@ -143,9 +143,13 @@ impl Inventory {
     }
 
     fn product_mut(&mut self, id: &ProductId) -> &mut Product {
+        self.numbered_product_mut(id).1
+    }
+
+    fn numbered_product_mut(&mut self, id: &ProductId) -> (u32, &mut Product) {
         let number = self.product_number(id);
-        match number.and_then(|number| self.products.get_mut(number as usize)) {
-            Some(product) => product,
+        match number.and_then(|number| Some((number, self.products.get_mut(number as usize)?))) {
+            Some(numbered) => numbered,
             None => panic!("an event names product {id}, which was never created"),
         }
     }
@@ -176,8 +180,8 @@ impl Inventory {
     }
 
     fn apply_accepted(&mut self, event: &Event, accepted: &OrderAccepted) {
-        self.product_mut(&accepted.product).stock.sell(u64::from(accepted.quantity));
-        let product = self.product_number(&accepted.product).unwrap_or(NONE);
+        let (product, sold) = self.numbered_product_mut(&accepted.product);
+        sold.stock.sell(u64::from(accepted.quantity));
         let customer = self.customers.find_or_add(&self.hasher, accepted.customer.as_str());
         self.insert_order(
             OrderRecord {

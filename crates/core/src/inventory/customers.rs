@@ -18,16 +18,21 @@ pub(super) struct Customers {
 
 impl Customers {
     pub(super) fn find(&self, hasher: &DefaultHashBuilder, name: &str) -> Option<u32> {
-        self.by_name.find(hasher.hash_one(name), |number| self.names.get(number) == name)
+        self.find_hashed(hasher.hash_one(name), name)
+    }
+
+    fn find_hashed(&self, hash: u64, name: &str) -> Option<u32> {
+        self.by_name.find(hash, |number| self.names.get(number) == name)
     }
 
     pub(super) fn find_or_add(&mut self, hasher: &DefaultHashBuilder, name: &str) -> u32 {
-        if let Some(number) = self.find(hasher, name) {
+        let hash = hasher.hash_one(name);
+        if let Some(number) = self.find_hashed(hash, name) {
             return number;
         }
         let number = self.names.push(name);
         self.last_orders.push(NONE);
-        self.by_name.insert(hasher.hash_one(name), number);
+        self.by_name.insert(hash, number);
         number
     }
 

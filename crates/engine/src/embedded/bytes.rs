@@ -45,8 +45,13 @@ impl Encoder<'_> {
     }
 
     pub(crate) fn text(&mut self, value: &str) {
+        self.text_bytes(value.as_bytes());
+    }
+
+    /// A text whose bytes are at hand.
+    pub(crate) fn text_bytes(&mut self, value: &[u8]) {
         self.unsigned(value.len() as u64);
-        self.0.extend_from_slice(value.as_bytes());
+        self.raw(value);
     }
 
     /// A presence byte, then the value.

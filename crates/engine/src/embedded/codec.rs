@@ -51,7 +51,7 @@ pub fn encode_fact(fact: &Fact, bytes: &mut Vec<u8>) {
             to.byte(ORDER_ACCEPTED);
             to.raw(&accepted.order.0);
             to.text(accepted.customer.as_str());
-            to.text(accepted.product.as_str());
+            to.text_bytes(accepted.product.as_bytes());
             to.unsigned(u64::from(accepted.quantity));
             encode_money(&mut to, accepted.unit_price);
             to.option(accepted.key.as_ref(), |to, key| to.text(key.as_str()));
@@ -163,7 +163,7 @@ fn encode_end(to: &mut Encoder<'_>, kind: u8, order: OrderId, reason: &str) {
 
 pub(super) fn encode_money(to: &mut Encoder<'_>, money: Money) {
     to.signed(money.amount);
-    to.raw(money.currency.as_str().as_bytes());
+    to.raw(money.currency.as_bytes());
 }
 
 pub(super) fn decode_money(from: &mut Decoder<'_>) -> Result<Money, DecodeError> {
