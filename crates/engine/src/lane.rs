@@ -4,9 +4,8 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
-use crate::embedded::ticket::{Reply, Returns, Ticket};
+use crate::embedded::ticket::{Answered, Returns, Ticket};
 use crate::embedded::writer::Shared;
 
 /// The calls of one runtime on their way to the writer, and the answers on their way back.
@@ -50,7 +49,7 @@ impl LaneDriver {
     /// Runs until the last [`Engine`] of this lane is dropped.
     pub async fn run(self) {
         let mut outgoing: Vec<Ticket> = Vec::new();
-        let mut answered: Vec<(oneshot::Sender<Reply>, Reply)> = Vec::new();
+        let mut answered: Vec<Answered> = Vec::new();
         loop {
             self.returns.wake.notified().await;
             self.returns.swap(&mut answered);

@@ -67,18 +67,22 @@ pub(crate) struct Ticket {
 /// Answers on their way back to one lane. The writer wakes the lane once per commit, not each caller.
 #[derive(Debug, Default)]
 pub(crate) struct Returns {
-    answered: Mutex<Vec<(oneshot::Sender<Reply>, Reply)>>,
+    answered: Mutex<Vec<Answered>>,
     pub(crate) wake: Notify,
 }
 
+/// An answer and who waits for it.
+pub(crate) type Answered = (oneshot::Sender<Reply>, Reply);
+
 impl Returns {
-    /// Adds answers without waking the lane.
-    pub(crate) fn push(&self, sender: oneshot::Sender<Reply>, reply: Reply) {
-        self.answered.lock().push((sender, reply));
+    /// Adds the answers of a commit and wakes the lane.
+    pub(crate) fn give(&self, mut answers: Vec<Answered>) {
+        self.answered.lock().append(&mut answers);
+        self.wake.notify_one();
     }
 
     /// Takes what has been answered; `into` must be empty, and its room is used for what comes next.
-    pub(crate) fn swap(&self, into: &mut Vec<(oneshot::Sender<Reply>, Reply)>) {
+    pub(crate) fn swap(&self, into: &mut Vec<Answered>) {
         std::mem::swap(&mut *self.answered.lock(), into);
     }
 }

@@ -18,7 +18,7 @@ use super::inbox::{Inbox, Taken};
 use super::log::{Log, LogError};
 use super::snapshot;
 use super::tail::Tail;
-use super::ticket::{Answer, Ask, Reply, Returns, Ticket};
+use super::ticket::{Answer, Answered, Ask, Reply, Returns, Ticket};
 use crate::figures::Counters;
 use crate::limits;
 use crate::views::{Adjusted, ProductView, PurchaseRequest, Purchased, Replayed};
@@ -374,24 +374,27 @@ fn takes_units(event: &Event) -> bool {
 
 fn send(answers: Vec<(oneshot::Sender<Reply>, Reply, Option<Arc<Returns>>)>) {
     failpoint::hit("writer.before-reply");
-    let half = answers.len() / 2;
-    let mut lanes: Vec<Arc<Returns>> = Vec::new();
+    let (count, half) = (answers.len(), answers.len() / 2);
+    let mut lanes: Vec<(Arc<Returns>, Vec<Answered>)> = Vec::new();
     for (index, (sender, reply, returns)) in answers.into_iter().enumerate() {
         if index == half {
             failpoint::hit("writer.half-replied");
         }
-        match returns {
-            None => drop(sender.send(reply)),
-            Some(lane) => {
-                lane.push(sender, reply);
-                if !lanes.iter().any(|known| Arc::ptr_eq(known, &lane)) {
-                    lanes.push(lane);
-                }
+        let Some(returns) = returns else {
+            drop(sender.send(reply));
+            continue;
+        };
+        match lanes.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &returns)) {
+            Some((_, answered)) => answered.push((sender, reply)),
+            None => {
+                let mut answered = Vec::with_capacity(count.saturating_sub(index));
+                answered.push((sender, reply));
+                lanes.push((returns, answered));
             }
         }
     }
-    for lane in lanes {
-        lane.wake.notify_one();
+    for (lane, answered) in lanes {
+        lane.give(answered);
     }
 }
 
