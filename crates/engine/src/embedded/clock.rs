@@ -85,8 +85,13 @@ impl Clock {
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
+        self.at(self.monotonic_us())
+    }
+
+    /// The time at `monotonic_us`, which [`Clock::monotonic_us`] gave just now.
+    pub(crate) fn at(&self, monotonic_us: i64) -> Timestamp {
         let shared = &self.shared;
-        let running = shared.source.monotonic_us().saturating_add(shared.offset_us.load(Ordering::Acquire));
+        let running = monotonic_us.saturating_add(shared.offset_us.load(Ordering::Acquire));
         Timestamp(running.max(shared.last_us.load(Ordering::Acquire)))
     }
 

@@ -206,7 +206,9 @@ impl EmbeddedEngine {
     /// order was accepted: ask again with the same key.
     pub async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
         let shared = &self.parts.shared;
-        if let Some(rejection) = shared.storefront.refuse_early(self.now(), &request) {
+        // One look at the clock for both: there are many calls.
+        let asked_us = self.parts.clock.monotonic_us();
+        if let Some(rejection) = shared.storefront.refuse_early(self.parts.clock.at(asked_us), &request) {
             shared.counters.reject(&rejection);
             return Err(rejection.into());
         }
@@ -214,7 +216,7 @@ impl EmbeddedEngine {
             // Who asks again while this is undecided waits behind it, instead of being told "sold out" on the way.
             shared.storefront.publish_buyer(request.customer.as_str());
         }
-        match self.ask(Ask::Purchase(request)).await? {
+        match self.ask_at(Ask::Purchase(request), asked_us).await? {
             Answer::Purchased(purchased) => Ok(purchased),
             other => wrong(&other),
         }
@@ -422,6 +424,10 @@ impl EmbeddedEngine {
     }
 
     async fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
+        self.ask_at(ask, self.parts.clock.monotonic_us()).await
+    }
+
+    async fn ask_at(&self, ask: Ask, asked_us: i64) -> Result<Answer, CallError> {
         let shared = &self.parts.shared;
         match shared.state() {
             EngineState::Ready | EngineState::StorageFull => {}
@@ -432,7 +438,6 @@ impl EmbeddedEngine {
             return Err(error);
         }
         let (reply, answered) = oneshot::channel();
-        let asked_us = self.parts.clock.monotonic_us();
         match &self.lane {
             None => shared.inbox.push(std::iter::once(Ticket { ask, reply, asked_us, returns: None })),
             Some(lane) => {
