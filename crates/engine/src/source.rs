@@ -19,8 +19,8 @@ use crate::embedded::writer::{EngineState, Shared};
 const LINGER: Duration = Duration::from_millis(10);
 
 /// While the writer is busy, delivery rests this many times as long as it worked: selling comes first on a small
-/// machine, and the ledger catches up when the rush is over.
-const REST_PER_WORK: u32 = 9;
+/// machine, and the ledger catches up when the rush is over. Until then it gets about a twentieth of one core.
+const REST_PER_WORK: u32 = 19;
 /// The longest rest, so that who waits for the ledger is not forgotten.
 const REST_MAX: Duration = Duration::from_millis(200);
 /// How long to wait after the log could not be read.
