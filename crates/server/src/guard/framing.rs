@@ -131,12 +131,13 @@ fn place_in_body(bytes_left: u64) -> Place {
 
 /// How many bytes the first line has, its LF included.
 fn first_line(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1)
+    memchr::memchr(b'\n', bytes).map(|end| end + 1)
 }
 
 fn value_of<'line>(line: &'line [u8], name: &[u8]) -> Option<&'line [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
-    start.eq_ignore_ascii_case(name).then_some(value)
+    // The last byte, which is the colon, tells most headers apart.
+    (start.last() == name.last() && start.eq_ignore_ascii_case(name)).then_some(value)
 }
 
 #[cfg(test)]
