@@ -9,9 +9,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::connection::{Conn, Phase};
+use crate::connection::{Conn, Phase, hold_wakes};
 use crate::problem::{Problem, TIMEOUT, TOO_LARGE};
-use crate::request::announces_more_than;
 
 /// The body of an answer: a fixed one costs no box.
 pub(crate) enum Body {
@@ -59,19 +58,26 @@ impl http_body::Body for Body {
     }
 }
 
+/// Takes the next piece of a body.
+///
+/// With every piece that is taken, hyper wakes the connection to read more of the body: behind the last one too, where
+/// the connection would find nothing to do. At a thousand connections that is a thousand turns for nothing.
+fn poll_piece(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let (polled, is_woken) = hold_wakes(|| Pin::new(&mut *body).poll_frame(cx));
+    if is_woken && !body.is_end_stream() {
+        cx.waker().wake_by_ref();
+    }
+    polled
+}
+
 /// Reads a whole request body.
 ///
 /// # Errors
 /// 413 if it has, or announces, more than `bytes_max` bytes; 408 if the connection's time for bodies runs out; 400 if
 /// it breaks off or its framing is wrong.
-pub(crate) async fn read(
-    conn: &Conn,
-    headers: &http::HeaderMap,
-    mut body: Incoming,
-    bytes_max: usize,
-) -> Result<Bytes, Problem> {
+pub(crate) async fn read(conn: &Conn, mut body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
     let too_large = || Problem::new(&TOO_LARGE, format!("A body may have at most {bytes_max} bytes."));
-    if announces_more_than(headers, bytes_max) {
+    if body.size_hint().exact().is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large());
     }
     if body.is_end_stream() {
@@ -86,7 +92,7 @@ pub(crate) async fn read(
             if conn.body_is_late() {
                 return Poll::Ready(Err(()));
             }
-            Pin::new(&mut body).poll_frame(cx).map(Ok)
+            poll_piece(&mut body, cx).map(Ok)
         })
         .await
         .map_err(|()| Problem::new(&TIMEOUT, "The body did not arrive in time."))?;

@@ -18,7 +18,7 @@ use yoink_core::{
 use yoink_engine::embedded::log::{Log, LogFile};
 use yoink_engine::{Confirmed, Durability, Engine, Options, PurchaseRequest, Purchased, Replayed};
 
-use crate::api::purchase;
+use crate::api::purchase::{self, Terms};
 
 const ROUNDS: usize = 7;
 /// Orders per commit at 64 connections, about.
@@ -88,14 +88,10 @@ fn render() -> u64 {
         unit_price: price(),
         replayed: Replayed::No,
     };
+    let terms = Terms { confirmed: Confirmed::NotYet, durability: Durability::Fsync, wait: None };
     best(100_000, || {
         for _ in 0..100_000 {
-            black_box(purchase::render(
-                black_box(&request),
-                black_box(&purchased),
-                (Confirmed::NotYet, Durability::Fsync),
-                None,
-            ));
+            black_box(purchase::render(black_box(&request), black_box(&purchased), terms, HeaderMap::new()));
         }
     })
 }

@@ -3,13 +3,14 @@
 //! No timer is set per request. Each connection notes which phase it is in since when, on its core's coarse clock, and
 //! one sweep per core a few times a second ends those that took too long.
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -102,7 +103,7 @@ impl Conn {
         self.waker.register(waker);
     }
 
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake_task(&self) {
         self.waker.wake();
     }
 
@@ -119,12 +120,56 @@ impl Conn {
                 || (self.is_in(Phase::Head) && is_over(&self.since_ms, settings.header_read_timeout));
         if is_write_late || is_head_late {
             self.is_ended.store(true, Ordering::Relaxed);
-            self.wake();
+            self.wake_task();
         } else if self.is_in(Phase::Body) && is_over(&self.since_ms, settings.body_timeout) {
             self.is_body_late.store(true, Ordering::Relaxed);
-            self.wake();
+            self.wake_task();
         }
     }
+}
+
+/// What hyper wakes is this, and through it the connection's task.
+impl Wake for Conn {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        match HELD.get() {
+            Held::No => self.waker.wake(),
+            Held::Quiet | Held::Woken => HELD.set(Held::Woken),
+        }
+    }
+}
+
+/// Whether this thread holds wakes back, and whether one came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    No,
+    Quiet,
+    Woken,
+}
+
+thread_local! {
+    static HELD: Cell<Held> = const { Cell::new(Held::No) };
+}
+
+/// Holds back what wakes connections on this thread during `work`, which must not touch any connection but its own;
+/// says whether anything did. Wakes from other threads are not held back.
+pub(crate) fn hold_wakes<T>(work: impl FnOnce() -> T) -> (T, bool) {
+    /// Ends also where `work` panics.
+    struct End;
+
+    impl Drop for End {
+        fn drop(&mut self) {
+            HELD.set(Held::No);
+        }
+    }
+
+    let _end = End;
+    HELD.set(Held::Quiet);
+    let done = work();
+    (done, HELD.get() == Held::Woken)
 }
 
 /// The TCP stream as hyper sees it.

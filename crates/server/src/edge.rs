@@ -177,7 +177,7 @@ async fn dispatch(front: &Front, conn: &Arc<Conn>, head: Parts, body: Incoming) 
         return (Slot::UNMATCHED, response);
     }
     if is_purchase(&head) && core.shared.settings.role == Role::Shop {
-        let response = purchase::answer(core, conn, &head, body).await;
+        let response = purchase::answer(core, conn, head, body).await;
         return (core.shared.routes.purchase(), response);
     }
     // Boxed, so that a connection does not reserve room for the largest handler there is.
@@ -211,7 +211,7 @@ async fn route(front: &Front, conn: &Arc<Conn>, head: Parts, body: Incoming) -> 
     let method = head.method.clone();
     let has_body = !matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
     let bytes = match has_body {
-        true => body::read(conn, &head.headers, body, settings.body_bytes_max).await,
+        true => body::read(conn, body, settings.body_bytes_max).await,
         false => Ok(Bytes::new()),
     };
     let bytes = match bytes {

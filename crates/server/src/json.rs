@@ -22,7 +22,9 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem
     if body.contains(&b'[') && has_array(body) {
         return Err(explain::<T>(body));
     }
-    serde_json::from_slice(body).map_err(|_| explain::<T>(body))
+    // Looked at as text once, instead of field by field.
+    let text = std::str::from_utf8(body).map_err(|_| explain::<T>(body))?;
+    serde_json::from_str(text).map_err(|_| explain::<T>(body))
 }
 
 /// Reads a body of an older system: unknown fields may hold anything, as they always did.

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use yoink_core::{Rejection, Timestamp};
 use yoink_engine::CallError;
@@ -155,7 +155,7 @@ impl Problem {
 
     /// The problem document.
     pub(crate) fn to_json(&self) -> Bytes {
-        let mut buffer = BytesMut::with_capacity(256);
+        let mut buffer = Vec::with_capacity(256);
         buffer.put_slice(b"{\"type\":\"/problems/");
         buffer.put_slice(self.kind.slug.as_bytes());
         buffer.put_slice(b"\",\"title\":");
@@ -171,7 +171,7 @@ impl Problem {
             put_errors(&mut buffer, &self.errors);
         }
         buffer.put_u8(b'}');
-        buffer.freeze()
+        buffer.into()
     }
 
     /// The answer, without the headers that every answer has.
@@ -184,7 +184,7 @@ impl Problem {
 }
 
 impl Member {
-    fn put(&self, buffer: &mut BytesMut) {
+    fn put(&self, buffer: &mut Vec<u8>) {
         let name = match self {
             Self::Number(name, _) | Self::Text(name, _) | Self::Texts(name, _) | Self::When(name, _) => name,
         };
@@ -209,7 +209,7 @@ impl Member {
     }
 }
 
-fn put_errors(buffer: &mut BytesMut, errors: &[FieldError]) {
+fn put_errors(buffer: &mut Vec<u8>, errors: &[FieldError]) {
     buffer.put_slice(b",\"errors\":[");
     for (index, error) in errors.iter().enumerate() {
         if index > 0 {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use yoink_core::IdempotencyKey;
 
 use crate::problem::Problem;
@@ -165,14 +165,6 @@ pub(crate) fn preference_applied(wait: Duration) -> HeaderValue {
     // Writing to a buffer that grows cannot fail.
     let _ = write!(text, "wait={}", wait.as_secs());
     HeaderValue::from_maybe_shared(text.freeze()).unwrap_or_else(|_| HeaderValue::from_static("wait"))
-}
-
-/// Whether the request says how long its body is, and that is more than allowed.
-pub(crate) fn announces_more_than(headers: &HeaderMap, bytes_max: usize) -> bool {
-    headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .is_some_and(|length| length > bytes_max as u64)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
@@ -21,7 +21,7 @@ use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use yoink_engine::{Engine, EngineState};
@@ -231,9 +231,9 @@ impl CoreStart {
             // makes the batches for the writer smaller.
             .event_interval(EVENT_INTERVAL)
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .map_err(|source| ServeError::Thread { source })?;
-        LocalSet::new().block_on(&runtime, self.serve())
+        runtime.block_on(self.serve())
     }
 
     async fn serve(self) -> Result<(), ServeError> {
@@ -360,6 +360,8 @@ async fn serve_connection(tcp: TcpStream, conn: Arc<Conn>, front: Rc<Front>) {
         .pipeline_flush(false);
     let stream = Stream::new(tcp, Arc::clone(&conn));
     let mut connection = builder.serve_connection(stream, service);
+    // Not the task's own: see `body::read`.
+    let waker = Waker::from(Arc::clone(&conn));
     let mut is_told_to_close = false;
     let is_ended = poll_fn(|cx| {
         conn.register(cx.waker());
@@ -371,7 +373,7 @@ async fn serve_connection(tcp: TcpStream, conn: Arc<Conn>, front: Rc<Front>) {
             Pin::new(&mut connection).graceful_shutdown();
         }
         // The only errors are the client's: it left, or sent what is not HTTP and was told so.
-        Pin::new(&mut connection).poll(cx).map(|_| false)
+        Pin::new(&mut connection).poll(&mut Context::from_waker(&waker)).map(|_| false)
     })
     .await;
     if is_ended && conn.is_in(Phase::Head) {
@@ -466,7 +468,7 @@ async fn drain(open: &Open, timeout: Duration) {
     let deadline = Instant::now() + timeout;
     loop {
         for conn in open.conns.borrow().values() {
-            conn.wake();
+            conn.wake_task();
         }
         let count = open.conns.borrow().len();
         if count == 0 {

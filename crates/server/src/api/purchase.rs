@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 use yoink_core::QUANTITY_MAX;
 use yoink_engine::{Confirmed, Durability, PurchaseRequest, Purchased, Replayed};
 
@@ -64,7 +66,7 @@ fn one() -> u32 {
         crate::api::WriteProblems,
     )
 )]
-pub(crate) async fn answer(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Response<Body> {
+pub(crate) async fn answer(core: &Core, conn: &Arc<Conn>, head: Parts, body: Incoming) -> Response<Body> {
     match buy(core, conn, head, body).await {
         Ok(response) => response,
         Err(problem) => {
@@ -74,11 +76,11 @@ pub(crate) async fn answer(core: &Core, conn: &Arc<Conn>, head: &Parts, body: In
     }
 }
 
-async fn buy(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Result<Response<Body>, Problem> {
+async fn buy(core: &Core, conn: &Arc<Conn>, head: Parts, body: Incoming) -> Result<Response<Body>, Problem> {
     let settings = &core.shared.settings;
     json::check_content_type(&head.headers)?;
     let caller = core.shared.auth.buyer(&head.headers)?;
-    let bytes = body::read(conn, &head.headers, body, settings.body_bytes_max).await?;
+    let bytes = body::read(conn, body, settings.body_bytes_max).await?;
     let request = parse(settings.idempotency_key, &caller, &head.headers, &bytes)?;
     let purchased = if core.shared.limits.is_off(Which::General) {
         core.engine.purchase(request.clone()).await.map_err(|error| core.problem(error))?
@@ -92,7 +94,12 @@ async fn buy(core: &Core, conn: &Arc<Conn>, head: &Parts, body: Incoming) -> Res
         Some(wait) => wait_confirmed(core, &purchased, wait).await,
         None => Confirmed::NotYet,
     };
-    Ok(render(&request, &purchased, (confirmed, core.engine.durability()), wait))
+    // The request's headers are not needed any more, but their room is: hyper keeps that of an answer for the next
+    // request of the connection.
+    let mut headers = head.headers;
+    headers.clear();
+    let terms = Terms { confirmed, durability: core.engine.durability(), wait };
+    Ok(render(&request, &purchased, terms, headers))
 }
 
 /// For measuring: parses as for a caller who may act for anyone.
@@ -140,28 +147,39 @@ async fn wait_confirmed(core: &Core, purchased: &Purchased, wait: Duration) -> C
     }
 }
 
+/// What an answer says besides the order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) confirmed: Confirmed,
+    pub(crate) durability: Durability,
+    /// The wait that was asked for.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// `headers` are the answer's; they are empty.
 pub(crate) fn render(
     request: &PurchaseRequest,
     purchased: &Purchased,
-    (confirmed, durability): (Confirmed, Durability),
-    wait: Option<Duration>,
+    terms: Terms,
+    mut headers: HeaderMap,
 ) -> Response<Body> {
-    let (status, word): (_, &[u8]) = match confirmed {
+    let (status, word): (_, &[u8]) = match terms.confirmed {
         Confirmed::Yes => (StatusCode::CREATED, b"confirmed"),
         Confirmed::NotYet => (StatusCode::ACCEPTED, b"accepted"),
     };
     // One allocation holds both the Location and the body.
-    let mut buffer = BytesMut::with_capacity(512);
+    let mut buffer = Vec::with_capacity(512);
+    let mut id = [0; Hyphenated::LENGTH];
+    let id = Uuid::from_bytes(purchased.order.0).hyphenated().encode_lower(&mut id);
     buffer.put_slice(b"/v1/orders/");
-    put_id(&mut buffer, purchased);
-    let location = buffer.split().freeze();
-    put_order(&mut buffer, request, purchased, word);
-    if durability == Durability::Relaxed {
-        put_durability(&mut buffer, durability);
+    buffer.put_slice(id.as_bytes());
+    let location_bytes = buffer.len();
+    put_order(&mut buffer, id, (request, purchased), word);
+    if terms.durability == Durability::Relaxed {
+        put_durability(&mut buffer, terms.durability);
     }
-    let mut response = Response::new(Body::Fixed(Some(buffer.freeze())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
+    let mut body = Bytes::from(buffer);
+    let location = body.split_to(location_bytes);
     headers.reserve(10);
     headers.insert(header::CONTENT_TYPE, JSON);
     if let Ok(location) = HeaderValue::from_maybe_shared(location) {
@@ -170,21 +188,23 @@ pub(crate) fn render(
     if purchased.replayed == Replayed::Yes {
         headers.insert(IDEMPOTENT_REPLAYED, TRUE);
     }
-    if let Some(wait) = wait {
+    if let Some(wait) = terms.wait {
         headers.insert(PREFERENCE_APPLIED, preference_applied(wait));
     }
+    let mut response = Response::new(Body::Fixed(Some(body)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
 }
 
-fn put_id(buffer: &mut BytesMut, purchased: &Purchased) {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let id = uuid::Uuid::from_bytes(purchased.order.0).hyphenated();
-    buffer.put_slice(id.encode_lower(&mut text).as_bytes());
-}
-
-fn put_order(buffer: &mut BytesMut, request: &PurchaseRequest, purchased: &Purchased, status: &[u8]) {
+fn put_order(
+    buffer: &mut Vec<u8>,
+    id: &str,
+    (request, purchased): (&PurchaseRequest, &Purchased),
+    status: &[u8],
+) {
     buffer.put_slice(b"{\"id\":\"");
-    put_id(buffer, purchased);
+    buffer.put_slice(id.as_bytes());
     buffer.put_slice(b"\",\"seq\":");
     put_number(buffer, purchased.seq);
     buffer.put_slice(b",\"status\":\"");
@@ -206,7 +226,7 @@ fn put_order(buffer: &mut BytesMut, request: &PurchaseRequest, purchased: &Purch
 }
 
 /// Whoever is promised less is told so in every answer: one more member behind the others.
-fn put_durability(order: &mut BytesMut, durability: Durability) {
+fn put_durability(order: &mut Vec<u8>, durability: Durability) {
     order.truncate(order.len().saturating_sub(1));
     order.put_slice(b",\"durability\":");
     put_text(order, durability.name());
@@ -234,10 +254,11 @@ mod tests {
             unit_price: yoink_core::Money { amount: 19_999, currency: Currency::parse("EUR").unwrap() },
             replayed: Replayed::No,
         };
-        let mut buffer = BytesMut::new();
-        put_order(&mut buffer, &request, &purchased, b"accepted");
+        let mut buffer = Vec::new();
+        let id = "abababab-abab-abab-abab-abababababab";
+        put_order(&mut buffer, id, (&request, &purchased), b"accepted");
         let expected = Order {
-            id: "abababab-abab-abab-abab-abababababab".to_owned(),
+            id: id.to_owned(),
             seq: 184_223,
             status: OrderStatus::Accepted,
             customer_id: "o\"brien".to_owned(),

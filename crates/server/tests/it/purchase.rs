@@ -1,9 +1,11 @@
 //! `POST /v1/orders`.
 
+use std::io::Write as _;
+
 use serde_json::json;
 
 use crate::engines::Differences;
-use crate::harness::{Request, Server};
+use crate::harness::{Request, Server, read_answer};
 
 fn purchase(body: &serde_json::Value) -> Request {
     Request::new("POST", "/v1/orders").json(body)
@@ -248,4 +250,25 @@ fn sixty_four_at_once_with_one_key_are_one_order() {
         answers.iter().filter(|answer| answer.header("idempotent-replayed") == Some("true")).count();
     assert_eq!(replays, 63);
     server.assert_stock("1", 99);
+}
+
+#[test]
+fn a_body_in_pieces_is_read_to_its_end() {
+    let server = Server::start();
+    let head = "POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let body = r#"{"customer_id":"ann","product_id":"1"}"#;
+    let pieces = body.split_inclusive(':').map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len()));
+    let chunks: String = pieces.chain(["0\r\n\r\n".to_owned()]).collect();
+    // All at once: nothing arrives later that would make the server look again.
+    let mut stream = server.connect();
+    stream.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n{chunks}").as_bytes()).unwrap();
+    assert_eq!(read_answer(&mut stream).status, 202);
+
+    let mut stream = server.connect();
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    let (begin, end) = request.split_at(request.len() - 10);
+    for parts in [[begin, end], [&request, ""]] {
+        parts.iter().for_each(|part| stream.write_all(part.as_bytes()).unwrap());
+        assert_eq!(read_answer(&mut stream).status, 202);
+    }
 }
