@@ -266,11 +266,9 @@ impl Keeper {
 
     /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
     async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
-        let product = listed.row.number;
-        let since =
-            *self.shared.offers_since.lock().entry((product, listed.epoch())).or_insert_with(Instant::now);
-        if since.elapsed() > OFFERS_WAIT.saturating_mul(4) {
-            let _ = self.loader.sell(server, product, listed.epoch()).await;
+        let (product, epoch) = (listed.row.number, listed.epoch());
+        if self.shared.offers_since(product, epoch).elapsed() > OFFERS_WAIT.saturating_mul(4) {
+            let _ = self.loader.sell(server, product, epoch).await;
         }
         Seen::Offers
     }
