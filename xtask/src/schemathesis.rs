@@ -23,7 +23,7 @@ const EXAMPLES_MAX: &str = "60";
 pub(crate) struct SchemathesisArgs {
     /// The binary [default: built now, release]
     #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    pub(crate) binary: Option<PathBuf>,
 }
 
 /// Tries the binary against its document, and counts the operations.
