@@ -51,7 +51,7 @@ impl RedisEngine {
             return Err(CallError::Closing);
         }
         if !self.shared().may_sell() {
-            return Err(CallError::Rebuilding);
+            return Err(CallError::UnsafeSettings);
         }
         if let Some(rejection) = self.refuse_early(&listed, request) {
             return Err(rejection.into());

@@ -120,7 +120,7 @@ fn nothing_is_sold_while_redis_may_forget_it() {
             assert!(begun.elapsed() < Duration::from_secs(5), "it still sells with {name} {bad}");
             sleep(Duration::from_millis(20));
         };
-        assert_eq!(refused, CallError::Rebuilding);
+        assert_eq!(refused, CallError::UnsafeSettings);
         shop.redis(&["CONFIG", "SET", name, good]);
         let took = shop.wait_until_selling(&engine, &mut bought);
         assert!(took < Duration::from_secs(5), "selling again after {took:?}");
