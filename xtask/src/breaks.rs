@@ -18,6 +18,9 @@ use self::list::BREAKS;
 use crate::say::say;
 use crate::steps::Counted;
 
+/// Characters of what a failed test said.
+const WORDS_MAX: usize = 160;
+
 /// Where a mistake is made.
 struct Edit {
     file: &'static str,
@@ -65,18 +68,21 @@ pub(crate) fn run(args: &BreaksArgs) -> Result<Counted> {
     }
     for (tests, filters) in needed {
         let filters: Vec<&str> = filters.into_iter().collect();
-        if !passes(&copy, tests, &filters)? {
-            bail!("the tests fail before anything is broken: cargo test {}", tests.join(" "));
+        if let Some(complaint) = complaint_of(&copy, tests, &filters)? {
+            bail!("the tests fail before anything is broken: cargo test {}: {complaint}", tests.join(" "));
         }
     }
     let mut unnoticed = Vec::new();
     for one in &chosen {
         let begun = Instant::now();
-        let noticed = is_noticed(&copy, one).with_context(|| one.promise)?;
-        let (verdict, seconds) = (if noticed { "noticed  " } else { "UNNOTICED" }, begun.elapsed().as_secs());
-        say(format!("{verdict}  {seconds:>4} s  {}", one.promise));
-        if !noticed {
-            unnoticed.push(one.promise);
+        let complaint = complaint_with(&copy, one).with_context(|| one.promise)?;
+        let seconds = begun.elapsed().as_secs();
+        match complaint {
+            Some(complaint) => say(format!("noticed    {seconds:>4} s  {}\n    {complaint}", one.promise)),
+            None => {
+                say(format!("UNNOTICED  {seconds:>4} s  {}", one.promise));
+                unnoticed.push(one.promise);
+            }
         }
     }
     match unnoticed.as_slice() {
@@ -86,7 +92,7 @@ pub(crate) fn run(args: &BreaksArgs) -> Result<Counted> {
 }
 
 /// Makes a mistake in the copy, asks the tests, and takes it back.
-fn is_noticed(copy: &Path, one: &Break) -> Result<bool> {
+fn complaint_with(copy: &Path, one: &Break) -> Result<Option<String>> {
     let mut before = Vec::new();
     for edit in one.edits {
         let path = copy.join(edit.file);
@@ -95,9 +101,9 @@ fn is_noticed(copy: &Path, one: &Break) -> Result<bool> {
         fs::write(&path, text.replace(edit.right, edit.wrong))?;
         before.push((path, text));
     }
-    let passed = passes(copy, one.tests, &[one.filter])?;
+    let complaint = complaint_of(copy, one.tests, &[one.filter])?;
     before.into_iter().try_for_each(|(path, text)| fs::write(path, text))?;
-    Ok(!passed)
+    Ok(complaint)
 }
 
 fn is_there_once(edit: &Edit, text: &str) -> Result<()> {
@@ -109,9 +115,9 @@ fn is_there_once(edit: &Edit, text: &str) -> Result<()> {
     }
 }
 
-/// Whether the tests pass that have one of `filters` in their names. A copy that does not compile has not been tested,
-/// and is an error.
-fn passes(copy: &Path, tests: &[&str], filters: &[&str]) -> Result<bool> {
+/// What the tests that have one of `filters` in their names say first if they fail. A copy that does not compile has not
+/// been tested, and is an error.
+fn complaint_of(copy: &Path, tests: &[&str], filters: &[&str]) -> Result<Option<String>> {
     let cargo = |extra: &[&str]| {
         Command::new(env!("CARGO"))
             .arg("test")
@@ -133,7 +139,15 @@ fn passes(copy: &Path, tests: &[&str], filters: &[&str]) -> Result<bool> {
     if output.contains("running 0 tests") {
         bail!("there is no such test: cargo test {} -- {}", tests.join(" "), filters.join(" "));
     }
-    Ok(run.status.success())
+    Ok((!run.status.success()).then(|| first_complaint(&output)))
+}
+
+/// Where the first test failed, and the beginning of what it said.
+fn first_complaint(output: &str) -> String {
+    let mut lines = output.lines().skip_while(|line| !line.contains("panicked at "));
+    let (place, words) = (lines.next().unwrap_or("it failed"), lines.next().unwrap_or_default());
+    let place = place.split_once("panicked at ").map_or(place, |(_, place)| place);
+    format!("{place} {}", words.chars().take(WORDS_MAX).collect::<String>())
 }
 
 /// Copies what git tracks, or is about to, as it is in the working tree.
@@ -171,6 +185,13 @@ mod tests {
             is_there_once(edit, &text).unwrap();
             assert_ne!(edit.right, edit.wrong);
         }
+    }
+
+    #[test]
+    fn what_a_test_said_is_told() {
+        let output = "thread 'a' (7) panicked at tests/a.rs:3:5:\nsold twice\nnote: run with\n";
+        assert_eq!(first_complaint(output), "tests/a.rs:3:5: sold twice");
+        assert_eq!(first_complaint(""), "it failed ");
     }
 
     #[test]
