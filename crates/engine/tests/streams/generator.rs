@@ -60,7 +60,7 @@ impl Generator {
                 vec![Command::ChangeProduct { product, change: self.change(shop, product) }]
             }
             92..94 => vec![Command::Pause { product: self.product(shop) }],
-            94..99 => vec![Command::Resume { product: self.paused(shop) }],
+            94..98 => vec![Command::Resume { product: self.paused(shop) }],
             _ => vec![self.product_to_create(shop)],
         };
         Step { now: self.now, commands }
@@ -217,10 +217,11 @@ impl Generator {
             5 => change.ends_at = Some(Some(self.near())),
             6..9 => (change.starts_at, change.ends_at) = (Some(None), Some(None)),
             9 => (change.price, change.starts_at) = (Some(self.price()), Some(None)),
-            10 => change.name = Some(self.one_of(&["Lamp", "Lämp | 2"]).into()),
+            10 if self.once_in(2) => change.name = Some(self.one_of(&["Lamp", "Lämp | 2"]).into()),
+            10 => (change.starts_at, change.ends_at) = (Some(Some(self.now)), Some(Some(self.now))),
             _ => {}
         }
-        // A window that is empty is asked for now and then; one that has ended is not left for long.
+        // A sale that has ended is not left so for long.
         let ended = |product: &Product| product.details.window.ends_at.is_some_and(|ends| ends <= self.now);
         if change == ProductChange::default() && shop.product(&product).is_some_and(ended) {
             change.ends_at = Some(None);
@@ -241,9 +242,9 @@ impl Generator {
     }
 
     fn product_to_create(&mut self, shop: &Inventory) -> Command {
-        let id = match self.random.below(4) {
+        let id = match self.random.below(6) {
             0 => None,
-            1 => Some(self.product(shop)).filter(|id| id.as_str() != NO_PRODUCT),
+            1..3 => Some(self.product(shop)).filter(|id| id.as_str() != NO_PRODUCT),
             _ => Some(ProductId::parse(&format!("later-{}", self.created)).unwrap()),
         };
         let stock = if self.once_in(3) { STOCK_UNITS_MAX + 1 } else { self.random.below(10) as u64 };

@@ -1,6 +1,7 @@
 //! The core, which says what the answers must be, and all that the redis engine says otherwise by design.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use yoink_core::{
     Command, CustomerId, Decision, Fact, IdempotencyKey, Inventory, NewProduct, OrderAccepted, OrderId,
@@ -27,8 +28,8 @@ pub enum Answer {
         replayed: Replayed,
     },
     Refused(Rejection),
-    /// The engine says this; the core never does.
-    NoAnswer(CallError),
+    /// The engine gives no answer, for this reason; the core always does.
+    Silence(CallError),
 }
 
 impl Answer {
@@ -48,7 +49,7 @@ impl Answer {
             Self::Adjusted { replayed: Replayed::Yes, .. } => "adjusted before",
             Self::Adjusted { .. } => "adjusted",
             Self::Refused(rejection) => rejection.name(),
-            Self::NoAnswer(_) => "no answer",
+            Self::Silence(_) => "no answer",
         }
     }
 }
@@ -65,6 +66,11 @@ pub struct Reference {
 }
 
 // What differs by design (docs/api.md, "What differs with the redis engine"). Everything else must be the same.
+
+/// What is shown of a product is read from Redis now and then: a look that was under way before a step may end after it,
+/// and what it saw is shown until the next one. Each step waits for the right figures, at most so long.
+pub const FIGURES_LATE_MAX: Duration = Duration::from_secs(10);
+
 impl Reference {
     /// A key counts for one customer and one product, because products may be on different servers.
     fn key_in_core(purchase: &Purchase) -> Option<IdempotencyKey> {
@@ -73,7 +79,7 @@ impl Reference {
     }
 
     /// An order's `seq` is its number among the orders of its product since Redis was last filled. Nothing is lost
-    /// here, so that is once.
+    /// here, so it was filled once.
     fn seq_of(&self, order: OrderId) -> u64 {
         self.numbers[&order]
     }

@@ -10,13 +10,11 @@ use yoink_engine::{
 };
 
 use crate::generator::{Generator, Step};
-use crate::reference::{Answer, Reference};
+use crate::reference::{Answer, FIGURES_LATE_MAX, Reference};
 
 /// How often each kind of answer was seen.
 pub type Coverage = BTreeMap<&'static str, u64>;
 
-/// A look that was under way before a step may end after it, and what it saw is shown until the next one.
-const FIGURES_LATE_MAX: Duration = Duration::from_secs(10);
 const DELIVERED_WITHIN: Duration = Duration::from_secs(30);
 const PAGE_EVENTS: usize = 1_000;
 /// Purchases that are asked again together at the end.
@@ -74,7 +72,7 @@ impl Shop {
         }
         let mut happened = Vec::new();
         for (command, answer) in step.commands.iter().zip(answers) {
-            let command = self.with_order_of(command, &answer);
+            let command = self.with_order_of(command, &answer)?;
             let (expected, fact) = self.reference.ask(step.now, &command);
             equal("the answer", &answer, &expected)?;
             *self.coverage.entry(answer.name()).or_default() += 1;
@@ -90,16 +88,15 @@ impl Shop {
         self.compare_products().await
     }
 
-    /// A purchase with the id that the engine gave its order. No order has it yet, or the answer is a replay.
-    fn with_order_of(&self, command: &Command, answer: &Answer) -> Command {
-        match (command, answer) {
-            (Command::Purchase(asked), Answer::Bought(bought)) => {
-                let is_new = self.reference.inventory.order(bought.order).is_none();
-                assert!(is_new || bought.replayed == Replayed::Yes || self.reference.is_replay(asked));
-                Command::Purchase(Purchase { order: bought.order, ..asked.clone() })
-            }
-            _ => command.clone(),
+    /// A purchase with the id that the engine gave its order, which is new unless the order is.
+    fn with_order_of(&self, command: &Command, answer: &Answer) -> Result<Command, String> {
+        let (Command::Purchase(asked), Answer::Bought(bought)) = (command, answer) else {
+            return Ok(command.clone());
+        };
+        if self.reference.inventory.order(bought.order).is_some() && !self.reference.is_replay(asked) {
+            return Err(format!("{} is the id of another order", bought.order));
         }
+        Ok(Command::Purchase(Purchase { order: bought.order, ..asked.clone() }))
     }
 
     /// What the engine says before a decision must come true.
@@ -121,7 +118,7 @@ impl Shop {
             Answer::Bought(bought) => self.compare_order(bought.order).await,
             Answer::Refused(_) | Answer::Product { .. } | Answer::Adjusted { .. } => Ok(()),
             Answer::Ended(order, _) => self.compare_order(order.id).await,
-            Answer::NoAnswer(error) => Err(error.to_string()),
+            Answer::Silence(error) => Err(error.to_string()),
         }
     }
 
@@ -238,7 +235,7 @@ impl Shop {
 async fn ask(engine: &Engine, command: &Command) -> Answer {
     asked(engine, command.clone()).await.unwrap_or_else(|error| match error {
         CallError::Refused(rejection) => Answer::Refused(rejection),
-        other => Answer::NoAnswer(other),
+        other => Answer::Silence(other),
     })
 }
 
