@@ -150,25 +150,42 @@ fn first_complaint(output: &str) -> String {
     format!("{place} {}", words.chars().take(WORDS_MAX).collect::<String>())
 }
 
-/// Copies what git tracks, or is about to, as it is in the working tree.
+/// Copies what git tracks, or is about to, as it is in the working tree. What is the same already stays untouched, so
+/// that nothing is built again for it.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to).with_context(|| format!("cannot empty {}", to.display()))?;
-    }
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(from)
         .output()
         .context("cannot run git")?;
-    for name in String::from_utf8(listed.stdout)?.split('\0').filter(|name| !name.is_empty()) {
+    let listed = String::from_utf8(listed.stdout)?;
+    let names: BTreeSet<&str> =
+        listed.split('\0').filter(|name| !name.is_empty() && from.join(name).is_file()).collect();
+    fs::create_dir_all(to)?;
+    remove_all_but(&names, to, to)?;
+    for name in names {
         let (source, target) = (from.join(name), to.join(name));
-        if !source.is_file() {
-            continue;
-        }
         if let Some(folder) = target.parent() {
             fs::create_dir_all(folder)?;
         }
-        fs::copy(&source, &target).with_context(|| format!("cannot copy {name}"))?;
+        let wanted = fs::read(&source).with_context(|| format!("cannot read {name}"))?;
+        if fs::read(&target).ok().as_ref() != Some(&wanted) {
+            fs::write(&target, wanted).with_context(|| format!("cannot copy {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the files below `folder` whose names, as seen from `root`, are not listed.
+fn remove_all_but(names: &BTreeSet<&str>, root: &Path, folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.strip_prefix(root)?.to_str().unwrap_or_default();
+        match path.is_dir() {
+            true => remove_all_but(names, root, &path)?,
+            false if names.contains(name) => {}
+            false => fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?,
+        }
     }
     Ok(())
 }
@@ -192,6 +209,20 @@ mod tests {
         let output = "thread 'a' (7) panicked at tests/a.rs:3:5:\nsold twice\nnote: run with\n";
         assert_eq!(first_complaint(output), "tests/a.rs:3:5: sold twice");
         assert_eq!(first_complaint(""), "it failed ");
+    }
+
+    #[test]
+    fn a_copy_is_what_is_there_now() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let git = Command::new("git").args(["init", "-q"]).current_dir(from.path()).status().unwrap();
+        assert!(git.success());
+        fs::write(from.path().join("kept"), "new").unwrap();
+        for (name, text) in [("kept", "old"), ("gone", "old")] {
+            fs::write(to.path().join(name), text).unwrap();
+        }
+        copy_tree(from.path(), to.path()).unwrap();
+        assert_eq!(fs::read_to_string(to.path().join("kept")).unwrap(), "new");
+        assert!(!to.path().join("gone").exists());
     }
 
     #[test]
