@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use yoink_core::Rejection;
+use yoink_core::{NewProduct, Rejection};
 use yoink_engine::postgres::SettingsCheck;
 use yoink_engine::redis::{RedisOpenError, RedisOptions};
 use yoink_engine::{CallError, Engine};
 use yoink_testkit::Mode;
 
-use crate::shop::{Shop, insist, request};
+use crate::common;
+use crate::shop::{SHOE, Shop, insist, request};
 
 #[test]
 fn a_redis_that_may_forget_is_refused_unless_it_is_relaxed() {
@@ -63,6 +64,24 @@ fn what_a_redis_has_from_before_its_restart_is_not_sold_from() {
     shop.wait_until_selling(&engine, &mut bought);
     let kept = shop.close_the_books(&engine, stock, &mut bought);
     assert_eq!(kept.ended, 0);
+}
+
+#[test]
+fn a_customer_gets_units_up_to_the_limit_and_none_above_it() {
+    let shop = Shop::start();
+    let engine = shop.open(|_| ());
+    let limited = NewProduct { limit_per_customer: Some(2), ..common::product(SHOE, 10) };
+    shop.run(engine.create_product(limited)).unwrap();
+    shop.run(insist(&engine, "keen", 1)).unwrap();
+    for (key, quantity) in [("two", 2), ("one", 1), ("one more", 1)] {
+        match shop.run(engine.purchase(request("keen", quantity, key))) {
+            Ok(_) if key == "one" => {}
+            Err(CallError::Refused(Rejection::LimitReached { .. })) if key != "one" => {}
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+    shop.reconcile(&engine);
+    assert_eq!(shop.count("SELECT sum(quantity) FROM orders WHERE customer = 'keen'"), 2);
 }
 
 #[test]
