@@ -1,7 +1,7 @@
 //! `cargo xtask breaks`: breaks each promise by hand, in a copy, and demands that a test fails.
 //!
-//! A test that cannot fail proves nothing. Every row of `list.rs` is a small, plausible mistake; where no test notices it, or
-//! where its place can no longer be found, the command fails.
+//! A test that cannot fail proves nothing. Every row of `list.rs` is a small, plausible mistake; where no test notices
+//! it, or where its place can no longer be found, the command fails.
 
 mod list;
 
@@ -115,8 +115,8 @@ fn is_there_once(edit: &Edit, text: &str) -> Result<()> {
     }
 }
 
-/// What the tests that have one of `filters` in their names say first if they fail. A copy that does not compile has not
-/// been tested, and is an error.
+/// What the tests that have one of `filters` in their names say first if they fail. A copy that does not compile has
+/// not been tested, and is an error.
 fn complaint_of(copy: &Path, tests: &[&str], filters: &[&str]) -> Result<Option<String>> {
     let cargo = |extra: &[&str]| {
         Command::new(env!("CARGO"))

@@ -72,8 +72,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     Ok(if steps.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What needs a release build. The drill of the redis engine mostly waits (for servers to start, for workers to be taken
-/// for dead), so the rest is done beside it.
+/// What needs a release build. The drill of the redis engine mostly waits (for servers to start, for workers to be
+/// taken for dead), so the rest is done beside it.
 fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<Step<'a>>)> {
     let kills_per_step = if args.long { REDIS_KILLS_PER_STEP_LONG } else { REDIS_KILLS_PER_STEP };
     let redis: Step<'a> = (

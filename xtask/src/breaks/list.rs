@@ -139,7 +139,10 @@ pub(super) const BREAKS: &[Break] = &[
         edits: &[Edit {
             file: "crates/engine/src/redis/worker.rs",
             right: "        if !grants.is_empty() {\n            self.deliver(",
-            wrong: "        self.settle(server, epoch, keys, &entries).await?;\n        if !grants.is_empty() {\n            self.deliver(",
+            wrong: concat!(
+                "        self.settle(server, epoch, keys, &entries).await?;\n",
+                "        if !grants.is_empty() {\n            self.deliver("
+            ),
         }],
         tests: REDIS,
         filter: "a_postgres_that_is_killed_or_down_cancels_nobody",
@@ -178,7 +181,11 @@ pub(super) const BREAKS: &[Break] = &[
         promise: "3 conservation: the units of an ended order vanish",
         edits: &[Edit {
             file: "crates/core/src/stock.rs",
-            right: "        lower(&mut self.sold, units, \"sold\");\n        raise(&mut self.available, units, \"available\");\n        self.assert_law();",
+            right: concat!(
+                "        lower(&mut self.sold, units, \"sold\");\n",
+                "        raise(&mut self.available, units, \"available\");\n",
+                "        self.assert_law();"
+            ),
             wrong: "        lower(&mut self.sold, units, \"sold\");",
         }],
         tests: CORE,
@@ -309,7 +316,10 @@ pub(super) const BREAKS: &[Break] = &[
         edits: &[Edit {
             file: FUNCTIONS,
             right: "VALUES (the_order, the_product, current_epoch, how_many, 'returned', the_customer, now_us);",
-            wrong: "SELECT the_order, the_product, current_epoch, how_many, 'returned', the_customer, now_us WHERE false;",
+            wrong: concat!(
+                "SELECT the_order, the_product, current_epoch, how_many, 'returned', the_customer, now_us\n",
+                "    WHERE false;"
+            ),
         }],
         tests: POSTGRES,
         filter: "eight_who_end_one_order_give_its_units_back_once",
