@@ -57,8 +57,10 @@ async fn play(case: &Case, engine: Engine, hands: Hands) -> Result<(), String> {
             .await
             .map_err(|what| format!("{}: {what} (case: {})", line.place, case.title))?;
     }
+    shop.settle().await;
     let reconciliation = shop.engine.reconcile().await.unwrap();
-    assert!(reconciliation.ok, "{}: {reconciliation:?}", case.title);
+    let broken: Vec<_> = reconciliation.invariants.iter().filter(|invariant| !invariant.ok).collect();
+    assert!(reconciliation.ok, "{}: {broken:?}", case.title);
     shop.engine.close_blocking(Duration::ZERO);
     Ok(())
 }

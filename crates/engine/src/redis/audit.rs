@@ -19,10 +19,11 @@ const LOOKS_MAX: usize = 20;
 
 /// Redis decides these, by what is true when it decides; the ledger hears of an order a moment later, and may have heard
 /// of a pause, a new price or another limit in between. Its events cannot tell.
-const DECIDED_IN_REDIS: [InvariantId; 5] = [
+const DECIDED_IN_REDIS: [InvariantId; 6] = [
     InvariantId::InsideWindow,
     InvariantId::NotWhilePaused,
     InvariantId::PriceAsListed,
+    InvariantId::QuantityInRange,
     InvariantId::LimitPerCustomer,
     InvariantId::TimeForward,
 ];

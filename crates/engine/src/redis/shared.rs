@@ -42,8 +42,8 @@ pub(crate) struct Shared {
     /// Who publishes the storefront holds this, so that what is older is not published later.
     publishing: Mutex<()>,
     pub(crate) offers: Offers,
-    /// When a sale was first seen to take offers only, by product and epoch.
-    pub(crate) offers_since: Mutex<HashMap<(i32, i32), Instant>>,
+    /// In which epoch a product was last seen to take offers only, and when first.
+    offers_since: Mutex<HashMap<i32, (i32, Instant)>>,
     pub(crate) waiters: Waiters,
     pub(crate) counters: Counters,
     clock: Clock,
@@ -157,6 +157,17 @@ impl Shared {
         self.storefront.publish_views(views);
     }
 
+    /// When an epoch of a product was first seen to take offers only; now, if this is the first time. An epoch before
+    /// it is forgotten: nothing is sold from it again.
+    pub(crate) fn offers_since(&self, product: i32, epoch: i32) -> Instant {
+        let mut since = self.offers_since.lock();
+        let (of, at) = since.entry(product).or_insert_with(|| (epoch, Instant::now()));
+        if *of != epoch {
+            (*of, *at) = (epoch, Instant::now());
+        }
+        *at
+    }
+
     /// How many grants of a product were made and settled, and the id of the oldest entry that waits.
     pub(crate) fn note_backlog(&self, product: i32, granted: u64, settled: u64, oldest: Option<&str>) {
         // The first part of an entry's id is the server's time in milliseconds.
@@ -260,5 +271,22 @@ impl Shared {
     /// Whether the servers keep what they are told, or somebody has said that they need not.
     pub(crate) fn may_sell(&self) -> bool {
         self.options.settings == SettingsCheck::Relaxed || self.settings_complaints.lock().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_offers_begins_with_each_epoch_and_the_one_before_is_forgotten() {
+        let shared = Shared::new(RedisOptions::new("", ""), b"secret");
+        let first = shared.offers_since(7, 1);
+        assert_eq!(shared.offers_since(7, 1), first);
+        let second = shared.offers_since(7, 2);
+        assert!(second > first);
+        assert_eq!(shared.offers_since(7, 2), second);
+        shared.offers_since(8, 1);
+        assert_eq!(shared.offers_since.lock().len(), 2, "one of each product");
     }
 }
