@@ -388,7 +388,7 @@ fn a_damaged_ledger_is_refused_with_advice_and_rebuilt_from_the_log_without_it()
 
 #[test]
 fn a_file_of_a_newer_version_or_of_another_program_is_left_alone() {
-    for (pragma, is_newer) in [("user_version = 2", true), ("application_id = 7", false)] {
+    for (pragma, is_newer) in [("user_version = 3", true), ("application_id = 7", false)] {
         let (folder, shop, fault) = (tempfile::tempdir().unwrap(), Shop::default(), LedgerFault::default());
         start(folder.path(), &shop, options(&fault, Release)).unwrap().stop(Stop::Now);
         let ledger = rusqlite::Connection::open(folder.path().join("ledger.db")).unwrap();
@@ -396,7 +396,7 @@ fn a_file_of_a_newer_version_or_of_another_program_is_left_alone() {
         drop(ledger);
         let refused = start(folder.path(), &shop, options(&fault, Release)).unwrap_err();
         assert_eq!(
-            matches!(refused, OpenError::NewerFormat { found: 2, known: 1, .. }),
+            matches!(refused, OpenError::NewerFormat { found: 3, known: 2, .. }),
             is_newer,
             "{refused:?}"
         );

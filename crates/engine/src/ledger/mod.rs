@@ -13,6 +13,8 @@ mod orders;
 mod read;
 mod retries;
 mod row;
+#[cfg(test)]
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 
@@ -36,8 +38,8 @@ use crate::{OpenError, failpoint};
 
 /// The ledger's file in the data folder.
 pub const FILE_NAME: &str = "ledger.db";
-/// The format of the ledger. Raised when an older version could no longer read or write it.
-pub const FORMAT: i64 = 1;
+/// The format of the ledger: its last migration. Older versions refuse a file with a migration that they do not know.
+pub const FORMAT: i64 = 2;
 /// "YNKO", in the file's header: this is a Yoink ledger (of orders).
 const APPLICATION_ID: i64 = 0x594e_4b4f;
 /// Pages that SQLite keeps in memory, in KiB (SQLite wants it negative).
@@ -199,7 +201,8 @@ impl Ledger {
             },
             _ => damaged(path, &format!("its tables were made by something else ({error})")),
         })?;
-        // Written only when the file is new: a start that is refused later leaves the files as they were.
+        // Written only when the file is new or was upgraded just now: a start that is refused later leaves the files as
+        // they were.
         let known = header(&self.connection).map_err(|source| sqlite("read the header of", path, source))?;
         if known == (APPLICATION_ID, FORMAT) {
             return Ok(());
