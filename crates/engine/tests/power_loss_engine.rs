@@ -56,6 +56,14 @@ impl BeaconFile for DiskBeacon {
     }
 }
 
+/// The event up to which a beacon's file promises the log; 0 if it promises nothing. Of its two slots of 512 bytes the
+/// newer one counts, and the number of the event is the fourth of 8 bytes in it.
+fn promised_by(file: &[u8]) -> u64 {
+    let events =
+        file.chunks(512).filter_map(|slot| slot.get(24..32)?.try_into().ok().map(u64::from_le_bytes));
+    events.max().unwrap_or(0)
+}
+
 fn open(disk: &Disk, mount: &Mount, folder: &Path) -> Result<Engine, String> {
     let mut options = Options::new(folder);
     options.log_vfs = Some(mount.name().to_owned());
@@ -79,8 +87,10 @@ struct Run {
     disk: Disk,
     accepted: Vec<Answered>,
     cancelled: Vec<(u64, OrderId)>,
-    /// How often the beacon was seen to change.
+    /// How often the beacon was seen to promise more than before.
     beacons: u64,
+    /// The event up to which it promised the log when it was last looked at.
+    promised: u64,
     /// Orders whose units delivery gave back.
     failed: u64,
 }
@@ -91,7 +101,8 @@ impl Run {
     fn new(honesty: SyncHonesty) -> Self {
         let disk = Disk::new(SEED);
         disk.set_sync_honesty(honesty);
-        let mut run = Self { disk, accepted: Vec::new(), cancelled: Vec::new(), beacons: 0, failed: 0 };
+        let mut run =
+            Self { disk, accepted: Vec::new(), cancelled: Vec::new(), beacons: 0, promised: 0, failed: 0 };
         let (folder, mount) = (tempfile::tempdir().unwrap(), run.disk.mount().unwrap());
         let runtime = runtime();
         for half in 0..2 {
@@ -125,21 +136,28 @@ impl Run {
                 assert_eq!(engine.wait_delivered(engine.last_seq(), PATIENCE).await, Confirmed::Yes);
             }
             if buyer % 10 == 9 {
-                self.wait_for_beacon().await;
+                self.wait_for_beacon(engine).await;
             }
         }
     }
 
-    async fn wait_for_beacon(&mut self) {
-        let read = || DiskBeacon(self.disk.file("/beacon")).read_all().unwrap();
-        let before = read();
-        let changed = tokio::time::timeout(PATIENCE, async {
-            while read() == before {
+    /// Waits until the beacon promises all that the log has by now. It may have done so already, so this waits for what
+    /// it says and not for a change.
+    async fn wait_for_beacon(&mut self, engine: &Engine) {
+        let file = DiskBeacon(self.disk.file("/beacon"));
+        let reaches = engine.last_seq();
+        let promised = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let promised = promised_by(&file.read_all().unwrap());
+                if promised >= reaches {
+                    return promised;
+                }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
-        changed.await.expect("the beacon is written");
-        self.beacons += 1;
+        let promised = promised.await.expect("the beacon is written");
+        self.beacons += u64::from(promised > self.promised);
+        self.promised = promised;
     }
 
     /// What does not hold on the disk that is left when the power goes after `step`.
