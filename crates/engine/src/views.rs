@@ -42,9 +42,12 @@ pub enum Replayed {
     Yes,
 }
 
-/// Where an order is in its life: `accepted → confirmed → cancelled`, or `accepted → failed`.
+/// Where an order is in its life: `accepted → confirmed → cancelled`, or `accepted → failed`. Where the ledger decides,
+/// `queued → confirmed → cancelled`, or `queued → rejected`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OrderStatus {
+    /// The request is kept, and will be decided.
+    Queued,
     /// The units are the customer's; the ledger does not have the order yet.
     Accepted,
     /// The ledger has it.
@@ -53,19 +56,24 @@ pub enum OrderStatus {
     Cancelled,
     /// The ledger can never take it; the units came back.
     Failed,
+    /// It was decided that the customer gets nothing.
+    Rejected,
 }
 
 impl OrderStatus {
     /// Every status, in the order of an order's life.
-    pub const ALL: [Self; 4] = [Self::Accepted, Self::Confirmed, Self::Cancelled, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Accepted, Self::Confirmed, Self::Cancelled, Self::Failed, Self::Rejected];
 
     /// The status in answers, metrics and the ledger.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Accepted => "accepted",
             Self::Confirmed => "confirmed",
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
+            Self::Rejected => "rejected",
         }
     }
 }

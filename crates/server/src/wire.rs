@@ -90,6 +90,8 @@ impl Money {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderStatus {
+    /// The request is kept, and will be decided (rabbitmq engine).
+    Queued,
     /// The units are the customer's; the ledger does not have the order yet.
     Accepted,
     /// The ledger has it.
@@ -98,15 +100,19 @@ pub enum OrderStatus {
     Cancelled,
     /// The ledger can never take it; the units came back.
     Failed,
+    /// It was queued, and then decided that the customer gets nothing (rabbitmq engine).
+    Rejected,
 }
 
 impl From<yoink_engine::OrderStatus> for OrderStatus {
     fn from(status: yoink_engine::OrderStatus) -> Self {
         match status {
+            yoink_engine::OrderStatus::Queued => Self::Queued,
             yoink_engine::OrderStatus::Accepted => Self::Accepted,
             yoink_engine::OrderStatus::Confirmed => Self::Confirmed,
             yoink_engine::OrderStatus::Cancelled => Self::Cancelled,
             yoink_engine::OrderStatus::Failed => Self::Failed,
+            yoink_engine::OrderStatus::Rejected => Self::Rejected,
         }
     }
 }
@@ -114,10 +120,12 @@ impl From<yoink_engine::OrderStatus> for OrderStatus {
 impl From<OrderStatus> for yoink_engine::OrderStatus {
     fn from(status: OrderStatus) -> Self {
         match status {
+            OrderStatus::Queued => Self::Queued,
             OrderStatus::Accepted => Self::Accepted,
             OrderStatus::Confirmed => Self::Confirmed,
             OrderStatus::Cancelled => Self::Cancelled,
             OrderStatus::Failed => Self::Failed,
+            OrderStatus::Rejected => Self::Rejected,
         }
     }
 }

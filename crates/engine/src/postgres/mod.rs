@@ -1,6 +1,6 @@
 //! The ledger in PostgreSQL: the only authority on how many units there are and who has them.
 //!
-//! Every change is one call of a function in `migrations/V2__functions.sql`, so it is one statement and one
+//! Every change is one call of a function in `migrations/V2__functions.sql` and later ones, so it is one statement and one
 //! transaction: it happened or it did not, and if the answer was lost it can be asked for again. What is here are the
 //! connections ([`Postgres`]), the types, and the classes of errors ([`ErrorClass`]).
 
@@ -8,6 +8,7 @@ mod audit;
 mod connection;
 mod credit;
 mod dead_letter;
+mod decide;
 mod deliver;
 mod error;
 mod event;
@@ -15,6 +16,7 @@ mod grants;
 mod migrate;
 mod order;
 mod product;
+mod publisher;
 mod reading;
 mod row;
 mod settings;
@@ -30,10 +32,12 @@ use uuid::Uuid;
 pub use self::audit::{Backlog, LedgerAudit, ProductCounts};
 pub use self::connection::Connections;
 pub use self::credit::{Credit, CreditKind};
+pub use self::decide::{Decided, Request, Verdict};
 pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};
 pub use self::error::{ErrorClass, PostgresError, PostgresOpenError};
 pub use self::migrate::migrate;
 pub use self::product::{Changed, ProductRow, SaleState};
+pub use self::publisher::{Sequences, Unseen};
 pub use self::settings::SettingsCheck;
 pub use self::snapshot::{LoadedCredit, LoadedOrder, LoadedWithdrawal, SaleSnapshot};
 pub use self::stock::{AdjustmentBegun, AdjustmentOutcome, Withdrawal, WithdrawalEnd};

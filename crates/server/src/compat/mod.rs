@@ -154,9 +154,9 @@ fn reason_of(status: StatusCode) -> &'static str {
 /// An order's status as the older systems called it.
 pub(crate) fn old_status(status: OrderStatus) -> &'static str {
     match status {
-        OrderStatus::Accepted => "PENDING",
+        OrderStatus::Queued | OrderStatus::Accepted => "PENDING",
         OrderStatus::Confirmed => "CONFIRMED",
         OrderStatus::Cancelled => "CANCELLED",
-        OrderStatus::Failed => "FAILED",
+        OrderStatus::Failed | OrderStatus::Rejected => "FAILED",
     }
 }
