@@ -13,8 +13,9 @@ use crate::embedded::engine::EmbeddedEngine;
 use crate::embedded::recovery::RecoveryReport;
 use crate::embedded::writer::EngineState;
 use crate::figures::EngineFigures;
+use crate::node::Ping;
 use crate::options::Options;
-use crate::redis::{Ping, RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
+use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
 };
@@ -73,6 +74,19 @@ macro_rules! ask {
     };
 }
 
+/// Asks the embedded engine, or the desk of one that works on PostgreSQL.
+macro_rules! ask_desk {
+    ($engine:expr, $one:ident => $answer:expr) => {
+        match &$engine.kind {
+            Kind::Embedded($one) => $answer,
+            Kind::Redis(engine) => {
+                let $one = engine.desk();
+                $answer
+            }
+        }
+    };
+}
+
 impl Engine {
     /// Opens the embedded engine: reads the data folder back and starts selling.
     ///
@@ -123,7 +137,7 @@ impl Engine {
 
     /// What everybody may see without asking for a decision.
     pub fn storefront(&self) -> &Storefront {
-        ask!(self, engine => engine.storefront())
+        ask_desk!(self, one => one.storefront())
     }
 
     /// One product, also if it was made on another node a moment ago.
@@ -144,17 +158,17 @@ impl Engine {
 
     /// The engine's time.
     pub fn now(&self) -> Timestamp {
-        ask!(self, engine => engine.now())
+        ask_desk!(self, one => one.now())
     }
 
     /// What an answer survives.
     pub fn durability(&self) -> Durability {
-        ask!(self, engine => engine.durability())
+        ask_desk!(self, one => one.durability())
     }
 
     /// What the engine as a whole is doing.
     pub fn state(&self) -> EngineState {
-        ask!(self, engine => engine.state())
+        ask_desk!(self, one => one.state())
     }
 
     /// What recovery did when the engine was opened.
@@ -167,7 +181,7 @@ impl Engine {
 
     /// The last committed event; with other engines, how many purchases were accepted in the epochs on sale.
     pub fn last_seq(&self) -> Seq {
-        ask!(self, engine => engine.last_seq())
+        ask_desk!(self, one => one.last_seq())
     }
 
     /// Buys.
@@ -181,7 +195,7 @@ impl Engine {
 
     /// Waits until the ledger has the order, at most `wait`. An order that ended meanwhile is not confirmed.
     pub async fn wait_confirmed(&self, purchased: &Purchased, wait: Duration) -> Confirmed {
-        ask!(self, engine => engine.wait_confirmed(purchased, wait).await)
+        ask_desk!(self, one => one.wait_confirmed(purchased, wait).await)
     }
 
     /// Waits until delivery is done with event `seq` of the embedded engine and what it led to, at most `wait`. With
@@ -224,7 +238,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::order`].
     pub async fn orders(&self, filter: OrderFilter) -> Result<OrderPage, CallError> {
-        ask!(self, engine => engine.orders(filter).await)
+        ask_desk!(self, one => one.orders(filter).await)
     }
 
     /// Gives the units of an order back because somebody asked for it.
@@ -248,7 +262,7 @@ impl Engine {
     #[cfg(feature = "faults")]
     pub fn set_now(&self, now: Timestamp) {
         if let Kind::Redis(engine) = &self.kind {
-            engine.set_now(now);
+            engine.desk().node.set_now(now);
         }
     }
 
@@ -302,7 +316,7 @@ impl Engine {
     /// # Errors
     /// They cannot be read; or as [`Engine::order`].
     pub async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
-        ask!(self, engine => engine.events(after, limit).await)
+        ask_desk!(self, one => one.events(after, limit).await)
     }
 
     /// Delivery: where it is, its switch, its dead letters, the ledger behind it.

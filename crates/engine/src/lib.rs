@@ -14,6 +14,7 @@ mod figures;
 mod lane;
 pub mod ledger;
 pub mod limits;
+mod node;
 mod options;
 pub mod postgres;
 mod reconciliation;

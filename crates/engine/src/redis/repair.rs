@@ -67,7 +67,7 @@ impl RedisEngine {
         for row in self.postgres().products().await? {
             let compared = self.compare(row.number).await.map_err(RepairError::NotCompared)?;
             let Some(what) = compared.detail else { continue };
-            self.postgres().record_repair(row.number, &what, reason, self.now()).await?;
+            self.postgres().record_repair(row.number, &what, reason, self.shared().node.now()).await?;
             let epoch = self.fill_anew(&row).await?;
             repaired.push(Repaired { product: row.id, what, epoch });
         }
@@ -95,8 +95,8 @@ impl RedisEngine {
     }
 
     async fn is_sold(&self, row: &ProductRow) -> bool {
-        self.shared().catalogue.replace(vec![row.clone()]);
-        let Some(listed) = self.shared().catalogue.by_number(row.number) else { return false };
+        self.shared().node.catalogue.replace(vec![row.clone()]);
+        let Some(listed) = self.shared().node.catalogue.by_number(row.number) else { return false };
         self.parts.keeper.look(Arc::clone(&listed)).await;
         listed.is_selling()
     }
