@@ -3,7 +3,7 @@
 //! ```text
 //! Node       what the parts of one node share: clock, catalogue, storefront, counters, how delivery is
 //! Desk       what the edge asks of the ledger, on the background's runtime
-//! follow.rs  what every node does again and again: read the ledger, tell who waits for it
+//! follow.rs  what every node does again and again: reading the ledger, telling who waits for it
 //! ```
 
 pub(crate) mod catalogue;

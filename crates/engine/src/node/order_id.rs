@@ -47,7 +47,7 @@ pub(crate) fn product_of(order: OrderId) -> i32 {
     i32::from_be_bytes([a, b, c, d])
 }
 
-/// An order id as Redis has it: 32 hexadecimal digits.
+/// An order id without hyphens: 32 hexadecimal digits.
 pub(crate) fn to_hex(order: OrderId) -> String {
     uuid::Uuid::from_bytes(order.0).simple().to_string()
 }
