@@ -217,3 +217,51 @@ BEGIN
     RETURNING seen::text INTO answer;
     RETURN answer;
 END $$;
+
+-- What could not be read is a dead letter, too: it waits for an operator, who can only discard it.
+ALTER TABLE unreadable
+    ADD COLUMN number bigint NOT NULL UNIQUE DEFAULT nextval('dead_letter_numbers'),
+    ADD COLUMN state text NOT NULL DEFAULT 'parked' CHECK (state IN ('parked', 'discarded')),
+    -- When it was discarded, and why.
+    ADD COLUMN updated_at bigint,
+    ADD COLUMN reason text;
+
+-- As before, and what could not be read with the beginning of its bytes.
+CREATE OR REPLACE VIEW dead_letters AS
+SELECT r.dead_letter AS number, r.id, r.number AS grant_number, p.id AS product, r.customer, r.quantity, r.error,
+       r.attempts_before + r.attempts AS attempts, r.created_at, r.updated_at, r.reason,
+       CASE
+           WHEN r.state = 'retrying' THEN 'retried'
+           WHEN r.state = 'released' AND EXISTS (SELECT FROM credits c WHERE c.id = r.id AND NOT c.applied)
+               THEN 'releasing'
+           ELSE r.state
+       END AS state, NULL::bytea AS bytes
+FROM refused r JOIN products p ON p.number = r.product
+WHERE r.dead_letter IS NOT NULL
+UNION ALL
+SELECT u.number, NULL, NULL, NULL, NULL, NULL, u.error, 0, u.found_at, coalesce(u.updated_at, u.found_at), u.reason,
+       u.state, substring(u.bytes FROM 1 FOR 2048)
+FROM unreadable u;
+
+-- As retry_dead_letter, also for what is no order: 'unreadable'.
+CREATE FUNCTION retry_letter(the_letter bigint, now_us bigint) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM unreadable WHERE number = the_letter) THEN
+        RETURN 'unreadable';
+    END IF;
+    RETURN retry_dead_letter(the_letter, now_us);
+END $$;
+
+-- As discard_dead_letter, also for what is no order.
+CREATE FUNCTION discard_letter(the_letter bigint, why text, now_us bigint) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE unreadable SET state = 'discarded', reason = why, updated_at = now_us
+    WHERE number = the_letter AND state = 'parked';
+    IF FOUND THEN
+        RETURN 'done';
+    END IF;
+    IF EXISTS (SELECT FROM unreadable WHERE number = the_letter) THEN
+        RETURN 'discarded';
+    END IF;
+    RETURN discard_dead_letter(the_letter, why, now_us);
+END $$;
