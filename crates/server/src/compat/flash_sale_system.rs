@@ -13,7 +13,7 @@ use yoink_core::{CustomerId, IdempotencyKey, STOCK_UNITS_MAX, StockAdjustment};
 use yoink_engine::limits::LIST_ORDERS_MAX;
 use yoink_engine::{OrderFilter, OrderView};
 
-use super::{OldPurchase, buy, in_old_words, old_status};
+use super::{OldPurchase, buy, in_old_words, old_status, weaker_durability};
 use crate::api::ok;
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
@@ -34,6 +34,10 @@ fn in_old_system_words(problem: &Problem) -> Response {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PurchaseAnswer {
     status: &'static str,
+    /// `relaxed`, if the servers may forget it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    durability: Option<&'static str>,
 }
 
 /// Buy; 5 a minute per customer and per address.
@@ -52,7 +56,10 @@ pub(crate) async fn purchase(
     body: Bytes,
 ) -> Response {
     match buy(&core, &headers, address, &body, &[Which::Purchase, Which::General]).await {
-        Ok(_) => ok(PurchaseAnswer { status: "queued" }).into_response(),
+        Ok(_) => {
+            let answer = PurchaseAnswer { status: "queued", durability: weaker_durability(&core) };
+            ok(answer).into_response()
+        }
         Err(problem) => in_old_system_words(&problem),
     }
 }
