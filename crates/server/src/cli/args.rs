@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use redis::{AuditArgs, MigrateArgs, WorkerArgs};
+pub use redis::{AuditArgs, MigrateArgs, ServersArgs, WorkerArgs};
 pub use storm::{ArrivalsName, PresetName, RouteName, StormArgs};
 
-use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, ServerUrl, empty_layer};
+use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, empty_layer};
 
 /// Where the commands that talk to a server look for it.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:3000";
@@ -162,15 +162,9 @@ pub struct ServeArgs {
     /// [env: YOINK_DURABILITY] [default: fsync]
     #[arg(long, value_name = "NAME", hide_possible_values = true)]
     pub durability: Option<DurabilityName>,
-    /// The redis engine's Redis; servers of a cluster are separated by commas [env: YOINK_REDIS_URL]
-    #[arg(long, value_name = "URL")]
-    pub redis: Option<ServerUrl>,
-    /// The redis engine's PostgreSQL [env: YOINK_POSTGRES_URL]
-    #[arg(long, value_name = "URL")]
-    pub postgres: Option<ServerUrl>,
-    /// Connections to PostgreSQL [env: YOINK_POSTGRES_CONNECTIONS] [default: 5]
-    #[arg(long, value_name = "N")]
-    pub postgres_connections: Option<usize>,
+    /// The redis engine's servers.
+    #[command(flatten)]
+    pub servers: ServersArgs,
     /// The redis engine's workers per product in this process; 0 leaves delivery to `yoink worker`
     /// [env: YOINK_WORKERS] [default: 1]
     #[arg(long, value_name = "N")]
@@ -199,9 +193,7 @@ impl ServeArgs {
         layer.engine = self.engine;
         layer.dev = self.dev.then_some(true);
         layer.durability = self.durability;
-        layer.redis.url.clone_from(&self.redis);
-        layer.postgres.url.clone_from(&self.postgres);
-        layer.postgres.connections_max = self.postgres_connections;
+        self.servers.put_into(&mut layer);
         layer.workers = self.workers;
         layer.threads = self.threads;
         layer.accept_loss = self.accept_loss.then_some(true);

@@ -37,6 +37,28 @@ Examples:
 
 Run it before the first start and after each update. Running it again, or twice at once, does no harm.";
 
+/// Where the redis engine's servers are.
+#[derive(Debug, Default, Args)]
+pub struct ServersArgs {
+    /// The redis engine's Redis; servers of a cluster are separated by commas [env: YOINK_REDIS_URL]
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<ServerUrl>,
+    /// The redis engine's PostgreSQL [env: YOINK_POSTGRES_URL]
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<ServerUrl>,
+    /// Connections to PostgreSQL [env: YOINK_POSTGRES_CONNECTIONS] [default: 5]
+    #[arg(long, value_name = "N")]
+    pub postgres_connections: Option<usize>,
+}
+
+impl ServersArgs {
+    pub(super) fn put_into(&self, layer: &mut ConfigLayer) {
+        layer.redis.url.clone_from(&self.redis);
+        layer.postgres.url.clone_from(&self.postgres);
+        layer.postgres.connections_max = self.postgres_connections;
+    }
+}
+
 /// `yoink audit`.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
@@ -91,15 +113,9 @@ pub struct WorkerArgs {
     /// Where it answers /metrics, /livez and /readyz [env: YOINK_WORKER_LISTEN] [default: 127.0.0.1:3100]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// The Redis; servers of a cluster are separated by commas [env: YOINK_REDIS_URL]
-    #[arg(long, value_name = "URL")]
-    pub redis: Option<ServerUrl>,
-    /// The PostgreSQL [env: YOINK_POSTGRES_URL]
-    #[arg(long, value_name = "URL")]
-    pub postgres: Option<ServerUrl>,
-    /// Connections to PostgreSQL [env: YOINK_POSTGRES_CONNECTIONS] [default: 5]
-    #[arg(long, value_name = "N")]
-    pub postgres_connections: Option<usize>,
+    /// Its servers.
+    #[command(flatten)]
+    pub servers: ServersArgs,
     /// Workers per product, at least 1 [env: YOINK_WORKERS] [default: 1]
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     pub workers: Option<usize>,
@@ -120,9 +136,7 @@ impl WorkerArgs {
         let mut layer = empty_layer();
         layer.engine = Some(EngineName::Redis);
         layer.worker_listen = self.listen;
-        layer.redis.url.clone_from(&self.redis);
-        layer.postgres.url.clone_from(&self.postgres);
-        layer.postgres.connections_max = self.postgres_connections;
+        self.servers.put_into(&mut layer);
         layer.workers = self.workers;
         layer.durability = self.durability;
         layer.log.level.clone_from(&self.log_level);
