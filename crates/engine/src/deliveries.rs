@@ -7,6 +7,7 @@ use crate::delivery::{
 };
 use crate::ledger::{LedgerCounts, Movement};
 use crate::node::Desk;
+use crate::rabbitmq::RabbitEngine;
 use crate::redis::RedisEngine;
 use crate::views::OrderPage;
 
@@ -29,6 +30,8 @@ enum Of<'a> {
 #[derive(Debug)]
 enum Seller<'a> {
     Redis(&'a RedisEngine),
+    /// The ledger itself, to which they come back at once.
+    Ledger,
 }
 
 impl<'a> From<&'a Delivery> for Deliveries<'a> {
@@ -50,6 +53,10 @@ macro_rules! ask {
 impl<'a> Deliveries<'a> {
     pub(crate) fn of_redis(engine: &'a RedisEngine) -> Self {
         Self { of: Of::OnPostgres(engine.desk(), Seller::Redis(engine)) }
+    }
+
+    pub(crate) fn of_rabbit(engine: &'a RabbitEngine) -> Self {
+        Self { of: Of::OnPostgres(engine.desk(), Seller::Ledger) }
     }
 
     /// Where delivery is.
@@ -114,6 +121,7 @@ impl<'a> Deliveries<'a> {
         match &self.of {
             Of::Embedded(delivery) => delivery.discard_dead_letter(id, reason).await,
             Of::OnPostgres(_, Seller::Redis(engine)) => engine.discard_dead_letter(id, reason).await,
+            Of::OnPostgres(desk, Seller::Ledger) => desk.discard_dead_letter(id, reason, async {}).await,
         }
     }
 

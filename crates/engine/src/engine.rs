@@ -15,6 +15,7 @@ use crate::embedded::writer::EngineState;
 use crate::figures::EngineFigures;
 use crate::node::Ping;
 use crate::options::Options;
+use crate::rabbitmq::{RabbitEngine, RabbitOpenError, RabbitOptions, RabbitStatus};
 use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
@@ -22,12 +23,14 @@ use crate::views::{
 use crate::{CallError, Durability, OpenError, Reconciliation, Storefront, lane, redis};
 
 /// Whether the ledger has an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confirmed {
     /// It does.
     Yes,
     /// Not in the time given.
     NotYet,
+    /// It was decided that the customer gets nothing; only where requests are queued before they are decided.
+    Rejected(Rejection),
 }
 
 /// An engine. Cheap to clone; every clone is the same engine.
@@ -40,6 +43,7 @@ pub struct Engine {
 enum Kind {
     Embedded(EmbeddedEngine),
     Redis(RedisEngine),
+    Rabbit(RabbitEngine),
 }
 
 /// Moves the calls and answers of one lane. To be run on the lane's runtime.
@@ -52,14 +56,17 @@ pub struct LaneDriver {
 enum DriverKind {
     Embedded(lane::LaneDriver),
     Redis(redis::LaneDriver),
+    /// The publisher moves everything itself.
+    None,
 }
 
 impl LaneDriver {
-    /// Runs until the last [`Engine`] of this lane is dropped.
+    /// Runs until the last [`Engine`] of this lane is dropped; or ends at once, if the engine needs none.
     pub async fn run(self) {
         match self.kind {
             DriverKind::Embedded(driver) => driver.run().await,
             DriverKind::Redis(driver) => driver.run().await,
+            DriverKind::None => {}
         }
     }
 }
@@ -70,6 +77,7 @@ macro_rules! ask {
         match &$engine.kind {
             Kind::Embedded($one) => $answer,
             Kind::Redis($one) => $answer,
+            Kind::Rabbit($one) => $answer,
         }
     };
 }
@@ -80,6 +88,10 @@ macro_rules! ask_desk {
         match &$engine.kind {
             Kind::Embedded($one) => $answer,
             Kind::Redis(engine) => {
+                let $one = engine.desk();
+                $answer
+            }
+            Kind::Rabbit(engine) => {
                 let $one = engine.desk();
                 $answer
             }
@@ -112,11 +124,21 @@ impl Engine {
         Ok(Self { kind: Kind::Redis(RedisEngine::open(options)?) })
     }
 
+    /// Opens the rabbitmq engine: connects to PostgreSQL and starts what goes on in the background, where it connects to
+    /// the broker and to Redis as soon as they are there.
+    ///
+    /// # Errors
+    /// See [`RabbitOpenError`].
+    pub fn open_rabbit(options: RabbitOptions) -> Result<Self, RabbitOpenError> {
+        Ok(Self { kind: Kind::Rabbit(RabbitEngine::open(options)?) })
+    }
+
     /// The engine's name in configuration and answers.
     pub fn name(&self) -> &'static str {
         match &self.kind {
             Kind::Embedded(_) => "embedded",
             Kind::Redis(_) => "redis",
+            Kind::Rabbit(_) => "rabbitmq",
         }
     }
 
@@ -132,6 +154,7 @@ impl Engine {
                 let (engine, driver) = engine.with_own_lane();
                 (Self { kind: Kind::Redis(engine) }, LaneDriver { kind: DriverKind::Redis(driver) })
             }
+            Kind::Rabbit(_) => (self.clone(), LaneDriver { kind: DriverKind::None }),
         }
     }
 
@@ -145,6 +168,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.storefront().product(id),
             Kind::Redis(engine) => engine.product(id).await,
+            Kind::Rabbit(engine) => engine.product(id).await,
         }
     }
 
@@ -153,6 +177,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.storefront().refuse_early(engine.now(), request),
             Kind::Redis(engine) => engine.would_refuse(request),
+            Kind::Rabbit(engine) => engine.would_refuse(request),
         }
     }
 
@@ -175,11 +200,12 @@ impl Engine {
     pub fn recovery(&self) -> RecoveryReport {
         match &self.kind {
             Kind::Embedded(engine) => engine.recovery(),
-            Kind::Redis(_) => RecoveryReport::default(),
+            Kind::Redis(_) | Kind::Rabbit(_) => RecoveryReport::default(),
         }
     }
 
-    /// The last committed event; with other engines, how many purchases were accepted in the epochs on sale.
+    /// The last committed event; with the redis engine, how many purchases were accepted in the epochs on sale; with the
+    /// rabbitmq engine, how many this node has queued.
     pub fn last_seq(&self) -> Seq {
         ask_desk!(self, one => one.last_seq())
     }
@@ -195,7 +221,11 @@ impl Engine {
 
     /// Waits until the ledger has the order, at most `wait`. An order that ended meanwhile is not confirmed.
     pub async fn wait_confirmed(&self, purchased: &Purchased, wait: Duration) -> Confirmed {
-        ask_desk!(self, one => one.wait_confirmed(purchased, wait).await)
+        match &self.kind {
+            Kind::Embedded(engine) => engine.wait_confirmed(purchased, wait).await,
+            Kind::Redis(engine) => engine.desk().wait_confirmed(purchased, wait).await,
+            Kind::Rabbit(engine) => engine.wait_confirmed(purchased, wait).await,
+        }
     }
 
     /// Waits until delivery is done with event `seq` of the embedded engine and what it led to, at most `wait`. With
@@ -204,6 +234,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.wait_delivered(seq, wait).await,
             Kind::Redis(engine) => engine.wait_settled(wait).await,
+            Kind::Rabbit(engine) => engine.wait_settled(wait).await,
         }
     }
 
@@ -213,6 +244,15 @@ impl Engine {
     /// The engine is too slow or closing, or a server that it needs cannot be reached.
     pub async fn order(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
         ask!(self, engine => engine.order(id).await)
+    }
+
+    /// Whether an order that [`Engine::order`] does not find may be queued and undecided: its id was made for this ledger.
+    /// One in 65,536 made-up ids may be, too. Only the rabbitmq engine has such orders.
+    pub fn may_be_queued(&self, id: OrderId) -> bool {
+        match &self.kind {
+            Kind::Embedded(_) | Kind::Redis(_) => false,
+            Kind::Rabbit(engine) => engine.may_be_queued(id),
+        }
     }
 
     /// Whether there is an order under the request's key already, so that a purchase can only tell of it, or that the
@@ -230,6 +270,7 @@ impl Engine {
                 _ => Ok(false),
             },
             Kind::Redis(engine) => engine.is_replay(request).await,
+            Kind::Rabbit(engine) => engine.is_replay(request).await,
         }
     }
 
@@ -261,8 +302,10 @@ impl Engine {
     /// Sets the time of every decision. For tests of decisions, with engines that have no source of time of their own.
     #[cfg(feature = "faults")]
     pub fn set_now(&self, now: Timestamp) {
-        if let Kind::Redis(engine) = &self.kind {
-            engine.desk().node.set_now(now);
+        match &self.kind {
+            Kind::Embedded(_) => {}
+            Kind::Redis(engine) => engine.desk().node.set_now(now),
+            Kind::Rabbit(engine) => engine.desk().node.set_now(now),
         }
     }
 
@@ -324,6 +367,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.delivery().into(),
             Kind::Redis(engine) => Deliveries::of_redis(engine),
+            Kind::Rabbit(engine) => Deliveries::of_rabbit(engine),
         }
     }
 
@@ -339,10 +383,10 @@ impl Engine {
     /// waits until each can be bought again. Nothing is sold twice by it.
     ///
     /// # Errors
-    /// See [`RepairError`]; the embedded engine needs none.
+    /// See [`RepairError`]; other engines than the redis engine need none.
     pub async fn repair(&self, reason: Box<str>) -> Result<Vec<Repaired>, RepairError> {
         match &self.kind {
-            Kind::Embedded(_) => Err(RepairError::OtherEngine),
+            Kind::Embedded(_) | Kind::Rabbit(_) => Err(RepairError::OtherEngine),
             Kind::Redis(engine) => engine.repair(reason).await,
         }
     }
@@ -350,8 +394,16 @@ impl Engine {
     /// How the redis engine is; `None` with another engine. No server is asked.
     pub fn redis_status(&self) -> Option<RedisStatus> {
         match &self.kind {
-            Kind::Embedded(_) => None,
+            Kind::Embedded(_) | Kind::Rabbit(_) => None,
             Kind::Redis(engine) => Some(engine.status()),
+        }
+    }
+
+    /// How the rabbitmq engine is; `None` with another engine. No server is asked.
+    pub fn rabbit_status(&self) -> Option<RabbitStatus> {
+        match &self.kind {
+            Kind::Embedded(_) | Kind::Redis(_) => None,
+            Kind::Rabbit(engine) => Some(engine.status()),
         }
     }
 
@@ -363,6 +415,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(_) => Ok(Vec::new()),
             Kind::Redis(engine) => Ok(engine.ping().await?.to_vec()),
+            Kind::Rabbit(engine) => engine.ping().await,
         }
     }
 

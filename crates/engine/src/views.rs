@@ -18,19 +18,21 @@ pub struct PurchaseRequest {
     pub key: Option<IdempotencyKey>,
 }
 
-/// An accepted purchase.
+/// An accepted purchase, or one that will be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purchased {
     /// The order.
     pub order: OrderId,
-    /// The event that accepted it.
+    /// The event that accepted it; 0 while it is queued.
     pub seq: Seq,
-    /// When it was accepted.
+    /// When it was accepted, or queued.
     pub accepted_at: Timestamp,
     /// The price of one unit.
     pub unit_price: Money,
     /// Whether this answers a repetition of a request that was accepted before.
     pub replayed: Replayed,
+    /// [`OrderStatus::Accepted`] where the answer is the decision, [`OrderStatus::Queued`] where that follows.
+    pub status: OrderStatus,
 }
 
 /// Whether a call did something or found it done.

@@ -6,7 +6,9 @@
 //! follow.rs  what every node does again and again: reading the ledger, telling who waits for it
 //! ```
 
+pub(crate) mod audit;
 pub(crate) mod catalogue;
+mod claim;
 mod desk;
 mod follow;
 pub(crate) mod order_id;
@@ -20,6 +22,8 @@ use parking_lot::Mutex;
 use yoink_core::Timestamp;
 
 use self::catalogue::Catalogue;
+pub use self::claim::ClaimError;
+pub(crate) use self::claim::claim_ledger;
 pub(crate) use self::desk::Desk;
 pub(crate) use self::follow::postgres_complaints;
 use self::order_id::OrderIds;

@@ -1,17 +1,66 @@
 //! Order ids that every node derives alike: a repetition of a request names the same order on any node, also where the
 //! outcome of the first is unknown.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use yoink_core::{CustomerId, IdempotencyKey, OrderId};
+
+/// Bytes of a signature that are kept.
+const SIGNATURE_BYTES: usize = 16;
+/// Bytes at the end of an order id that are its seal.
+const SEAL_BYTES: usize = 2;
 
 /// Derives order ids with the ledger's secret, so that nobody without it can name somebody's order.
 pub(crate) struct OrderIds {
     key: hmac::Key,
+    /// Signs messages.
+    signing: hmac::Key,
+    /// Seals order ids.
+    sealing: hmac::Key,
 }
 
 impl OrderIds {
     pub(crate) fn new(secret: &[u8]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        // No order id is derived from either text: what those are derived from has a zero byte in it.
+        let derived =
+            |what: &str| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, what.as_bytes()).as_ref());
+        Self { signing: derived("yoink messages"), sealing: derived("yoink order ids"), key }
+    }
+
+    /// A signature that only nodes of this ledger can make: 32 hexadecimal digits.
+    pub(crate) fn sign(&self, line: &str) -> String {
+        hex(first(hmac::sign(&self.signing, line.as_bytes()).as_ref(), SIGNATURE_BYTES))
+    }
+
+    /// Whether a node of this ledger has signed exactly this.
+    pub(crate) fn has_signed(&self, line: &str, signature: &str) -> bool {
+        verify_slices_are_equal(self.sign(line).as_bytes(), signature.as_bytes()).is_ok()
+    }
+
+    /// The same order id with a seal as its last two bytes: that it was made for this ledger can be told without asking
+    /// anyone. One in 65,536 guessed ids passes, so a seal is a hint and no proof.
+    pub(crate) fn seal(&self, order: OrderId) -> OrderId {
+        let mut bytes = order.0;
+        let seal = self.seal_of(&order);
+        for (to, from) in bytes.iter_mut().rev().take(SEAL_BYTES).zip(seal) {
+            *to = from;
+        }
+        OrderId(bytes)
+    }
+
+    /// Whether an order id carries this ledger's seal.
+    pub(crate) fn is_sealed(&self, order: OrderId) -> bool {
+        self.seal(order) == order
+    }
+
+    fn seal_of(&self, order: &OrderId) -> [u8; SEAL_BYTES] {
+        let tag = hmac::sign(&self.sealing, first(&order.0, order.0.len() - SEAL_BYTES));
+        let mut seal = [0; SEAL_BYTES];
+        for (to, from) in seal.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        seal
     }
 
     /// The id of the order that this request is, or was, about: a UUID of version 8 (RFC 9562) whose first four bytes
@@ -39,6 +88,15 @@ impl OrderIds {
         }
         OrderId(uuid::Builder::from_custom_bytes(bytes).into_uuid().into_bytes())
     }
+}
+
+fn first(bytes: &[u8], count: usize) -> &[u8] {
+    bytes.get(..count).unwrap_or(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]).collect()
 }
 
 /// The number of the product that an order is of.
@@ -80,5 +138,30 @@ mod tests {
         assert_eq!(product_of(order), 7);
         assert_eq!(uuid::Uuid::from_bytes(order.0).get_version_num(), 8);
         assert_eq!(from_hex(&to_hex(order)), Some(order));
+    }
+
+    #[test]
+    fn a_seal_is_of_one_ledger_and_changes_nothing_else() {
+        let (ids, others) = (OrderIds::new(b"one"), OrderIds::new(b"two"));
+        let order = ids.seal(OrderIds::random(7));
+        assert!(ids.is_sealed(order));
+        assert_eq!(ids.seal(order), order);
+        assert_eq!(product_of(order), 7);
+        assert_eq!(uuid::Uuid::from_bytes(order.0).get_version_num(), 8);
+        // One in 65,536 passes by chance.
+        let orders = || std::iter::repeat_with(|| ids.seal(OrderIds::random(7))).take(1_000);
+        assert!(orders().filter(|order| others.is_sealed(*order)).count() < 5);
+        assert!(orders().filter(|order| ids.is_sealed(OrderIds::random(product_of(*order)))).count() < 5);
+    }
+
+    #[test]
+    fn only_what_was_signed_is_signed() {
+        let ids = OrderIds::new(b"one");
+        let signature = ids.sign("a line");
+        assert_eq!(signature.len(), 32);
+        assert!(ids.has_signed("a line", &signature));
+        assert!(!ids.has_signed("b line", &signature));
+        assert!(!ids.has_signed("a line", &signature[1..]));
+        assert!(!OrderIds::new(b"two").has_signed("a line", &signature));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Whether a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ping {
-    /// `redis` or `postgres`.
+    /// `rabbitmq`, `redis` or `postgres`.
     pub server: &'static str,
     /// Whether it does.
     pub is_well: bool,

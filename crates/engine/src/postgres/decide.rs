@@ -175,4 +175,3 @@ fn verdicts(row: &Row) -> Result<Vec<Verdict>, PostgresError> {
     })
     .collect()
 }
-

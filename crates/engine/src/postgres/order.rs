@@ -145,9 +145,9 @@ fn page_sql(filter: &OrderFilter, from: From, mut number: impl FnMut(Value) -> u
         narrowed.push_str(&format!(" AND p.id = ${}", number(Value::Product)));
     }
     let ended = match filter.status {
-        Some(
-            OrderStatus::Cancelled | OrderStatus::Failed | OrderStatus::Rejected | OrderStatus::Queued,
-        ) => Some(number(Value::Ended)),
+        Some(OrderStatus::Cancelled | OrderStatus::Failed | OrderStatus::Rejected | OrderStatus::Queued) => {
+            Some(number(Value::Ended))
+        }
         Some(OrderStatus::Accepted | OrderStatus::Confirmed) | None => None,
     };
     let taken = match (filter.status, ended) {

@@ -49,6 +49,29 @@ impl Sequences {
         }
     }
 
+    /// The numbers that the other one does not have.
+    pub fn without(&self, other: &Self) -> impl Iterator<Item = i64> {
+        let mut left = Vec::new();
+        let mut others = other.0.iter().peekable();
+        for (from, to) in &self.0 {
+            let mut from = *from;
+            while let Some((other_from, other_to)) = others.peek().filter(|(other_from, _)| other_from < to) {
+                if from < *other_from {
+                    left.push(from..*other_from);
+                }
+                from = from.max(*other_to);
+                if other_to > to {
+                    break; // it may reach into the next range, too
+                }
+                others.next();
+            }
+            if from < *to {
+                left.push(from..*to);
+            }
+        }
+        left.into_iter().flatten()
+    }
+
     /// As PostgreSQL writes an `int8multirange`.
     fn text(&self) -> String {
         let ranges: Vec<String> = self.0.iter().map(|(from, to)| format!("[{from},{to})")).collect();
@@ -147,6 +170,20 @@ mod tests {
             prop_assert_eq!(sequences.last(), set.last().copied().unwrap_or(0));
             prop_assert!(sequences.0.windows(2).all(|pair| pair[0].1 < pair[1].0), "{:?}", sequences);
             prop_assert_eq!(Sequences::parse(&sequences.text()), Some(sequences));
+        }
+
+        #[test]
+        fn what_one_has_and_the_other_does_not(
+            ones in prop::collection::btree_set(1_i64..40, 0..40),
+            others in prop::collection::btree_set(1_i64..40, 0..40),
+        ) {
+            let sequences = |numbers: &BTreeSet<i64>| {
+                let mut sequences = Sequences::default();
+                numbers.iter().for_each(|number| sequences.add(*number));
+                sequences
+            };
+            let left: Vec<i64> = sequences(&ones).without(&sequences(&others)).collect();
+            prop_assert_eq!(left, ones.difference(&others).copied().collect::<Vec<_>>());
         }
     }
 }

@@ -12,7 +12,7 @@ use super::lane::{DECIDE_WITHIN, Mode, Sent, Ticket};
 use super::offers::Offer;
 use crate::node::catalogue::Listed;
 use crate::node::order_id::OrderIds;
-use crate::views::{PurchaseRequest, Purchased, Replayed};
+use crate::views::{OrderStatus, PurchaseRequest, Purchased, Replayed};
 use crate::{CallError, EngineState};
 
 /// The wait before a purchase that was not executed is sent again; it doubles.
@@ -222,5 +222,6 @@ fn purchased(order: OrderId, grant: &Grant, replayed: Replayed) -> Purchased {
         accepted_at: Timestamp(grant.at.0),
         unit_price: grant.price,
         replayed,
+        status: OrderStatus::Accepted,
     }
 }

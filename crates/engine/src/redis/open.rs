@@ -14,7 +14,7 @@ use super::loader::Loader;
 use super::servers::{Servers, shown};
 use super::{Mistakes, RedisEngine, Shared, checks};
 use crate::delivery::DeliveryOptions;
-use crate::node::{Desk, Node, NodeOptions};
+use crate::node::{ClaimError, Desk, Node, NodeOptions, claim_ledger};
 use crate::postgres::{CONNECTIONS_MAX_DEFAULT, Postgres, PostgresOpenError, SettingsCheck};
 
 /// Grants of one product that may wait for the ledger.
@@ -70,6 +70,9 @@ pub enum RedisOpenError {
     /// The ledger cannot be used.
     #[error(transparent)]
     Postgres(#[from] PostgresOpenError),
+    /// The ledger is sold from by another engine.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// Redis cannot be reached.
     #[error("{what}; start it, or give another address with --redis")]
     Redis {
@@ -183,6 +186,7 @@ impl RedisEngine {
 async fn connect(options: &RedisOptions) -> Result<(Postgres, Arc<Servers>), RedisOpenError> {
     let connections_max = options.postgres_connections_max.max(1);
     let postgres = Postgres::connect(&options.postgres, connections_max, options.settings).await?;
+    claim_ledger(&postgres, "redis").await?;
     let servers = Servers::new(&options.redis);
     let mut complaints = Vec::new();
     let mut is_reached = false;

@@ -30,8 +30,8 @@ pub struct Repaired {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// The embedded engine has no second store that could differ.
-    #[error("the embedded engine needs no repair: it has one log, and refuses to start on a damaged one")]
+    /// Other engines have no second store that could differ from the one that decides.
+    #[error("only the redis engine can need a repair: the others have no second store that could differ")]
     OtherEngine,
     /// Redis and the ledger could not be compared.
     #[error("Redis and the ledger could not be compared; nothing was changed")]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::embedded::ticket::Books;
-use crate::views::{OrderFilter, OrderPage, OrderView};
+use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView};
 
 impl Writer {
     pub(super) fn answer(&mut self, now: Timestamp, ask: Ask, committed: &mut Vec<Event>) -> Reply {
@@ -59,6 +59,7 @@ impl Writer {
             accepted_at: order.accepted_at,
             unit_price: order.unit_price,
             replayed: done.replayed(),
+            status: OrderStatus::Accepted,
         })
     }
 

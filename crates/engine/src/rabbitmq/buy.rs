@@ -1,0 +1,166 @@
+//! A purchase, from the request to the answer: checked, queued, and confirmed by the broker.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use yoink_core::{Money, OrderId, Rejection, Timestamp};
+
+use super::RabbitEngine;
+use super::buying::{Bought, Turn};
+use super::publisher::Sent;
+use super::replays::Known;
+use crate::node::catalogue::Listed;
+use crate::node::order_id::OrderIds;
+use crate::postgres::Request;
+use crate::views::{OrderStatus, PurchaseRequest, Purchased, Replayed};
+use crate::{CallError, EngineState};
+
+/// The publisher answers sooner; whoever was to do it may have been ended with its runtime.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+impl RabbitEngine {
+    /// Queues a request to buy.
+    ///
+    /// # Errors
+    /// As [`crate::Engine::purchase`].
+    pub(crate) async fn purchase(&self, request: PurchaseRequest) -> Bought {
+        let result = self.buy(&request).await;
+        let counters = &self.shared().node.counters;
+        match &result {
+            Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
+            Ok(_) => &counters.accepted,
+            Err(CallError::Refused(rejection)) => {
+                counters.reject(rejection);
+                return result;
+            }
+            Err(_) => &counters.overloaded,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    async fn buy(&self, request: &PurchaseRequest) -> Bought {
+        let Some(listed) = self.desk().find_product(&request.product).await else {
+            return Err(Rejection::ProductNotFound.into());
+        };
+        let node = &self.shared().node;
+        if node.state() == EngineState::Closing {
+            return Err(CallError::Closing);
+        }
+        if !node.may_sell() {
+            return Err(CallError::Unreachable);
+        }
+        let ids = &node.order_ids;
+        let Some(key) = &request.key else {
+            return self.queue(&listed, ids.seal(OrderIds::random(listed.row.number)), request).await;
+        };
+        let order = ids.seal(ids.derive(listed.row.number, &request.customer, key));
+        self.buy_once(&listed, order, request).await
+    }
+
+    /// Queues a request with a key, unless it was queued before.
+    async fn buy_once(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {
+        loop {
+            let mine = match self.shared().buying.begin(order, request.quantity) {
+                Turn::Mine(mine) => mine,
+                Turn::Anothers(quantity, told) => match told.await {
+                    Ok(Ok(_)) if quantity != request.quantity => return Err(key_reused(order)),
+                    Ok(Ok(purchased)) => return Ok(Purchased { replayed: Replayed::Yes, ..purchased }),
+                    Ok(Err(error)) if quantity == request.quantity => return Err(error),
+                    // What the other asked for was refused, or he went away.
+                    Ok(Err(_)) | Err(_) => continue,
+                },
+            };
+            let bought = match self.bought_before(order, request).await {
+                Some(bought) => bought,
+                None => self.queue(listed, order, request).await,
+            };
+            mine.tell(&bought);
+            return bought;
+        }
+    }
+
+    /// The answer to a request that was made before; `None` if it was not, as far as can be told.
+    async fn bought_before(&self, order: OrderId, request: &PurchaseRequest) -> Option<Bought> {
+        let shared = self.shared();
+        let (quantity, accepted_at, unit_price, seq) = match shared.publisher.retained.find(order) {
+            Some(queued) => {
+                let currency = yoink_core::Currency::parse(&queued.currency)?;
+                let price = Money { amount: queued.price, currency };
+                (queued.quantity.unsigned_abs(), Timestamp(queued.accepted_at), price, 0)
+            }
+            None => match shared.replays.look_up(order).await {
+                Known::Yes(known) => (known.quantity, known.accepted_at, known.unit_price, known.seq),
+                Known::NotThatWeKnow => return None,
+            },
+        };
+        if quantity != request.quantity {
+            return Some(Err(key_reused(order)));
+        }
+        let (replayed, status) = (Replayed::Yes, OrderStatus::Queued);
+        Some(Ok(Purchased { order, seq, accepted_at, unit_price, replayed, status }))
+    }
+
+    /// Whether there is an order under the request's key already.
+    ///
+    /// # Errors
+    /// None, so far: while the ledger cannot be asked it counts as no.
+    pub(crate) async fn is_replay(&self, request: &PurchaseRequest) -> Result<bool, CallError> {
+        let Some(key) = &request.key else { return Ok(false) };
+        let Some(listed) = self.desk().find_product(&request.product).await else { return Ok(false) };
+        let ids = &self.shared().node.order_ids;
+        let order = ids.seal(ids.derive(listed.row.number, &request.customer, key));
+        Ok(self.bought_before(order, request).await.is_some())
+    }
+
+    /// What can be told without a decision.
+    pub(crate) fn refuse(&self, listed: &Listed, request: &PurchaseRequest) -> Option<Rejection> {
+        let details = &listed.row.details;
+        if request.quantity > details.max_per_order {
+            return Some(Rejection::QuantityAboveMax { max_per_order: details.max_per_order });
+        }
+        let now = self.shared().node.now();
+        if let Some(starts_at) = details.window.starts_at.filter(|starts_at| now < *starts_at) {
+            return Some(Rejection::SaleNotStarted { starts_at });
+        }
+        if let Some(ends_at) = details.window.ends_at.filter(|ends_at| now >= *ends_at) {
+            return Some(Rejection::SaleEnded { ends_at });
+        }
+        if listed.row.paused {
+            return Some(Rejection::SalePaused);
+        }
+        // A hint, a moment old; what is queued decides nothing yet.
+        let available = listed.available();
+        (u64::from(request.quantity) > available).then_some(Rejection::SoldOut { available })
+    }
+
+    async fn queue(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {
+        if let Some(rejection) = self.refuse(listed, request) {
+            return Err(rejection.into());
+        }
+        let shared = self.shared();
+        let (accepted_at, unit_price) = (shared.node.now(), listed.row.details.price);
+        let sent = shared.publisher.publish(Request {
+            order,
+            customer: request.customer.as_str().to_owned(),
+            quantity: i32::try_from(request.quantity).unwrap_or(i32::MAX),
+            price: unit_price.amount,
+            currency: unit_price.currency.as_str().to_owned(),
+            accepted_at: accepted_at.0,
+            publisher: shared.publisher.id,
+            sequence: 0,
+        })?;
+        match tokio::time::timeout(ANSWER_MAX, sent).await {
+            Ok(Ok(Sent::Queued)) => {
+                let (replayed, status) = (Replayed::No, OrderStatus::Queued);
+                Ok(Purchased { order, seq: 0, accepted_at, unit_price, replayed, status })
+            }
+            Ok(Ok(Sent::NotQueued)) => Err(CallError::Unreachable),
+            Ok(Ok(Sent::Unknown) | Err(_)) | Err(_) => Err(CallError::OutcomeUnknown),
+        }
+    }
+}
+
+fn key_reused(order: OrderId) -> CallError {
+    Rejection::KeyReused { original: Some(order) }.into()
+}
