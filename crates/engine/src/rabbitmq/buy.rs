@@ -52,7 +52,11 @@ impl RabbitEngine {
         }
         let ids = &node.order_ids;
         let Some(key) = &request.key else {
-            return self.queue(&listed, ids.seal(OrderIds::random(listed.row.number)), request).await;
+            let order = ids.seal(OrderIds::random(listed.row.number));
+            return match self.refuse(&listed, request) {
+                Some(rejection) => Err(rejection.into()),
+                None => self.queue(&listed, order, request).await,
+            };
         };
         let order = ids.seal(ids.derive(listed.row.number, &request.customer, key));
         self.buy_once(&listed, order, request).await
@@ -71,9 +75,12 @@ impl RabbitEngine {
                     Ok(Err(_)) | Err(_) => continue,
                 },
             };
-            let bought = match self.bought_before(order, request).await {
-                Some(bought) => bought,
-                None => self.queue(listed, order, request).await,
+            // In this order: what took the last unit before the first look is found by the second.
+            let refusal = self.refuse(listed, request);
+            let bought = match (self.bought_before(order, request).await, refusal) {
+                (Some(bought), _) => bought,
+                (None, Some(rejection)) => Err(rejection.into()),
+                (None, None) => self.queue(listed, order, request).await,
             };
             mine.tell(&bought);
             return bought;
@@ -135,9 +142,6 @@ impl RabbitEngine {
     }
 
     async fn queue(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {
-        if let Some(rejection) = self.refuse(listed, request) {
-            return Err(rejection.into());
-        }
         let shared = self.shared();
         let (accepted_at, unit_price) = (shared.node.now(), listed.row.details.price);
         let sent = shared.publisher.publish(Request {

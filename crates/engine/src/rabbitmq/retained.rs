@@ -221,6 +221,8 @@ mod tests {
         sequences
     }
 
+    const NOTHING: [i64; 0] = [];
+
     fn numbers(requests: &[Request]) -> Vec<i64> {
         requests.iter().map(|request| request.sequence).collect()
     }
@@ -257,16 +259,16 @@ mod tests {
         retained.confirm(request(1), at(0));
         retained.confirm(request(2), at(1));
         retained.confirm(request(3), at(3));
-        assert_eq!(second(&retained, &sequences([]), 9, at(3)), []);
+        assert_eq!(second(&retained, &sequences([]), 9, at(3)), NOTHING);
         let seen = sequences([3]);
         for now in 4..9 {
-            assert_eq!(second(&retained, &seen, 9, at(now)), [], "second {now}");
+            assert_eq!(second(&retained, &seen, 9, at(now)), NOTHING, "second {now}");
         }
         // 3 has been seen for 5 s, and was sent 2 s behind both.
         assert_eq!(second(&retained, &seen, 9, at(9)), [1, 2]);
         retained.confirm(request(1), at(9));
         for now in 10..19 {
-            assert_eq!(second(&retained, &seen, 9, at(now)), [], "second {now}");
+            assert_eq!(second(&retained, &seen, 9, at(now)), NOTHING, "second {now}");
         }
         // 2 was never confirmed again, 1 was: it is behind 3 now.
         assert_eq!(second(&retained, &seen, 9, at(19)), [2]);
@@ -279,14 +281,14 @@ mod tests {
         let at = |seconds: u64| begun + Duration::from_secs(seconds);
         retained.confirm(request(1), at(0));
         let seen = Sequences::default();
-        assert_eq!(second(&retained, &seen, 1, at(0)), []);
+        assert_eq!(second(&retained, &seen, 1, at(0)), NOTHING);
         for now in 1..6 {
-            assert_eq!(second(&retained, &seen, 0, at(now)), [], "second {now}");
+            assert_eq!(second(&retained, &seen, 0, at(now)), NOTHING, "second {now}");
         }
         retained.confirm(request(2), at(5));
         assert_eq!(second(&retained, &seen, 0, at(6)), [1], "2 may be on its way");
         assert_eq!(second(&retained, &seen, 0, at(10)), [2]);
-        assert_eq!(second(&retained, &seen, 0, at(15)), []);
+        assert_eq!(second(&retained, &seen, 0, at(15)), NOTHING);
         assert_eq!(second(&retained, &seen, 0, at(16)), [1]);
     }
 
@@ -297,16 +299,16 @@ mod tests {
         retained.confirm(request(1), at(0));
         let seen = Sequences::default();
         for now in 0..5 {
-            assert_eq!(second(&retained, &seen, 0, at(now)), []);
+            assert_eq!(second(&retained, &seen, 0, at(now)), NOTHING);
         }
         retained.note_standstill();
-        assert_eq!(numbers(&retained.overdue(at(60), 100)), []);
+        assert_eq!(numbers(&retained.overdue(at(60), 100)), NOTHING);
         for now in 60..65 {
-            assert_eq!(second(&retained, &seen, 0, at(now)), []);
+            assert_eq!(second(&retained, &seen, 0, at(now)), NOTHING);
         }
         assert_eq!(second(&retained, &seen, 0, at(65)), [1]);
         // A look that failed is none at an empty queue.
         retained.note_queue(None, at(66));
-        assert_eq!(second(&retained, &seen, 0, at(76)), []);
+        assert_eq!(second(&retained, &seen, 0, at(76)), NOTHING);
     }
 }
