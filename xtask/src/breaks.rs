@@ -1,141 +1,123 @@
 //! `cargo xtask breaks`: breaks each promise by hand, in a copy, and demands that a test fails.
 //!
-//! A test that cannot fail proves nothing. Every row below is a small, plausible mistake; where no test notices it, or
+//! A test that cannot fail proves nothing. Every row of `list.rs` is a small, plausible mistake; where no test notices it, or
 //! where its place can no longer be found, the command fails.
 
+mod list;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
+use self::list::BREAKS;
 use crate::say::say;
 use crate::steps::Counted;
+
+/// Characters of what a failed test said.
+const WORDS_MAX: usize = 160;
+
+/// Where a mistake is made.
+struct Edit {
+    file: &'static str,
+    /// Occurs once in the file.
+    right: &'static str,
+    wrong: &'static str,
+}
 
 /// A mistake.
 struct Break {
     /// The promise (ARCHITECTURE.md, "What always holds") and how it is broken.
     promise: &'static str,
-    file: &'static str,
-    /// Occurs once in the file.
-    right: &'static str,
-    wrong: &'static str,
-    /// Which tests must notice.
+    edits: &'static [Edit],
+    /// Which tests must notice, as arguments of `cargo test`.
     tests: &'static [&'static str],
+    /// Of those, the ones with this in their name.
+    filter: &'static str,
 }
 
-const DECIDE: &str = "crates/core/src/inventory/decide.rs";
-const CORE: &[&str] = &["-p", "yoink-core", "--test", "properties"];
-const STORAGE: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "storage"];
-const RECOVERY: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "recovery"];
-const CLOCK: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "clock"];
+/// What to break.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct BreaksArgs {
+    /// Only what has this in its line
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
 
-const BREAKS: &[Break] = &[
-    Break {
-        promise: "1 no oversell: one unit more than there is is given away",
-        file: DECIDE,
-        right: "if u64::from(purchase.quantity) > available {",
-        wrong: "if u64::from(purchase.quantity) > available.saturating_add(1) {",
-        tests: CORE,
-    },
-    Break {
-        promise: "2 accepted is kept: answers are sent before the commit",
-        file: "crates/engine/src/embedded/writer.rs",
-        right: "        self.log.commit()?;",
-        wrong: "        send(std::mem::take(&mut answers));\n        self.log.commit()?;",
-        tests: STORAGE,
-    },
-    Break {
-        promise: "2 accepted is kept: a refused start folds the log back",
-        file: "crates/engine/src/embedded/log.rs",
-        right: "set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)",
-        wrong: "set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)",
-        tests: RECOVERY,
-    },
-    Break {
-        promise: "2 accepted is kept: the beacon is not held against the log",
-        file: "crates/engine/src/embedded/recovery.rs",
-        right: "    let incarnation = keep_promise(&log, promise, accept_loss)?;",
-        wrong: "    let _ = keep_promise;\n    let incarnation = promise.incarnation;",
-        tests: RECOVERY,
-    },
-    Break {
-        promise: "3 conservation: the units of an ended order vanish",
-        file: "crates/core/src/stock.rs",
-        right: "        lower(&mut self.sold, units, \"sold\");\n        raise(&mut self.available, units, \"available\");\n        self.assert_law();",
-        wrong: "        lower(&mut self.sold, units, \"sold\");",
-        tests: CORE,
-    },
-    Break {
-        promise: "4 one order per key: the key is not looked up",
-        file: DECIDE,
-        right: "            self.find_replay(customer, product_number, purchase)?;",
-        wrong: "            let _ = Self::find_replay;",
-        tests: CORE,
-    },
-    Break {
-        promise: "4 one order per key: who asks again meanwhile is told no",
-        file: "crates/engine/src/engine.rs",
-        right: "            shared.storefront.publish_buyer(request.customer.as_str());",
-        wrong: "            let _ = &shared.storefront;",
-        tests: CLOCK,
-    },
-    Break {
-        promise: "5 limit per customer: one unit more is let through",
-        file: DECIDE,
-        right: "if used.saturating_add(quantity) <= limit {",
-        wrong: "if used.saturating_add(quantity) <= limit.saturating_add(1) {",
-        tests: CORE,
-    },
-    Break {
-        promise: "6 units back once: a cancelled order is cancelled again",
-        file: DECIDE,
-        right: "            OrderState::Cancelled => Err(No::Replay(Replay::Order(order))),\n",
-        wrong: "            OrderState::Cancelled => Ok(Fact::OrderCancelled { order, reason: reason.into() }),\n",
-        tests: CORE,
-    },
-    Break {
-        promise: "7 nothing sticks: the last unit is never sold",
-        file: DECIDE,
-        right: "if u64::from(purchase.quantity) > available {",
-        wrong: "if u64::from(purchase.quantity) >= available {",
-        tests: CORE,
-    },
-];
-
-/// Breaks everything, one thing at a time.
-pub(crate) fn run() -> Result<Counted> {
+/// Breaks everything, or what is asked for, one thing at a time.
+///
+/// # Errors
+/// No test notices something, or it could not be tried.
+pub(crate) fn run(args: &BreaksArgs) -> Result<Counted> {
+    let only = args.only.as_deref().unwrap_or_default().to_lowercase();
+    let chosen: Vec<&Break> =
+        BREAKS.iter().filter(|one| one.promise.to_lowercase().contains(&only)).collect();
+    if chosen.is_empty() {
+        bail!("there is nothing to break with {only:?} in its line");
+    }
     let copy = crate::target_folder()?.join("breaks");
     copy_tree(&crate::root()?, &copy)?;
     // What is not broken must pass, or a failing test would prove nothing.
-    for tests in [CORE, STORAGE, RECOVERY, CLOCK] {
-        if !passes(&copy, tests)? {
-            bail!("the tests fail before anything is broken: cargo test {}", tests.join(" "));
+    let mut needed: BTreeMap<&[&str], BTreeSet<&str>> = BTreeMap::new();
+    for one in &chosen {
+        needed.entry(one.tests).or_default().insert(one.filter);
+    }
+    for (tests, filters) in needed {
+        let filters: Vec<&str> = filters.into_iter().collect();
+        if let Some(complaint) = complaint_of(&copy, tests, &filters)? {
+            bail!("the tests fail before anything is broken: cargo test {}: {complaint}", tests.join(" "));
         }
     }
     let mut unnoticed = Vec::new();
-    for one in BREAKS {
-        let path = copy.join(one.file);
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", one.file))?;
-        if text.matches(one.right).count() != 1 {
-            bail!("{}: what is to be broken is not there once any more: {:?}", one.file, one.right);
-        }
-        fs::write(&path, text.replace(one.right, one.wrong))?;
-        let noticed = !passes(&copy, one.tests)?;
-        fs::write(&path, &text)?;
-        say(format!("{}  {}", if noticed { "noticed  " } else { "UNNOTICED" }, one.promise));
-        if !noticed {
-            unnoticed.push(one.promise);
+    for one in &chosen {
+        let begun = Instant::now();
+        let complaint = complaint_with(&copy, one).with_context(|| one.promise)?;
+        let seconds = begun.elapsed().as_secs();
+        match complaint {
+            Some(complaint) => say(format!("noticed    {seconds:>4} s  {}\n    {complaint}", one.promise)),
+            None => {
+                say(format!("UNNOTICED  {seconds:>4} s  {}", one.promise));
+                unnoticed.push(one.promise);
+            }
         }
     }
     match unnoticed.as_slice() {
-        [] => Ok(Counted::of(BREAKS.len() as u64, "broken promises, each noticed")),
+        [] => Ok(Counted::of(chosen.len() as u64, "broken promises, each noticed")),
         some => bail!("no test notices: {}", some.join("; ")),
     }
 }
 
-/// Whether the tests pass. A copy that does not compile has not been tested, and is an error.
-fn passes(copy: &Path, tests: &[&str]) -> Result<bool> {
+/// Makes a mistake in the copy, asks the tests, and takes it back.
+fn complaint_with(copy: &Path, one: &Break) -> Result<Option<String>> {
+    let mut before = Vec::new();
+    for edit in one.edits {
+        let path = copy.join(edit.file);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", edit.file))?;
+        is_there_once(edit, &text)?;
+        fs::write(&path, text.replace(edit.right, edit.wrong))?;
+        before.push((path, text));
+    }
+    let complaint = complaint_of(copy, one.tests, &[one.filter])?;
+    before.into_iter().try_for_each(|(path, text)| fs::write(path, text))?;
+    Ok(complaint)
+}
+
+fn is_there_once(edit: &Edit, text: &str) -> Result<()> {
+    match text.matches(edit.right).count() {
+        1 => Ok(()),
+        count => {
+            bail!("{}: what is to be broken is there {count} times, not once: {:?}", edit.file, edit.right)
+        }
+    }
+}
+
+/// What the tests that have one of `filters` in their names say first if they fail. A copy that does not compile has not
+/// been tested, and is an error.
+fn complaint_of(copy: &Path, tests: &[&str], filters: &[&str]) -> Result<Option<String>> {
     let cargo = |extra: &[&str]| {
         Command::new(env!("CARGO"))
             .arg("test")
@@ -151,25 +133,115 @@ fn passes(copy: &Path, tests: &[&str]) -> Result<bool> {
     if !built.status.success() {
         bail!("the copy does not compile: {}", String::from_utf8_lossy(&built.stderr));
     }
-    Ok(cargo(&[])?.status.success())
+    let run = cargo(&[&["--"], filters].concat())?;
+    // A name that no test has any more would never notice anything.
+    let output = String::from_utf8_lossy(&run.stdout);
+    if output.contains("running 0 tests") {
+        bail!("there is no such test: cargo test {} -- {}", tests.join(" "), filters.join(" "));
+    }
+    Ok((!run.status.success()).then(|| first_complaint(&output)))
 }
 
-/// Copies what git tracks, as it is in the working tree.
+/// Where the first test failed, and the beginning of what it said.
+fn first_complaint(output: &str) -> String {
+    let mut lines = output.lines().skip_while(|line| !line.contains("panicked at "));
+    let (place, words) = (lines.next().unwrap_or("it failed"), lines.next().unwrap_or_default());
+    let place = place.split_once("panicked at ").map_or(place, |(_, place)| place);
+    format!("{place} {}", words.chars().take(WORDS_MAX).collect::<String>())
+}
+
+/// Copies what git tracks, or is about to, as it is in the working tree. What is the same already stays untouched, so
+/// that nothing is built again for it.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to).with_context(|| format!("cannot empty {}", to.display()))?;
-    }
-    let listed =
-        Command::new("git").args(["ls-files", "-z"]).current_dir(from).output().context("cannot run git")?;
-    for name in String::from_utf8(listed.stdout)?.split('\0').filter(|name| !name.is_empty()) {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(from)
+        .output()
+        .context("cannot run git")?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let names: BTreeSet<&str> =
+        listed.split('\0').filter(|name| !name.is_empty() && from.join(name).is_file()).collect();
+    fs::create_dir_all(to)?;
+    remove_all_but(&names, to, to)?;
+    for name in names {
         let (source, target) = (from.join(name), to.join(name));
-        if !source.is_file() {
-            continue;
-        }
         if let Some(folder) = target.parent() {
             fs::create_dir_all(folder)?;
         }
-        fs::copy(&source, &target).with_context(|| format!("cannot copy {name}"))?;
+        let wanted = fs::read(&source).with_context(|| format!("cannot read {name}"))?;
+        if fs::read(&target).ok().as_ref() != Some(&wanted) {
+            fs::write(&target, wanted).with_context(|| format!("cannot copy {name}"))?;
+        }
     }
     Ok(())
+}
+
+/// Removes the files below `folder` whose names, as seen from `root`, are not listed.
+fn remove_all_but(names: &BTreeSet<&str>, root: &Path, folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.strip_prefix(root)?.to_str().unwrap_or_default();
+        match path.is_dir() {
+            true => remove_all_but(names, root, &path)?,
+            false if names.contains(name) => {}
+            false => fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_to_be_broken_is_there_once() {
+        let root = crate::root().unwrap();
+        for edit in BREAKS.iter().flat_map(|one| one.edits) {
+            let text = fs::read_to_string(root.join(edit.file)).unwrap();
+            is_there_once(edit, &text).unwrap();
+            assert_ne!(edit.right, edit.wrong);
+        }
+    }
+
+    #[test]
+    fn what_a_test_said_is_told() {
+        let output = "thread 'a' (7) panicked at tests/a.rs:3:5:\nsold twice\nnote: run with\n";
+        assert_eq!(first_complaint(output), "tests/a.rs:3:5: sold twice");
+        assert_eq!(first_complaint(""), "it failed ");
+    }
+
+    #[test]
+    fn a_copy_is_what_is_there_now() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let git = Command::new("git").args(["init", "-q"]).current_dir(from.path()).status().unwrap();
+        assert!(git.success());
+        fs::write(from.path().join("kept"), "new").unwrap();
+        for (name, text) in [("kept", "old"), ("gone", "old")] {
+            fs::write(to.path().join(name), text).unwrap();
+        }
+        copy_tree(from.path(), to.path()).unwrap();
+        assert_eq!(fs::read_to_string(to.path().join("kept")).unwrap(), "new");
+        assert!(!to.path().join("gone").exists());
+    }
+
+    #[test]
+    fn the_tests_that_must_notice_exist() {
+        let root = crate::root().unwrap();
+        let mut sources = String::new();
+        let mut folders = vec![root.join("crates/core/tests"), root.join("crates/engine")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    sources.push_str(&fs::read_to_string(path).unwrap());
+                }
+            }
+        }
+        for one in BREAKS.iter().filter(|one| !one.filter.is_empty()) {
+            assert!(sources.contains(&format!("fn {}()", one.filter)), "no test is called {}", one.filter);
+        }
+    }
 }

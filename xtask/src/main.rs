@@ -40,7 +40,7 @@ enum Chore {
     /// Try the server against its OpenAPI document
     Schemathesis(schemathesis::SchemathesisArgs),
     /// Break each promise by hand, in a copy, and demand that a test fails
-    Breaks,
+    Breaks(breaks::BreaksArgs),
     /// Measure, as ratios to a reference, and write benchmarks/RESULTS.md
     Bench(bench::BenchArgs),
 }
@@ -74,7 +74,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
             ));
             ExitCode::SUCCESS
         }),
-        Chore::Breaks => breaks::run().map(|counted| {
+        Chore::Breaks(args) => breaks::run(&args).map(|counted| {
             say(format!("breaks: ok: {} {}", counted.count, counted.words));
             ExitCode::SUCCESS
         }),

@@ -2,6 +2,7 @@
 //! with 5xx or with something that the document does not say. Those that fit it must be accepted, but for what
 //! `xtask/schemathesis/hooks.py` lists.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -22,7 +23,7 @@ const EXAMPLES_MAX: &str = "60";
 pub(crate) struct SchemathesisArgs {
     /// The binary [default: built now, release]
     #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    pub(crate) binary: Option<PathBuf>,
 }
 
 /// Tries the binary against its document, and counts the operations.
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &SchemathesisArgs) -> Result<Counted> {
         paths.values().filter_map(|path| path.as_object()).map(serde_json::Map::len).sum()
     });
     say(format!("schemathesis: {operations} operations at {}", server.url()));
-    let status = Command::new(program)
+    let mut child = Command::new(program)
         // What it keeps between runs belongs with what is built.
         .current_dir(crate::target_folder()?)
         .arg("run")
@@ -64,9 +65,14 @@ pub(crate) fn run(args: &SchemathesisArgs) -> Result<Counted> {
         .args(["--exclude-path-regex", "(/stream|/pause)$"])
         .args(["--header", &format!("Authorization: Bearer {}", server.admin_key())])
         .stdin(Stdio::null())
-        .status()
+        .stdout(Stdio::piped())
+        .spawn()
         .context("cannot run schemathesis")?;
-    if !status.success() {
+    // Something else may be saying something, too.
+    for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        say(line?);
+    }
+    if !child.wait()?.success() {
         bail!("schemathesis has findings, listed above; the server wrote:\n{}", server.output());
     }
     Ok(Counted::of(operations as u64, "operations tried"))

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::say::say;
+use crate::say::{begin_lines_with, say};
 
 /// What a step says for itself: how many things it looked at, and in which words.
 #[derive(Debug)]
@@ -63,20 +63,50 @@ struct Row {
     outcome: Result<Counted, Failure>,
 }
 
+/// A step by its name.
+pub(crate) type Step<'a> = (&'static str, Box<dyn FnOnce() -> Result<Counted> + Send + 'a>);
+
+fn done(name: &'static str, step: impl FnOnce() -> Result<Counted>) -> Row {
+    say(format!("\n=== {name}"));
+    let begun = Instant::now();
+    let outcome = step().map_err(|error| Failure {
+        message: format!("{error:#}"),
+        // A step that is not tests, or whose tests could not even be built, is one failure.
+        tests: error.downcast_ref().copied().unwrap_or(TestsFailed { passed: 0, failed: 1 }),
+    });
+    if let Err(failure) = &outcome {
+        say(format!("=== {name} FAILED: {}", failure.message));
+    }
+    Row { name, took: begun.elapsed(), outcome }
+}
+
 impl Steps {
     /// Does a step. A step that fails does not keep the others from being done: one run shows everything.
     pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<Counted>) {
-        say(format!("\n=== {name}"));
-        let begun = Instant::now();
-        let outcome = step().map_err(|error| Failure {
-            message: format!("{error:#}"),
-            // A step that is not tests, or whose tests could not even be built, is one failure.
-            tests: error.downcast_ref().copied().unwrap_or(TestsFailed { passed: 0, failed: 1 }),
+        self.rows.push(done(name, step));
+    }
+
+    /// Does rows of steps beside each other, the steps of each row one after the other, because some mostly wait and
+    /// some mostly compute. A row has a label, which begins what it says.
+    pub(crate) fn run_beside(&mut self, rows: Vec<(&'static str, Vec<Step<'_>>)>) {
+        let all = std::thread::scope(|scope| {
+            let running: Vec<_> = rows
+                .into_iter()
+                .map(|(label, steps)| {
+                    scope.spawn(move || {
+                        begin_lines_with(label);
+                        steps.into_iter().map(|(name, step)| done(name, step)).collect::<Vec<Row>>()
+                    })
+                })
+                .collect();
+            running.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
         });
-        if let Err(failure) = &outcome {
-            say(format!("=== {name} FAILED: {}", failure.message));
+        for row in all {
+            match row {
+                Ok(rows) => self.rows.extend(rows),
+                Err(_) => self.run("steps beside each other", || bail!("a thread panicked")),
+            }
         }
-        self.rows.push(Row { name, took: begun.elapsed(), outcome });
     }
 
     /// Whether every step held.
@@ -119,6 +149,29 @@ mod tests {
         assert!(!steps.is_ok());
         assert!(table.contains("first        FAILED"), "{table}");
         assert!(table.ends_with("\n1 passed, 1 failed"), "{table}");
+    }
+
+    #[test]
+    fn rows_beside_each_other_do_all_their_steps_at_the_same_time() {
+        let mut steps = Steps::default();
+        // Neither ends before the other has begun.
+        let meeting = std::sync::Barrier::new(2);
+        let meet = |fails: bool| -> Box<dyn FnOnce() -> Result<Counted> + Send + '_> {
+            let meeting = &meeting;
+            Box::new(move || {
+                meeting.wait();
+                if fails { bail!("it failed") } else { Ok(Counted::of(1, "meeting")) }
+            })
+        };
+        let more: Step<'_> = ("later", Box::new(|| Ok(Counted::of(2, "things"))));
+        steps.run_beside(vec![
+            ("one", vec![("waits", meet(true)), more]),
+            ("other", vec![("meets", meet(false))]),
+        ]);
+        let table = steps.table();
+        let names: Vec<&str> = table.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(names, ["waits", "later", "meets", "2"], "{table}");
+        assert!(!steps.is_ok() && table.ends_with("2 passed, 1 failed"), "{table}");
     }
 
     #[test]

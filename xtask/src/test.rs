@@ -1,13 +1,14 @@
 //! `cargo xtask test`: everything that proves it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser};
 
 use crate::schemathesis::SchemathesisArgs;
-use crate::steps::{Counted, Steps, TestsFailed};
+use crate::steps::{Counted, Step, Steps, TestsFailed};
 use crate::{drill, schemathesis, tidy};
 
 /// Features that only tests have.
@@ -15,6 +16,10 @@ const FAULTS: &str = "yoink-server/faults,yoink-engine/faults";
 
 /// What of the contract is tried on a cluster every time: what goes to Redis.
 const CLUSTER_PART: [&str; 3] = ["purchase::", "orders::", "products::"];
+
+/// Kills at each labelled step of the redis engine, and with `--long`.
+const REDIS_KILLS_PER_STEP: &str = "2";
+const REDIS_KILLS_PER_STEP_LONG: &str = "20";
 
 /// What to leave out.
 #[derive(Clone, Debug, Args)]
@@ -28,7 +33,8 @@ pub(crate) struct TestArgs {
     /// Times to kill at each labelled step
     #[arg(long, value_name = "N", default_value_t = 5)]
     kills_per_step: u32,
-    /// Do what takes some minutes more, too: the drill of the redis engine, and the whole contract on a cluster
+    /// Do what takes some minutes more, too: the whole contract on a cluster, many more kills at the labelled steps of
+    /// the redis engine, and a build of the product without failpoints for schemathesis
     #[arg(long)]
     long: bool,
 }
@@ -53,17 +59,38 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     steps.run("contract, redis cluster", || contract("redis-cluster", part));
     steps.run("documentation", documentation_tests);
     if !args.quick {
-        let kills = args.kills.to_string();
-        steps.run("drill, random", || drilled(&["--kills", &kills]));
-        let times = args.kills_per_step.to_string();
-        steps.run("drill, every step", || drilled(&["--all-steps", &times]));
-        if args.long {
-            steps.run("drill, redis", || drilled(&["--engine", "redis"]));
+        let mut binary = None;
+        steps.run("release build, faults", || {
+            binary = Some(drill::build()?);
+            Ok(Counted::of(1, "binary to be killed"))
+        });
+        if let Some(binary) = binary {
+            steps.run_beside(drills(args, &binary));
         }
-        steps.run("schemathesis", || schemathesis::run(&SchemathesisArgs::default()));
     }
     writeln!(std::io::stdout().lock(), "\n{}", steps.table())?;
     Ok(if steps.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What needs a release build. The drill of the redis engine mostly waits (for servers to start, for workers to be taken
+/// for dead), so the rest is done beside it.
+fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<Step<'a>>)> {
+    let kills_per_step = if args.long { REDIS_KILLS_PER_STEP_LONG } else { REDIS_KILLS_PER_STEP };
+    let redis: Step<'a> = (
+        "drill, redis",
+        Box::new(move || drilled(binary, &["--engine", "redis", "--kills-per-step", kills_per_step])),
+    );
+    let random: Step<'a> =
+        ("drill, random", Box::new(move || drilled(binary, &["--kills", &args.kills.to_string()])));
+    let every_step: Step<'a> = (
+        "drill, every step",
+        Box::new(move || drilled(binary, &["--all-steps", &args.kills_per_step.to_string()])),
+    );
+    // A release build takes minutes, so the product is built apart from the binary to be killed only if there is time.
+    let tried = (!args.long).then(|| binary.to_path_buf());
+    let schemathesis: Step<'a> =
+        ("schemathesis", Box::new(|| schemathesis::run(&SchemathesisArgs { binary: tried })));
+    vec![("redis", vec![redis]), ("", vec![random, every_step, schemathesis])]
 }
 
 fn cargo_command(arguments: &[&str]) -> Result<Command> {
@@ -168,13 +195,14 @@ fn sum_in(line: &str) -> Sum {
     Sum { passed: number_before("passed").unwrap_or(0), failed: number_before("failed").unwrap_or(0) }
 }
 
-fn drilled(arguments: &[&str]) -> Result<Counted> {
+fn drilled(binary: &Path, arguments: &[&str]) -> Result<Counted> {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
         drill: drill::DrillArgs,
     }
-    let line = Line::try_parse_from(["drill"].iter().chain(arguments))?;
+    let mut line = Line::try_parse_from(["drill"].iter().chain(arguments))?;
+    line.drill.binary = Some(binary.to_path_buf());
     let report = drill::run(&line.drill)?;
     Ok(Counted::of(report.count, format!("{}, {} purchases compared", report.what, report.purchases)))
 }

@@ -22,6 +22,11 @@ pub enum CallError {
     /// Redis is being filled anew with the product.
     #[error("the sale is being rebuilt after a failure; nothing happened, try again in a moment")]
     Rebuilding,
+    /// The settings of a server could lose orders; nothing is sold until they are mended.
+    #[error(
+        "the settings of a server could lose orders; nothing happened, and nothing is sold until they are mended"
+    )]
+    UnsafeSettings,
     /// A server that the engine needs cannot be reached.
     #[error("a server that is needed cannot be reached; nothing happened, try again in a moment")]
     Unreachable,

@@ -9,6 +9,8 @@
 
 mod common;
 
+#[path = "redis/certain.rs"]
+mod certain;
 #[path = "redis/crash.rs"]
 mod crash;
 #[path = "redis/cuts.rs"]

@@ -57,6 +57,7 @@ async fn play(case: &Case, engine: Engine, hands: Hands) -> Result<(), String> {
             .await
             .map_err(|what| format!("{}: {what} (case: {})", line.place, case.title))?;
     }
+    shop.settle().await;
     let reconciliation = shop.engine.reconcile().await.unwrap();
     assert!(reconciliation.ok, "{}: {reconciliation:?}", case.title);
     shop.engine.close_blocking(Duration::ZERO);

@@ -57,7 +57,7 @@ kinds! {
     SALE_PAUSED = SERVICE_UNAVAILABLE "sale-paused" "The sale is paused";
     STORAGE_FULL = SERVICE_UNAVAILABLE "storage-full" "The disk is almost full";
     CLOSING = SERVICE_UNAVAILABLE "closing" "The server is closing";
-    REBUILDING = SERVICE_UNAVAILABLE "rebuilding" "The sale is being rebuilt after a failure";
+    REBUILDING = SERVICE_UNAVAILABLE "rebuilding" "Nothing can be sold at the moment";
     UNREACHABLE = SERVICE_UNAVAILABLE "unreachable" "A server that is needed cannot be reached";
     NOT_READY = SERVICE_UNAVAILABLE "not-ready" "The server is not ready";
     OUTCOME_UNKNOWN = SERVICE_UNAVAILABLE "outcome-unknown" "Nobody knows whether it happened";
@@ -250,6 +250,10 @@ pub(crate) fn from_call_error(error: CallError, now: Timestamp) -> Problem {
                 .with_outcome("none")
         }
         CallError::Rebuilding => Problem::new(&REBUILDING, text).with_retry_after(1).with_outcome("none"),
+        // It lasts until somebody acts.
+        CallError::UnsafeSettings => {
+            Problem::new(&REBUILDING, text).with_retry_after(10).with_outcome("none")
+        }
         CallError::Unreachable => Problem::new(&UNREACHABLE, text).with_retry_after(1).with_outcome("none"),
         CallError::Closing => Problem::new(&CLOSING, text).with_retry_after(5).with_outcome("none"),
         CallError::OutcomeUnknown => {
@@ -341,6 +345,15 @@ mod tests {
     }
 
     #[test]
+    fn unsafe_settings_are_named_as_the_reason() {
+        let problem = from_call_error(CallError::UnsafeSettings, Timestamp(0));
+        assert_eq!((problem.kind.slug, problem.kind.status), ("rebuilding", StatusCode::SERVICE_UNAVAILABLE));
+        assert!(problem.detail().contains("settings of a server could lose orders"), "{}", problem.detail());
+        let everything = json(&problem).to_string();
+        assert!(!everything.contains("rebuilt"), "{everything}");
+    }
+
+    #[test]
     fn only_a_call_whose_outcome_is_unknown_says_unknown() {
         let outcome = |error| {
             let problem = from_call_error(error, Timestamp(0));
@@ -351,7 +364,15 @@ mod tests {
                 .map(|(_, value)| value.to_str().unwrap().to_owned())
         };
         assert_eq!(outcome(CallError::OutcomeUnknown).as_deref(), Some("unknown"));
-        for error in [CallError::Overloaded, CallError::Expired, CallError::StorageFull, CallError::Closing] {
+        for error in [
+            CallError::Overloaded,
+            CallError::Expired,
+            CallError::StorageFull,
+            CallError::Closing,
+            CallError::Rebuilding,
+            CallError::UnsafeSettings,
+            CallError::Unreachable,
+        ] {
             assert_eq!(outcome(error).as_deref(), Some("none"));
         }
         assert_eq!(outcome(CallError::Refused(Rejection::SoldOut { available: 0 })), None);

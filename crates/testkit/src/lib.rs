@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod chance;
 mod client;
 mod leash;
 mod message;
@@ -34,6 +35,7 @@ mod resp;
 mod service;
 mod sql;
 
+pub use chance::Chance;
 pub use client::{Client, ClientError};
 pub use message::Response;
 pub use port::free_port;

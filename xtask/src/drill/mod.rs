@@ -67,7 +67,7 @@ pub(crate) struct DrillArgs {
     buyers: usize,
     /// The binary, built with the feature `faults` [default: built now, release]
     #[arg(long, value_name = "FILE")]
-    binary: Option<PathBuf>,
+    pub(crate) binary: Option<PathBuf>,
     #[command(flatten)]
     redis: redis::RedisArgs,
 }
@@ -116,7 +116,7 @@ fn keep(folder: TempDir, drill: impl FnOnce(&Path) -> Result<DrillReport>) -> Re
 
 /// Builds the binary with failpoints into a place of its own. What stood at `target/release/yoink` stands there again
 /// afterwards: nobody must take a binary with failpoints for the product.
-fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     let target = crate::target_folder()?;
     let (product, folder) = (target.join("release/yoink"), target.join("drill"));
     std::fs::create_dir_all(&folder)?;

@@ -39,6 +39,8 @@ pub(crate) const LABELS: [&str; 19] = [
 
 /// How long buyers may buy until the step must have been passed; then SIGTERM brings the steps of closing.
 const LIFE: Duration = Duration::from_millis(1_500);
+/// The same, for steps that mostly lie in closing itself.
+const LIFE_UNTIL_CLOSING: Duration = Duration::from_millis(300);
 /// Purchases that make a snapshot worth its time when the server closes.
 const FILL_PURCHASES: &str = "105000";
 const TRIES_PER_KILL_MAX: u32 = 4;
@@ -86,8 +88,10 @@ fn kill_at(drill: &mut Drill, label: &str, hits: u32) -> Result<bool> {
     if label.starts_with("snapshot.") {
         fill(drill, &server)?;
     }
+    let lies_in_closing = label.starts_with("snapshot.") || label.starts_with("checkpoint.");
+    let life = if lies_in_closing { LIFE_UNTIL_CLOSING } else { LIFE };
     drill.buy_during(&mut server, |server| {
-        if server.wait_exit(LIFE).is_none() {
+        if server.wait_exit(life).is_none() {
             server.terminate();
         }
         died_by_kill(server)

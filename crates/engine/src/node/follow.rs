@@ -74,10 +74,12 @@ impl Node {
     }
 }
 
-/// What is wrong with the settings of PostgreSQL, in sentences; nothing if all is well or it cannot be asked, which is
-/// noticed elsewhere.
-pub(crate) async fn postgres_complaints(postgres: &Postgres) -> Vec<String> {
-    let target = postgres.target().to_owned();
-    let reasons = postgres.check_settings().await.unwrap_or_default();
-    reasons.into_iter().map(|reason| format!("PostgreSQL at {target}: {reason}")).collect()
+/// What is wrong with the settings of PostgreSQL, in sentences; nothing if all is well.
+///
+/// # Errors
+/// It cannot be asked.
+pub(crate) async fn postgres_complaints(postgres: &Postgres) -> Result<Vec<String>, PostgresError> {
+    let target = postgres.target();
+    let reasons = postgres.check_settings().await?;
+    Ok(reasons.into_iter().map(|reason| format!("PostgreSQL at {target}: {reason}")).collect())
 }

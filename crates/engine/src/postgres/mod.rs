@@ -1,7 +1,8 @@
 //! The ledger in PostgreSQL: the only authority on how many units there are and who has them.
 //!
-//! Every change is one call of a function in `migrations/V2__functions.sql` and later ones, so it is one statement and one
-//! transaction: it happened or it did not, and if the answer was lost it can be asked for again. What is here are the
+//! Every change is one call of a function in `migrations` (`V2__functions.sql` and what later versions add and replace), so
+//! it is one statement and one transaction: it happened or it did not, and if the answer was lost it can be asked for
+//! again. What is here are the
 //! connections ([`Postgres`]), the types, and the classes of errors ([`ErrorClass`]).
 
 mod audit;

@@ -107,7 +107,8 @@ impl Shared {
     pub(crate) async fn watch_settings(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SETTINGS_EVERY).await;
-            self.node.note_settings(postgres_complaints(&self.desk.postgres).await);
+            // That it cannot be asked is noticed elsewhere.
+            self.node.note_settings(postgres_complaints(&self.desk.postgres).await.unwrap_or_default());
         }
     }
 

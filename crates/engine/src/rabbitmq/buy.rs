@@ -48,7 +48,7 @@ impl RabbitEngine {
             return Err(CallError::Closing);
         }
         if !node.may_sell() {
-            return Err(CallError::Unreachable);
+            return Err(CallError::UnsafeSettings);
         }
         let ids = &node.order_ids;
         let Some(key) = &request.key else {

@@ -51,7 +51,7 @@ impl RedisEngine {
             return Err(CallError::Closing);
         }
         if !self.shared().node.may_sell() {
-            return Err(CallError::Rebuilding);
+            return Err(CallError::UnsafeSettings);
         }
         if let Some(rejection) = self.refuse_early(&listed, request) {
             return Err(rejection.into());
@@ -148,7 +148,7 @@ impl RedisEngine {
             Answer::KeyReused => Some(Err(Rejection::KeyReused { original: Some(order) }.into())),
             // An attempt without an answer may still be executed: after it no "no" is certain.
             _ if attempt.was_unknown => {
-                attempt.pause = RETRY_PAUSE_MAX;
+                // Asking again soon is safe: every attempt names the same order, and the later ones find the first.
                 None
             }
             Answer::Refused(rejection) => {

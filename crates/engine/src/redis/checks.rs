@@ -2,7 +2,7 @@
 
 use redis::RedisResult;
 
-use super::servers::Server;
+use super::servers::{Server, info_field, shown};
 
 /// A setting, what it must be, and why.
 const SETTINGS: [(&str, &[&str], &str); 4] = [
@@ -20,7 +20,7 @@ const SETTINGS: [(&str, &[&str], &str); 4] = [
 pub(crate) async fn is_rewriting(server: &Server) -> RedisResult<bool> {
     let info: String =
         redis::cmd("INFO").arg("persistence").query_async(&mut server.connection.clone()).await?;
-    let is_so = |name| info.lines().any(|line| line.trim() == format!("{name}:1"));
+    let is_so = |name| info_field(&info, name) == Some("1");
     Ok(is_so("aof_rewrite_in_progress") || is_so("aof_rewrite_scheduled"))
 }
 
@@ -30,13 +30,13 @@ pub(crate) async fn is_rewriting(server: &Server) -> RedisResult<bool> {
 /// The server cannot be asked.
 pub(crate) async fn redis_complaints(server: &Server) -> RedisResult<Vec<String>> {
     let mut connection = server.connection.clone();
+    let address = shown(&server.address);
     let mut complaints = Vec::new();
     for (name, wanted, why) in SETTINGS {
         let found: Vec<String> =
             redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut connection).await?;
         let value = found.get(1).map_or("", String::as_str);
         if !wanted.contains(&value) {
-            let address = super::servers::shown(&server.address);
             let wanted = wanted.join(" or ");
             complaints.push(format!(
                 "Redis at {address} has {name} {value}, which must be {wanted}: {why}. \
@@ -46,9 +46,7 @@ pub(crate) async fn redis_complaints(server: &Server) -> RedisResult<Vec<String>
     }
     let persistence: String = redis::cmd("INFO").arg("persistence").query_async(&mut connection).await?;
     for (name, good) in [("aof_last_write_status", "ok"), ("aof_last_bgrewrite_status", "ok")] {
-        let value = persistence.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        if let Some(value) = value.map(str::trim).filter(|value| *value != good) {
-            let address = super::servers::shown(&server.address);
+        if let Some(value) = info_field(&persistence, name).filter(|value| *value != good) {
             complaints.push(format!("Redis at {address} says {name}:{value}: look at its disk and its log"));
         }
     }

@@ -1,19 +1,10 @@
-#!lua flags=allow-oom
 -- Gives units to a sale, once: the mark that it was done and the units are one atomic step.
 --
 -- KEYS  1 sale: hash    2 buyers: hash
 -- ARGV  1 epoch   2 credit id (of an order: the order's id)   3 units   4 'returned', 'restocked' or 'void'   5 customer
--- Answers 1 done, 2 done before, or a text: N no such sale here, E another epoch, W being loaded, C the order is not
--- known here, the buyers are gone or the figures are broken.
+-- Answers 1 done, 2 done before, or a text: N, E, W, C as units.lua, which stands before this; C also if the order is
+-- not known here.
 
-local sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'available', 'credited', 'granted')
-if not sale[1] then return 'N' end
-if sale[1] ~= ARGV[1] then return 'E' end
-if sale[2] ~= 'open' and sale[2] ~= 'offers' then return 'W' end
-local available, credited, granted = tonumber(sale[3]), tonumber(sale[4]), tonumber(sale[5])
-local units = tonumber(ARGV[3])
-if not (available and credited and granted and units) then return 'C' end
-if redis.call('HGET', KEYS[2], 'e') ~= ARGV[1] then return 'C' end
 if ARGV[4] == 'returned' then
   local field = 'o' .. ARGV[2]
   local order = redis.call('HGET', KEYS[2], field)

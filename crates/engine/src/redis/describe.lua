@@ -3,7 +3,7 @@
 --
 -- KEYS  1 sale: hash
 -- ARGV  1 epoch   2 version   then fields and values
--- Answers 1 done, 0 known already, or N, E as credit.lua.
+-- Answers 1 done, 0 known already, or N, E as units.lua.
 
 local sale = redis.call('HMGET', KEYS[1], 'epoch', 'version')
 if not sale[1] then return 'N' end

@@ -39,8 +39,8 @@ const IDLE_TURNS: u64 = 8;
 const BUSY_TURNS: u64 = 40;
 /// How often the ledger is asked for products, credits and the like.
 const LEDGER_EVERY: Duration = Duration::from_millis(100);
-/// How often the settings of the servers are checked.
-const SETTINGS_EVERY: Duration = Duration::from_secs(1);
+/// How often each Redis is asked whether it is still what it was when it was connected to.
+const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 /// A withdrawal that is not finished after this long is finished by whoever sees it.
 const WITHDRAWAL_AGE: Duration = Duration::from_secs(3);
 /// What a look reads of a sale.
@@ -97,19 +97,38 @@ impl Keeper {
         }
     }
 
-    /// Checks the settings of the servers, for ever.
-    pub(crate) async fn watch_settings(self: Arc<Self>) {
+    /// Watches which Redis answers, and the settings of all servers, for ever.
+    pub(crate) async fn watch_servers(self: Arc<Self>) {
+        let mut all_told_at: Option<Instant> = None;
         loop {
-            tokio::time::sleep(SETTINGS_EVERY).await;
-            let mut complaints = Vec::new();
+            tokio::time::sleep(IDENTITY_EVERY).await;
             for server in self.servers.all().await.into_iter().flatten() {
-                // One that cannot be asked is noticed elsewhere.
-                complaints.extend(checks::redis_complaints(&server).await.unwrap_or_default());
                 self.servers.forget_changed(&server, 0).await;
             }
-            complaints.extend(postgres_complaints(&self.postgres).await);
-            self.shared.node.note_settings(complaints);
+            let is_due = all_told_at.is_none_or(|at| at.elapsed() >= self.shared.options.settings_every);
+            // While nothing is sold because of them, that they were mended is seen soon.
+            if is_due || !self.shared.node.may_sell() {
+                all_told_at = self.check_settings().await.then(Instant::now);
+            }
         }
+    }
+
+    /// Asks every server for its settings. Whether all of them told.
+    async fn check_settings(&self) -> bool {
+        let (mut complaints, mut have_all_told) = (Vec::new(), true);
+        for server in self.servers.all().await {
+            let told = match &server {
+                Ok(server) => checks::redis_complaints(server).await.ok(),
+                Err(_) => None,
+            };
+            have_all_told &= told.is_some();
+            complaints.extend(told.unwrap_or_default());
+        }
+        let told = postgres_complaints(&self.postgres).await.ok();
+        have_all_told &= told.is_some();
+        complaints.extend(told.unwrap_or_default());
+        self.shared.node.note_settings(complaints);
+        have_all_told
     }
 
     /// One worker per product and place, for ever.
@@ -230,11 +249,9 @@ impl Keeper {
 
     /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
     async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
-        let product = listed.row.number;
-        let since =
-            *self.shared.offers_since.lock().entry((product, listed.epoch())).or_insert_with(Instant::now);
-        if since.elapsed() > OFFERS_WAIT.saturating_mul(4) {
-            let _ = self.loader.sell(server, product, listed.epoch()).await;
+        let (product, epoch) = (listed.row.number, listed.epoch());
+        if self.shared.offers_since(product, epoch).elapsed() > OFFERS_WAIT.saturating_mul(4) {
+            let _ = self.loader.sell(server, product, epoch).await;
         }
         Seen::Offers
     }

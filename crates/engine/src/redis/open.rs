@@ -21,6 +21,8 @@ use crate::postgres::{CONNECTIONS_MAX_DEFAULT, Postgres, PostgresOpenError, Sett
 const BACKLOG_MAX: u64 = 1_000_000;
 /// Entries that another worker has had in hand for this long are taken over.
 const CLAIM_AFTER: Duration = Duration::from_secs(5);
+/// How often the servers are asked for their settings.
+const SETTINGS_EVERY: Duration = Duration::from_secs(10);
 /// Threads of the background: workers, loading, and what the edge asks of the ledger.
 const BACKGROUND_THREADS: usize = 2;
 
@@ -43,6 +45,8 @@ pub struct RedisOptions {
     pub backlog_max: u64,
     /// Entries that another worker has had in hand for this long are taken over.
     pub claim_after: Duration,
+    /// How often the servers are asked for their settings, at most once a second.
+    pub settings_every: Duration,
     /// Mistakes to make on purpose.
     pub mistakes: Mistakes,
 }
@@ -59,6 +63,7 @@ impl RedisOptions {
             delivery: DeliveryOptions::default(),
             backlog_max: BACKLOG_MAX,
             claim_after: CLAIM_AFTER,
+            settings_every: SETTINGS_EVERY,
             mistakes: Mistakes::default(),
         }
     }
@@ -157,7 +162,7 @@ impl RedisEngine {
         });
         handle.spawn(Arc::clone(&keeper).watch_redis());
         handle.spawn(Arc::clone(&keeper).watch_ledger());
-        handle.spawn(Arc::clone(&keeper).watch_settings());
+        handle.spawn(Arc::clone(&keeper).watch_servers());
         handle.spawn(Arc::clone(&node).tell_waiters(postgres.clone()));
         if options.workers > 0 {
             handle.spawn(Arc::clone(&keeper).employ_workers(options.workers));

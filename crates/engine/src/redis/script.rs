@@ -8,6 +8,11 @@ macro_rules! script {
     ($name:ident, $file:literal) => {
         pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
     };
+    // Of two files, the first of which other scripts begin with, too; Redis reads the flags in the first line.
+    ($name:ident, $flags:literal, $head:literal, $file:literal) => {
+        pub(crate) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(concat!($flags, include_str!($head), include_str!($file))));
+    };
 }
 
 script!(PURCHASE, "purchase.lua");
@@ -15,8 +20,8 @@ script!(PURCHASE, "purchase.lua");
 pub(crate) static PURCHASE_WITHOUT_ENTRY: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&include_str!("purchase.lua").replace("redis.call('XADD'", "-- redis.call('XADD'"))
 });
-script!(CREDIT, "credit.lua");
-script!(DEBIT, "debit.lua");
+script!(CREDIT, "#!lua flags=allow-oom\n", "units.lua", "credit.lua");
+script!(DEBIT, "#!lua\n", "units.lua", "debit.lua");
 script!(SETTLE, "settle.lua");
 script!(DESCRIBE, "describe.lua");
 script!(LOAD, "load.lua");

@@ -183,26 +183,27 @@ async fn connect(url: &str) -> Result<Server, NoServer> {
         .query_async(&mut connection)
         .await
         .map_err(fail)?;
-    if info_field(&info, "role") != "master" {
+    if info_field(&info, "role") != Some("master") {
         return Err(NoServer::Replica { address: shown(url) });
     }
     Ok(Server {
         address: url.into(),
         identity: identity(&info).into(),
         connection,
-        is_of_cluster: info_field(&info, "cluster_enabled") == "1",
+        is_of_cluster: info_field(&info, "cluster_enabled") == Some("1"),
         clock: (time.0.saturating_mul(1_000_000).saturating_add(time.1), Instant::now()),
     })
 }
 
 /// Which incarnation of which server says this of itself.
 fn identity(info: &str) -> String {
-    format!("{}:{}", info_field(info, "run_id"), info_field(info, "master_replid"))
+    let field = |name| info_field(info, name).unwrap_or("");
+    format!("{}:{}", field("run_id"), field("master_replid"))
 }
 
-/// A line of what INFO says; empty if it is not there.
-fn info_field<'info>(info: &'info str, name: &str) -> &'info str {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim()
+/// What INFO says of one field; `None` if it says nothing of it.
+pub(crate) fn info_field<'info>(info: &'info str, name: &str) -> Option<&'info str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 /// The address of the cluster's server that has a product; `None` if there is no cluster.

@@ -18,8 +18,8 @@ pub(crate) struct Shared {
     pub(crate) options: RedisOptions,
     pub(crate) node: Arc<Node>,
     pub(crate) offers: Offers,
-    /// When a sale was first seen to take offers only, by product and epoch.
-    pub(crate) offers_since: Mutex<HashMap<(i32, i32), Instant>>,
+    /// In which epoch a product was last seen to take offers only, and when first.
+    offers_since: Mutex<HashMap<i32, (i32, Instant)>>,
     /// Figures that do not add up in Redis, by product.
     pub(crate) differences: Mutex<HashMap<i32, i64>>,
     pub(crate) gauges: Gauges,
@@ -45,8 +45,44 @@ impl Shared {
         }
     }
 
+    /// When an epoch of a product was first seen to take offers only; now, if this is the first time. An epoch before
+    /// it is forgotten: nothing is sold from it again.
+    pub(crate) fn offers_since(&self, product: i32, epoch: i32) -> Instant {
+        let mut since = self.offers_since.lock();
+        let (of, at) = since.entry(product).or_insert_with(|| (epoch, Instant::now()));
+        if *of != epoch {
+            (*of, *at) = (epoch, Instant::now());
+        }
+        *at
+    }
+
     /// How many grants of a product were made and settled, and the id of the oldest entry that waits.
     pub(crate) fn note_backlog(&self, product: i32, granted: u64, settled: u64, oldest: Option<&str>) {
         self.node.note_backlog(product, granted, settled, oldest.and_then(time_of));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::DeliveryOptions;
+    use crate::node::NodeOptions;
+    use crate::postgres::SettingsCheck;
+
+    #[test]
+    fn the_time_of_offers_begins_with_each_epoch_and_the_one_before_is_forgotten() {
+        let options = NodeOptions {
+            settings: SettingsCheck::Strict,
+            workers: 0,
+            delivery: DeliveryOptions::default(),
+        };
+        let shared = Shared::new(RedisOptions::new("", ""), Arc::new(Node::new(options, b"secret")));
+        let first = shared.offers_since(7, 1);
+        assert_eq!(shared.offers_since(7, 1), first);
+        let second = shared.offers_since(7, 2);
+        assert!(second > first);
+        assert_eq!(shared.offers_since(7, 2), second);
+        shared.offers_since(8, 1);
+        assert_eq!(shared.offers_since.lock().len(), 2, "one of each product");
     }
 }

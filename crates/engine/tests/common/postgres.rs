@@ -34,6 +34,18 @@ impl Database {
         session(&self.url).await
     }
 
+    /// Waits until so many sessions of the ledger wait for a lock.
+    pub async fn wait_for_locked(&self, count: i64) {
+        let session = self.session().await;
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE application_name = 'yoink' AND datname = current_database() AND wait_event_type = 'Lock'";
+        let begun = std::time::Instant::now();
+        while session.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) < count {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(10), "they wait for no lock");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Executes statements beside the ledger.
     pub async fn execute(&self, sql: &str) {
         self.session().await.batch_execute(sql).await.unwrap();

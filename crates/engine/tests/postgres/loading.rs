@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 use yoink_engine::postgres::{
     AdjustmentOutcome, CreditKind, Delivered, EndKind, Ended, Postgres, SaleSnapshot, SaleState,
@@ -108,6 +109,47 @@ async fn withdraw(ledger: &Postgres, units: i64, key: &str) -> Uuid {
         AdjustmentOutcome::Withdraw(begun) => begun.adjustment,
         other => panic!("a withdrawal begins: {other:?}"),
     }
+}
+
+#[tokio::test]
+async fn of_two_who_end_a_withdrawal_at_once_the_second_is_told_what_the_first_did() {
+    let (database, ledger) = Database::with_ledger(3).await;
+    on_sale(&ledger, "1", 10).await;
+    for (key, first_takes, second_takes) in
+        [("k1", false, true), ("k2", false, false), ("k3", true, false), ("k4", true, true)]
+    {
+        let begun = withdraw(&ledger, 1, key).await;
+        let mut other = database.session().await;
+        // Both have seen that it is there before either may change it.
+        let lock = other.transaction().await.unwrap();
+        lock.execute("SELECT FROM products FOR UPDATE", &[]).await.unwrap();
+        let first = end(&ledger, begun, first_takes);
+        database.wait_for_locked(1).await;
+        let second = end(&ledger, begun, second_takes);
+        database.wait_for_locked(2).await;
+        lock.rollback().await.unwrap();
+        let ends = (first.await.unwrap(), second.await.unwrap());
+        match first_takes {
+            false => assert_eq!(ends, (WithdrawalEnd::Refused, WithdrawalEnd::Refused), "{key}"),
+            true => {
+                assert!(matches!(ends.0, WithdrawalEnd::Done(_)), "{key}: {ends:?}");
+                assert_eq!(ends.0, ends.1, "{key}");
+            }
+        }
+    }
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.stocked, counts.withheld, counts.units), (10, 2, 8));
+}
+
+/// Ends a withdrawal, as somebody who took its units from Redis or found too few.
+fn end(ledger: &Postgres, adjustment: Uuid, taken: bool) -> JoinHandle<WithdrawalEnd> {
+    let ledger = ledger.clone();
+    tokio::spawn(async move {
+        match taken {
+            true => ledger.finish_withdrawal(adjustment, 1, NOW).await.unwrap(),
+            false => ledger.refuse_withdrawal(adjustment, 1, NOW).await.unwrap(),
+        }
+    })
 }
 
 #[tokio::test]

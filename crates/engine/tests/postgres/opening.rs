@@ -1,9 +1,14 @@
 //! What a ledger is before it is used.
 
+use refinery::Target;
 use yoink_engine::postgres::{ErrorClass, Postgres, PostgresOpenError, SettingsCheck, migrate};
 
 use super::server::Database;
 use super::{NOW, grant, on_sale};
+
+mod migrations {
+    refinery::embed_migrations!("src/postgres/migrations");
+}
 
 async fn refused(database: &Database) -> PostgresOpenError {
     Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.expect_err("it is refused")
@@ -13,14 +18,14 @@ async fn refused(database: &Database) -> PostgresOpenError {
 async fn eight_who_migrate_at_once_make_the_tables_once() {
     let database = Database::new().await;
     assert!(matches!(refused(&database).await, PostgresOpenError::MigrationsDue { missing, .. }
-        if missing.len() == 2));
+        if missing.len() == 3));
     let migrations = (0..8).map(|_| {
         let url = database.url();
         tokio::spawn(async move { migrate(&url).await.expect("migrating succeeds") })
     });
     let applied: Vec<String> =
         futures_util::future::join_all(migrations).await.into_iter().flat_map(Result::unwrap).collect();
-    assert_eq!(applied, ["V1__tables", "V2__functions"]);
+    assert_eq!(applied, ["V1__tables", "V2__functions", "V3__finish_withdrawal"]);
     assert_eq!(migrate(&database.url()).await.unwrap(), Vec::<String>::new());
     let one = Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.unwrap();
     let other = Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.unwrap();
@@ -31,6 +36,28 @@ async fn eight_who_migrate_at_once_make_the_tables_once() {
 }
 
 #[tokio::test]
+async fn tables_of_an_older_version_are_brought_up_to_this_one_with_what_is_in_them() {
+    let database = Database::new().await;
+    let older = migrations::migrations::runner().set_target(Target::Version(2));
+    older.run_async(&mut database.session().await).await.unwrap();
+    database
+        .execute(
+            "INSERT INTO products (id, name, price, currency, stock, max_per_order, stocked)
+             VALUES ('1', 'a', 100, 'EUR', 5, 10, 5);
+             INSERT INTO allocations (product, epoch, units) VALUES (1, 1, 5)",
+        )
+        .await;
+    let error = refused(&database).await;
+    assert!(matches!(&error, PostgresOpenError::MigrationsDue { missing, .. }
+        if *missing == ["V3__finish_withdrawal"]));
+    assert!(error.to_string().contains("yoink migrate --postgres URL"), "{error}");
+    assert_eq!(migrate(&database.url()).await.unwrap(), ["V3__finish_withdrawal"]);
+    let ledger = Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.unwrap();
+    let products = ledger.products().await.unwrap();
+    assert_eq!(products.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["1"]);
+}
+
+#[tokio::test]
 async fn tables_of_a_newer_version_or_of_somebody_else_are_refused() {
     let (database, _ledger) = Database::with_ledger(2).await;
     database.execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1").await;
@@ -38,7 +65,7 @@ async fn tables_of_a_newer_version_or_of_somebody_else_are_refused() {
     assert!(matches!(migrate(&database.url()).await, Err(PostgresOpenError::Foreign { .. })));
     database.execute("INSERT INTO refinery_schema_history SELECT 9, 'later', applied_on, checksum FROM refinery_schema_history WHERE version = 2").await;
     let error = refused(&database).await;
-    assert!(matches!(error, PostgresOpenError::Newer { found: 9, known: 2, .. }), "{error}");
+    assert!(matches!(error, PostgresOpenError::Newer { found: 9, known: 3, .. }), "{error}");
     assert!(error.to_string().contains("start the newer version"), "{error}");
 }
 

@@ -124,6 +124,22 @@ fn units_come_back_once_even_if_the_node_dies_between_the_ledger_and_redis() {
 }
 
 #[test]
+fn units_of_a_restock_come_once_even_if_the_ledger_does_not_hear_of_it() {
+    let shop = Shop::start();
+    let engine = shop.open_with_shoes(20, |_| ());
+    shop.run(adjust(&engine, common::restock(SHOE, 7, "delivered"))).unwrap();
+    let begun = Instant::now();
+    for _ in 0..2 {
+        while shop.count("SELECT count(*) FROM credits WHERE NOT applied") > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the units did not come");
+        }
+        shop.reconcile(&engine);
+        shop.sql("UPDATE credits SET applied = false");
+    }
+    shop.close_the_books(&engine, 27, &mut Vec::new());
+}
+
+#[test]
 fn an_adjustment_that_is_asked_for_again_is_made_once() {
     let shop = Shop::start();
     let mut stock = 100_u64;

@@ -97,7 +97,7 @@ fn entries_that_somebody_trims_away_are_delivered_all_the_same() {
 #[test]
 fn nothing_is_sold_while_redis_may_forget_it() {
     let shop = Shop::start();
-    let engine = shop.open_with_shoes(STOCK, |_| ());
+    let engine = shop.open_with_shoes(STOCK, |options| options.settings_every = Duration::from_secs(1));
     let mut bought: Vec<Bought> = Vec::new();
     bought.extend(shop.run(insist(&engine, "early", 1)));
     for (name, bad, good) in
@@ -120,12 +120,35 @@ fn nothing_is_sold_while_redis_may_forget_it() {
             assert!(begun.elapsed() < Duration::from_secs(5), "it still sells with {name} {bad}");
             sleep(Duration::from_millis(20));
         };
-        assert_eq!(refused, CallError::Rebuilding);
+        assert_eq!(refused, CallError::UnsafeSettings);
         shop.redis(&["CONFIG", "SET", name, good]);
         let took = shop.wait_until_selling(&engine, &mut bought);
         assert!(took < Duration::from_secs(5), "selling again after {took:?}");
     }
     shop.close_the_books(&engine, STOCK, &mut bought);
+}
+
+#[test]
+fn which_redis_answers_is_asked_every_second_and_its_settings_are_not() {
+    let shop = Shop::start();
+    let _engine = shop.open(|_| ());
+    let begun = Instant::now();
+    let mut own = 0;
+    let mut calls = |command: &str| -> u64 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{command} is not asked");
+        sleep(Duration::from_millis(20));
+        own += 1;
+        let statistics = shop.redis(&["INFO", "commandstats"]).text().unwrap();
+        let line =
+            statistics.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        let count = line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0);
+        if command == "info" { count - (own - 1) } else { count }
+    };
+    // At the start, and once more for a server that could not be reached then.
+    while calls("config|get") < 8 {}
+    let then = calls("info");
+    while calls("info") < then + 4 {}
+    assert_eq!(calls("config|get"), 8);
 }
 
 #[test]

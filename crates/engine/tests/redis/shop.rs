@@ -298,6 +298,7 @@ pub async fn insist_with_key(engine: &Engine, customer: &str, quantity: u32, key
             Err(
                 CallError::Refused(Rejection::ConservationBroken)
                 | CallError::Rebuilding
+                | CallError::UnsafeSettings
                 | CallError::Unreachable
                 | CallError::Overloaded
                 | CallError::Expired,

@@ -2,8 +2,6 @@
 //! `YOINK_SEED=number` repeats a run.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher as _, RandomState};
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
@@ -12,54 +10,28 @@ use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use yoink_core::{CustomerId, IdempotencyKey, ProductId};
+use yoink_testkit::Chance;
 
 use super::address::client_address;
 use super::framing::HeadWatch;
 use crate::api::purchase::parse_for_anyone;
 
-/// Numbers by chance (an xorshift), the same for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn new(what: &str) -> Self {
-        let given = std::env::var("YOINK_SEED").ok().map(|text| text.parse().unwrap());
-        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(what)).max(1);
-        writeln!(std::io::stderr(), "{what}: YOINK_SEED={seed}").unwrap();
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from((self.next() >> 16) % count as u64).unwrap()
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.below(from.len())]
-    }
-
-    /// Spoils bytes in up to three places: a bit turned, cut out, doubled, or something put in.
-    fn spoil(&mut self, bytes: &mut Vec<u8>, words: &[&str]) {
-        for _ in 0..self.below(4) {
-            let start = self.below(bytes.len() + 1);
-            let end = (start + self.below(12)).min(bytes.len());
-            match self.below(6) {
-                0 if start < bytes.len() => bytes[start] ^= 1 << self.below(8),
-                1 => drop(bytes.drain(start..end)),
-                2 => {
-                    let part = bytes[start..end].to_vec();
-                    bytes.splice(end..end, part);
-                }
-                3 => bytes.truncate(bytes.len() - self.below(3).min(bytes.len())),
-                _ => {
-                    let word = self.pick(words).bytes();
-                    bytes.splice(start..start, word).for_each(drop);
-                }
+/// Spoils bytes in up to three places: a bit turned, cut out, doubled, or something put in.
+fn spoil(chance: &mut Chance, bytes: &mut Vec<u8>, words: &[&str]) {
+    for _ in 0..chance.below(4) {
+        let start = chance.below(bytes.len() + 1);
+        let end = (start + chance.below(12)).min(bytes.len());
+        match chance.below(6) {
+            0 if start < bytes.len() => bytes[start] ^= 1 << chance.below(8),
+            1 => drop(bytes.drain(start..end)),
+            2 => {
+                let part = bytes[start..end].to_vec();
+                bytes.splice(end..end, part);
+            }
+            3 => bytes.truncate(bytes.len() - chance.below(3).min(bytes.len())),
+            _ => {
+                let word = chance.pick(words).bytes();
+                bytes.splice(start..start, word).for_each(drop);
             }
         }
     }
@@ -165,7 +137,7 @@ fn a_body_is_a_purchase_exactly_if_the_contract_says_so_and_else_a_problem_that_
     let (mut accepted, mut refused) = (0, 0);
     for _ in 0..150_000 {
         let mut body = chance.pick(&BODIES).as_bytes().to_vec();
-        chance.spoil(&mut body, &words);
+        spoil(&mut chance, &mut body, &words);
         let shown = String::from_utf8_lossy(&body).into_owned();
         let parsed = parse_for_anyone(&HeaderMap::new(), &Bytes::from(body.clone()));
         let expected = purchase_by_the_contract(&body);
@@ -199,7 +171,7 @@ fn an_id_is_what_the_contract_allows_and_stays_what_it_was() {
     for _ in 0..100_000 {
         let mut text: String = (0..chance.below(8)).map(|_| letters[chance.below(letters.len())]).collect();
         if chance.below(4) == 0 {
-            text = chance.pick(&["", &long[..37], &long[..125], &long]).to_owned() + &text;
+            text = (*chance.pick(&["", &long[..37], &long[..125], &long])).to_owned() + &text;
         }
         let is = |bytes_max: usize, is_allowed: fn(char) -> bool| {
             (1..=bytes_max).contains(&text.len()) && text.chars().all(is_allowed)
@@ -283,7 +255,7 @@ fn the_watch_over_heads_sees_what_a_slow_reader_sees_in_whatever_pieces_the_byte
         let mut bytes = Vec::new();
         for _ in 0..=chance.below(3) {
             let mut message = chance.pick(&messages).as_bytes().to_vec();
-            chance.spoil(&mut message, &words);
+            spoil(&mut chance, &mut message, &words);
             bytes.extend(message);
         }
         let mut seen = bytes.clone();
@@ -370,9 +342,9 @@ fn a_forwarded_header_never_makes_anybody_of_a_client_but_whom_the_proxies_saw()
             .map(|_| {
                 let count = if chance.below(20) == 0 { 40 } else { chance.below(5) };
                 let from = if count == 40 { &hops[..4] } else { &hops[..] };
-                let line: Vec<&str> = (0..count).map(|_| chance.pick(from)).collect();
+                let line: Vec<&str> = (0..count).map(|_| *chance.pick(from)).collect();
                 let mut line = line.join(",").into_bytes();
-                chance.spoil(&mut line, &words);
+                spoil(&mut chance, &mut line, &words);
                 line
             })
             .filter(|line| HeaderValue::from_bytes(line).is_ok())

@@ -1,12 +1,12 @@
 //! Bytes by chance: requests cut, doubled, spliced, blown up, with bits turned. Never a 5xx, never a silence, and those
 //! who behave are served. `YOINK_SEED=number` repeats a run.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use yoink_testkit::Chance;
 
 use crate::harness::{ADMIN_KEY, Server, connect};
 
@@ -15,45 +15,25 @@ const CLIENTS: u64 = 4;
 const ROUNDS: usize = 420;
 const SOUND_PER_ROUND: usize = 11;
 
-/// Numbers by chance (an xorshift), the same for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::try_from((self.next() >> 16) % count as u64).unwrap()
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-
-    /// A few places of these bytes become others.
-    fn spoil(&mut self, bytes: &mut Vec<u8>, words: &[&str]) {
-        for _ in 0..=self.below(4) {
-            let start = self.below(bytes.len() + 1);
-            let end = (start + self.below(40)).min(bytes.len());
-            match self.below(7) {
-                0 | 1 if start < bytes.len() => bytes[start] ^= 1 << self.below(8),
-                2 => drop(bytes.drain(start..end)),
-                3 => {
-                    let part = bytes[start..end].repeat(1 + self.below(3));
-                    bytes.splice(end..end, part).for_each(drop);
-                }
-                4 if self.below(8) == 0 => {
-                    let letter = self.next().to_le_bytes()[0];
-                    let long = vec![letter; self.below(10_000)];
-                    bytes.splice(start..start, long).for_each(drop);
-                }
-                5 => bytes.truncate(start.max(bytes.len() / 2)),
-                _ => bytes.splice(start..start, self.pick(words).bytes()).for_each(drop),
+/// A few places of these bytes become others.
+fn spoil(chance: &mut Chance, bytes: &mut Vec<u8>, words: &[&str]) {
+    for _ in 0..=chance.below(4) {
+        let start = chance.below(bytes.len() + 1);
+        let end = (start + chance.below(40)).min(bytes.len());
+        match chance.below(7) {
+            0 | 1 if start < bytes.len() => bytes[start] ^= 1 << chance.below(8),
+            2 => drop(bytes.drain(start..end)),
+            3 => {
+                let part = bytes[start..end].repeat(1 + chance.below(3));
+                bytes.splice(end..end, part).for_each(drop);
             }
+            4 if chance.below(8) == 0 => {
+                let letter = chance.number().to_le_bytes()[0];
+                let long = vec![letter; chance.below(10_000)];
+                bytes.splice(start..start, long).for_each(drop);
+            }
+            5 => bytes.truncate(start.max(bytes.len() / 2)),
+            _ => bytes.splice(start..start, chance.pick(words).bytes()).for_each(drop),
         }
     }
 }
@@ -187,14 +167,14 @@ fn spoil_within(chance: &mut Chance, mut message: Message) -> Message {
     match chance.below(4) {
         0 => {
             let mut path = message.path.into_bytes();
-            chance.spoil(&mut path, WORDS);
+            spoil(chance, &mut path, WORDS);
             path.retain(|byte| is_visible(byte) && !b"\"<>\\^`{|}#".contains(byte));
             path.truncate(2_000);
             message.path = format!("/{}", String::from_utf8(path).unwrap());
         }
         1 => {
             let mut value = b"wait=1,Bearer00-4bf9".to_vec();
-            chance.spoil(&mut value, WORDS);
+            spoil(chance, &mut value, WORDS);
             value.retain(is_visible);
             value.truncate(2_000);
             let names =
@@ -203,7 +183,7 @@ fn spoil_within(chance: &mut Chance, mut message: Message) -> Message {
         }
         _ => {
             let mut body = message.body.unwrap_or_default();
-            chance.spoil(&mut body, WORDS);
+            spoil(chance, &mut body, WORDS);
             message.body = Some(body);
         }
     }
@@ -305,7 +285,7 @@ fn throw(address: SocketAddr, good: &[Message], chance: &mut Chance) -> usize {
             anything.truncate(chance.below(anything.len() + 1));
             anything.extend(chance.pick(good).to_bytes());
         }
-        chance.spoil(&mut anything, WORDS);
+        spoil(chance, &mut anything, WORDS);
         answers += sound.len() + exchange_anything(stream, &anything);
     }
     answers
@@ -313,9 +293,7 @@ fn throw(address: SocketAddr, good: &[Message], chance: &mut Chance) -> usize {
 
 #[test]
 fn twenty_thousand_spoilt_requests_are_answered_and_a_good_one_behind_them_is_served() {
-    let given = std::env::var("YOINK_SEED").ok().map(|text| text.parse().unwrap());
-    let seed: u64 = given.unwrap_or_else(|| RandomState::new().hash_one("hostile") | 1);
-    writeln!(std::io::stderr(), "spoilt requests: YOINK_SEED={seed}").unwrap();
+    let chance = Chance::new("spoilt requests");
     let server = Server::start_empty(|settings| {
         settings.rate_limits.purchase_compat = None;
         settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -334,7 +312,7 @@ fn twenty_thousand_spoilt_requests_are_answered_and_a_good_one_behind_them_is_se
     let begun = Instant::now();
     let answers: usize = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| (server.address, Chance(seed ^ (number << 32)), &good))
+            .map(|number| (server.address, chance.part(number), &good))
             .map(|(address, mut chance, good)| scope.spawn(move || throw(address, good, &mut chance)))
             .collect();
         clients.into_iter().map(|client| client.join().unwrap()).sum()

@@ -71,6 +71,7 @@ pub(super) fn run(
         begun.elapsed().as_secs_f64()
     ));
     result?;
+    complain(tallies.missing(&rounds, args))?;
     Ok(DrillReport { count: tallies.count(), what: "faults", purchases })
 }
 

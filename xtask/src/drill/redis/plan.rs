@@ -65,6 +65,10 @@ pub(super) struct Round {
     pub(super) faults: Vec<Fault>,
 }
 
+/// Where connections are cut.
+const EDGES: [Edge; 4] =
+    [Edge::BuyersToNodes, Edge::NodesToRedis, Edge::WorkersToRedis, Edge::WorkersToPostgres];
+
 /// Edges on which bytes pass while PostgreSQL is away.
 pub(super) const EDGES_OF_OUTAGE: [Edge; 2] = [Edge::BuyersToNodes, Edge::NodesToRedis];
 
@@ -104,7 +108,7 @@ fn kinds(args: &RedisArgs) -> Vec<(Fault, usize, usize)> {
         (Fault::Outage(outage), usize::from(args.outage > 0), 1),
     ];
     let cuts = args.cuts.div_ceil(4);
-    for edge in [Edge::BuyersToNodes, Edge::NodesToRedis, Edge::WorkersToRedis, Edge::WorkersToPostgres] {
+    for edge in EDGES {
         // The outage makes its own on some edges.
         let apart = if EDGES_OF_OUTAGE.contains(&edge) && args.outage > 0 { cuts / 2 } else { cuts };
         kinds.push((Fault::Cut(edge), apart, 70));
@@ -162,6 +166,25 @@ impl Tallies {
         self.by_name.values().map(|tally| tally.count).sum()
     }
 
+    /// What was done less often than was planned: a drill that does not do what it says has shown nothing.
+    pub(super) fn missing(&self, rounds: &[Round], args: &RedisArgs) -> Vec<String> {
+        let mut wanted: BTreeMap<&str, u64> = BTreeMap::new();
+        for fault in rounds.iter().flat_map(|round| &round.faults) {
+            *wanted.entry(fault.name()).or_default() += 1;
+        }
+        let done = |name: &str| self.by_name.get(name).map_or(0, |tally| tally.count);
+        let mut missing: Vec<String> = wanted
+            .into_iter()
+            .filter(|(name, count)| done(name) < *count)
+            .map(|(name, count)| format!("{name} was done {} times, and not {count}", done(name)))
+            .collect();
+        let cuts: u64 = EDGES.into_iter().map(|edge| done(Fault::Cut(edge).name())).sum();
+        if args.only.is_none() && cuts < args.cuts as u64 {
+            missing.push(format!("{cuts} connections were cut, and not {}", args.cuts));
+        }
+        missing
+    }
+
     /// A line for each kind.
     pub(super) fn table(&self) -> String {
         let mut text = format!(
@@ -202,13 +225,36 @@ mod tests {
     fn everything_is_planned_as_often_as_asked_for() {
         let faults = planned(&[]);
         let count = |fault: Fault| faults.iter().filter(|planned| **planned == fault).count();
-        assert_eq!(
-            (count(Fault::RedisKill), count(Fault::PostgresKill), count(Fault::NodeKill)),
-            (100, 40, 100)
-        );
-        assert_eq!((count(Fault::Failover), count(Fault::Outage(Duration::from_secs(60)))), (5, 1));
+        for (fault, least) in [
+            (Fault::RedisKill, 100),
+            (Fault::PostgresKill, 40),
+            (Fault::WorkerKill, 100),
+            (Fault::NodeKill, 100),
+            (Fault::WorkerPause, 30),
+            (Fault::Flush, 10),
+            (Fault::Truncation, 10),
+            (Fault::Failover, 5),
+            (Fault::Outage(Duration::from_secs(60)), 1),
+        ] {
+            assert_eq!(count(fault), least, "{fault:?}");
+        }
         assert!(LABELS.iter().all(|label| count(Fault::Step(label)) == 2));
         assert_eq!(count(Fault::Cut(Edge::WorkersToRedis)), 250);
+    }
+
+    #[test]
+    fn what_was_not_done_is_named() {
+        let args = Line::try_parse_from(["drill", "--cuts", "8"]).unwrap().args;
+        let rounds = [Round { faults: vec![Fault::RedisKill; 2] }, Round { faults: vec![Fault::Flush] }];
+        let mut tallies = Tallies::default();
+        tallies.add(Fault::RedisKill, Duration::ZERO);
+        tallies.add(Fault::Flush, Duration::ZERO);
+        (0..8).for_each(|_| tallies.add(Fault::Cut(Edge::NodesToRedis), Duration::ZERO));
+        assert_eq!(tallies.missing(&rounds, &args), ["redis kill -9 was done 1 times, and not 2"]);
+        tallies.add(Fault::RedisKill, Duration::ZERO);
+        assert_eq!(tallies.missing(&rounds, &args), Vec::<String>::new());
+        let args = RedisArgs { cuts: 9, ..args };
+        assert_eq!(tallies.missing(&rounds, &args), ["8 connections were cut, and not 9"]);
     }
 
     #[test]

@@ -1,0 +1,321 @@
+//! The mistakes.
+
+use super::{Break, Edit};
+
+const DECIDE: &str = "crates/core/src/inventory/decide.rs";
+const PURCHASE: &str = "crates/engine/src/redis/purchase.lua";
+const CREDIT: &str = "crates/engine/src/redis/credit.lua";
+const FUNCTIONS: &str = "crates/engine/src/postgres/migrations/V2__functions.sql";
+const TABLES_OF_LEDGER: &str = "crates/engine/src/postgres/migrations/V1__tables.sql";
+
+const CORE: &[&str] = &["-p", "yoink-core", "--test", "properties"];
+const STORAGE: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "storage"];
+const RECOVERY: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "recovery"];
+const CLOCK: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "clock"];
+const TABLES: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "tables"];
+const REDIS: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "redis"];
+const POSTGRES: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "postgres"];
+const ENGINE: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--lib"];
+
+/// The decision tables, played to the redis engine.
+const TABLES_ON_REDIS: &str = "every_line_of_every_table_holds_for_the_redis_engine";
+
+/// Two nodes, one key and one stock.
+const ONE_STOCK: &str = "one_key_at_two_nodes_is_one_order_and_one_stock_is_sold_once";
+
+/// Every mistake, in the order of the promises.
+pub(super) const BREAKS: &[Break] = &[
+    Break {
+        promise: "1 no oversell: one unit more than there is is given away",
+        edits: &[Edit {
+            file: DECIDE,
+            right: "if u64::from(purchase.quantity) > available {",
+            wrong: "if u64::from(purchase.quantity) > available.saturating_add(1) {",
+        }],
+        tests: CORE,
+        filter: "",
+    },
+    Break {
+        promise: "1 no oversell, redis: one unit more than there is is given away",
+        edits: &[Edit {
+            file: PURCHASE,
+            right: "if quantity > available then return 'S|'",
+            wrong: "if quantity > available + 1 then return 'S|'",
+        }],
+        tests: REDIS,
+        filter: ONE_STOCK,
+    },
+    Break {
+        promise: "1 no oversell, redis: the ledger takes orders that it has no unit for",
+        edits: &[
+            Edit {
+                file: FUNCTIONS,
+                right: "(ORDER BY l.number, l.id) > room",
+                wrong: "(ORDER BY l.number, l.id) > room + 1000",
+            },
+            Edit {
+                file: TABLES_OF_LEDGER,
+                right: "CHECK (sold <= units)",
+                wrong: "CHECK (sold <= units + 1000)",
+            },
+        ],
+        tests: POSTGRES,
+        filter: "what_the_ledger_has_no_unit_for_is_revoked_and_seen",
+    },
+    Break {
+        promise: "1 no oversell, redis: the ledger's table takes more than there is",
+        edits: &[Edit {
+            file: TABLES_OF_LEDGER,
+            right: "CHECK (sold <= units)",
+            wrong: "CHECK (sold <= units + 1)",
+        }],
+        tests: POSTGRES,
+        filter: "the_table_itself_refuses_to_sell_more_than_there_is",
+    },
+    Break {
+        promise: "1 no oversell, redis: a server that lost what it sold is sold from",
+        edits: &[Edit { file: PURCHASE, right: "if sale[2] ~= ARGV[2] then return all('I') end", wrong: "" }],
+        tests: REDIS,
+        filter: "what_a_redis_has_from_before_its_restart_is_not_sold_from",
+    },
+    Break {
+        promise: "2 accepted is kept: answers are sent before the commit",
+        edits: &[Edit {
+            file: "crates/engine/src/embedded/writer.rs",
+            right: "        self.log.commit()?;",
+            wrong: "        send(std::mem::take(&mut answers));\n        self.log.commit()?;",
+        }],
+        tests: STORAGE,
+        filter: "",
+    },
+    Break {
+        promise: "2 accepted is kept: a refused start folds the log back",
+        edits: &[Edit {
+            file: "crates/engine/src/embedded/log.rs",
+            right: "set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)",
+            wrong: "set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)",
+        }],
+        tests: RECOVERY,
+        filter: "",
+    },
+    Break {
+        promise: "2 accepted is kept: the beacon is not held against the log",
+        edits: &[Edit {
+            file: "crates/engine/src/embedded/recovery.rs",
+            right: "    let incarnation = keep_promise(&log, promise, accept_loss)?;",
+            wrong: "    let _ = keep_promise;\n    let incarnation = promise.incarnation;",
+        }],
+        tests: RECOVERY,
+        filter: "",
+    },
+    Break {
+        promise: "2 accepted is kept: numbers of lost events are given again",
+        edits: &[Edit {
+            file: "crates/engine/src/embedded/loss.rs",
+            right: "    if recovered.log.last_seq() < promised {",
+            wrong: "    let _ = record;\n    if false {",
+        }],
+        tests: RECOVERY,
+        filter: "numbers_of_lost_events_are_never_given_again",
+    },
+    Break {
+        promise: "2 accepted is kept: numbers jump just behind the last that was lost",
+        edits: &[Edit {
+            file: "crates/engine/src/embedded/loss.rs",
+            right: "promised.saturating_add(limits::LOSS_MARGIN_EVENTS)",
+            wrong: "promised.saturating_add(limits::LOSS_MARGIN_EVENTS.min(1))",
+        }],
+        tests: RECOVERY,
+        filter: "numbers_of_lost_events_are_never_given_again",
+    },
+    Break {
+        promise: "2 accepted is kept: a gap is taken for a loss that was accepted, without its record",
+        edits: &[Edit {
+            file: "crates/engine/src/embedded/loss.rs",
+            right: "log.accept_loss(to, inventory.last_at(), (promise.seq, promise.chain));",
+            wrong: "log.accept_loss(to, inventory.last_at(), (0, 0));",
+        }],
+        tests: RECOVERY,
+        filter: "a_beacon_that_promises_what_was_accepted_as_lost_is_believed_no_more_and_any_other_is",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: entries are settled before the ledger has committed",
+        edits: &[Edit {
+            file: "crates/engine/src/redis/worker.rs",
+            right: "        if !grants.is_empty() {\n            self.deliver(",
+            wrong: "        self.settle(server, epoch, keys, &entries).await?;\n        if !grants.is_empty() {\n            self.deliver(",
+        }],
+        tests: REDIS,
+        filter: "a_postgres_that_is_killed_or_down_cancels_nobody",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: a buyer who may yet be accepted is told no",
+        edits: &[Edit {
+            file: "crates/engine/src/redis/buy.rs",
+            right: "            _ if attempt.was_unknown => {",
+            wrong: "            _ if attempt.was_unknown && attempt.expired => {",
+        }],
+        tests: REDIS,
+        filter: "nobody_is_told_no_while_an_attempt_of_theirs_may_still_be_executed",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: servers that may forget are used all the same",
+        edits: &[Edit {
+            file: "crates/engine/src/redis/open.rs",
+            right: "if options.settings == SettingsCheck::Strict && !complaints.is_empty() {",
+            wrong: "if options.settings == SettingsCheck::Relaxed && !complaints.is_empty() {",
+        }],
+        tests: REDIS,
+        filter: "a_redis_that_may_forget_is_refused_unless_it_is_relaxed",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: a ledger that may forget is used all the same",
+        edits: &[Edit {
+            file: "crates/engine/src/postgres/settings.rs",
+            right: "\"on\" | \"remote_apply\"",
+            wrong: "\"on\" | \"local\" | \"remote_apply\"",
+        }],
+        tests: POSTGRES,
+        filter: "settings_that_lose_orders_are_refused_unless_it_is_relaxed",
+    },
+    Break {
+        promise: "3 conservation: the units of an ended order vanish",
+        edits: &[Edit {
+            file: "crates/core/src/stock.rs",
+            right: "        lower(&mut self.sold, units, \"sold\");\n        raise(&mut self.available, units, \"available\");\n        self.assert_law();",
+            wrong: "        lower(&mut self.sold, units, \"sold\");",
+        }],
+        tests: CORE,
+        filter: "",
+    },
+    Break {
+        promise: "3 conservation, redis: the units of an ended order vanish",
+        edits: &[Edit {
+            file: FUNCTIONS,
+            right: "UPDATE allocations a SET units = a.units + how_many WHERE a.product = the_product AND",
+            wrong: "UPDATE allocations a SET units = a.units WHERE a.product = the_product AND",
+        }],
+        tests: POSTGRES,
+        filter: "eight_who_end_one_order_give_its_units_back_once",
+    },
+    Break {
+        promise: "4 one order per key: the key is not looked up",
+        edits: &[Edit {
+            file: DECIDE,
+            right: "            self.find_replay(customer, product_number, purchase)?;",
+            wrong: "            let _ = Self::find_replay;",
+        }],
+        tests: CORE,
+        filter: "",
+    },
+    Break {
+        promise: "4 one order per key: who asks again meanwhile is told no",
+        edits: &[Edit {
+            file: "crates/engine/src/embedded/engine.rs",
+            right: "            shared.storefront.publish_buyer(request.customer.as_str());",
+            wrong: "            let _ = &shared.storefront;",
+        }],
+        tests: CLOCK,
+        filter: "",
+    },
+    Break {
+        promise: "4 one order per key, redis: the key is not looked up",
+        edits: &[Edit {
+            file: PURCHASE,
+            right: "  if before then\n",
+            wrong: "  if before and is_offer then\n",
+        }],
+        tests: REDIS,
+        filter: ONE_STOCK,
+    },
+    Break {
+        promise: "4 one order per key, redis: two customers with one key are one order",
+        edits: &[Edit {
+            file: "crates/engine/src/redis/order_id.rs",
+            right: "        context.update(customer.as_str().as_bytes());\n",
+            wrong: "        let _ = customer;\n",
+        }],
+        tests: ENGINE,
+        filter: "the_same_request_is_the_same_order_everywhere_and_no_other_is",
+    },
+    Break {
+        promise: "5 limit per customer: one unit more is let through",
+        edits: &[Edit {
+            file: DECIDE,
+            right: "if used.saturating_add(quantity) <= limit {",
+            wrong: "if used.saturating_add(quantity) <= limit.saturating_add(1) {",
+        }],
+        tests: CORE,
+        filter: "",
+    },
+    Break {
+        promise: "5 limit per customer, redis: one unit more is let through",
+        edits: &[Edit {
+            file: PURCHASE,
+            right: "used + quantity > limit then",
+            wrong: "used + quantity > limit + 1 then",
+        }],
+        tests: TABLES,
+        filter: TABLES_ON_REDIS,
+    },
+    Break {
+        promise: "6 units back once: a cancelled order is cancelled again",
+        edits: &[Edit {
+            file: DECIDE,
+            right: "            OrderState::Cancelled => Err(No::Replay(Replay::Order(order))),\n",
+            wrong: "            OrderState::Cancelled => Ok(Fact::OrderCancelled { order, reason: reason.into() }),\n",
+        }],
+        tests: CORE,
+        filter: "",
+    },
+    Break {
+        promise: "6 units back once, redis: the units of an order come back without a mark",
+        edits: &[Edit {
+            file: CREDIT,
+            right: "  if string.sub(order, 1, 1) == 'X' then return 2 end\n",
+            wrong: "",
+        }],
+        tests: REDIS,
+        filter: "units_come_back_once_even_if_the_node_dies_between_the_ledger_and_redis",
+    },
+    Break {
+        promise: "6 units back once, redis: the units of a restock come without a mark",
+        edits: &[Edit {
+            file: CREDIT,
+            right: "  if redis.call('HSETNX', KEYS[2], 'm' .. ARGV[2], ARGV[3]) == 0 then return 2 end\n",
+            wrong: "",
+        }],
+        tests: REDIS,
+        filter: "units_of_a_restock_come_once_even_if_the_ledger_does_not_hear_of_it",
+    },
+    Break {
+        promise: "7 nothing sticks: the last unit is never sold",
+        edits: &[Edit {
+            file: DECIDE,
+            right: "if u64::from(purchase.quantity) > available {",
+            wrong: "if u64::from(purchase.quantity) >= available {",
+        }],
+        tests: CORE,
+        filter: "",
+    },
+    Break {
+        promise: "7 nothing sticks, redis: the last unit is never sold",
+        edits: &[Edit {
+            file: PURCHASE,
+            right: "if quantity > available then return 'S|'",
+            wrong: "if quantity >= available then return 'S|'",
+        }],
+        tests: REDIS,
+        filter: ONE_STOCK,
+    },
+    Break {
+        promise: "7 nothing sticks, redis: units that come back never reach Redis",
+        edits: &[Edit {
+            file: FUNCTIONS,
+            right: "VALUES (the_order, the_product, current_epoch, how_many, 'returned', the_customer, now_us);",
+            wrong: "SELECT the_order, the_product, current_epoch, how_many, 'returned', the_customer, now_us WHERE false;",
+        }],
+        tests: POSTGRES,
+        filter: "eight_who_end_one_order_give_its_units_back_once",
+    },
+];
