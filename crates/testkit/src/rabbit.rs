@@ -23,6 +23,19 @@ raft.wal_max_size_bytes = 33554432
 log.console.level = info
 ";
 
+/// Waits up to five seconds until it runs and each quorum queue has a leader, and says whether that is so. It waits in
+/// one question and looks into a table: a queue that is disturbed before it has a leader, by a question of its own or
+/// by nodes that come and go, waits anew for another leader to show itself before it elects one.
+const WAIT_FOR_COMPLETE_START: &str = "\
+HasLeader = fun(Q) -> amqqueue:get_type(Q) =/= rabbit_quorum_queue orelse \
+ra_leaderboard:lookup_leader(element(1, amqqueue:get_pid(Q))) =/= undefined end, \
+Wait = fun Wait(Tries) -> \
+case rabbit:is_running() andalso lists:all(HasLeader, rabbit_amqqueue:list()) of \
+true -> true; \
+false when Tries > 0 -> timer:sleep(50), Wait(Tries - 1); \
+false -> false end end, \
+Wait(100)";
+
 /// A fraction of the machine's memory that every server exceeds.
 const TINY: f64 = 0.000_001;
 /// A fraction of the machine's memory that no private server comes near.
@@ -127,7 +140,8 @@ impl RabbitServer {
         self.node.folder()
     }
 
-    /// SIGKILL, and waits until it is gone, with its helpers, which notice that by themselves.
+    /// SIGKILL, and waits until it is gone, with its helpers, which notice that by themselves. Call
+    /// [`RabbitServer::sync_declarations`] before if a quorum queue is younger than a few seconds.
     pub fn kill(&mut self) {
         self.service.kill();
         wait_for_orphans(self.node.folder());
@@ -143,8 +157,8 @@ impl RabbitServer {
         Ok(())
     }
 
-    /// Starts it again on the same folder and port, and waits until it listens. If it still runs, it is ended first
-    /// with SIGTERM.
+    /// Starts it again on the same folder and port, and waits until all its queues serve again. If it still runs, it
+    /// is ended first with SIGTERM.
     ///
     /// # Errors
     /// [`ServerError`] with the end of its log.
@@ -211,6 +225,16 @@ impl RabbitServer {
         })
     }
 
+    /// Has the server write to its files which quorum queues exist, and waits until it has. It does so by itself, but only
+    /// some time after it has said that a queue is declared. A server that is killed before has forgotten whose log is
+    /// whose: its quorum queues come back empty, without the messages that it confirmed, and elect no leader.
+    ///
+    /// # Errors
+    /// As [`RabbitServer::eval`].
+    pub fn sync_declarations(&self) -> Result<(), ServerError> {
+        self.eval("[ok = dets:sync(Table) || Table <- dets:all()]").map(drop)
+    }
+
     /// How many messages of `queue` wait to be delivered, and how many are delivered and not acknowledged. Messages
     /// that a quorum queue still has to dead-letter are in neither number.
     ///
@@ -269,7 +293,7 @@ impl RabbitServer {
         self.service.wait_until("a complete start", || {
             // It listens nearly at the end of its start. Asking is dear, so it is not done before.
             TcpStream::connect_timeout(&address, PROBE_TIMEOUT).is_ok()
-                && node.eval("rabbit:is_running()").is_ok_and(|answer| answer == "true")
+                && node.eval(WAIT_FOR_COMPLETE_START).is_ok_and(|answer| answer == "true")
         })
     }
 
