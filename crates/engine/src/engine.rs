@@ -15,7 +15,7 @@ use crate::embedded::writer::EngineState;
 use crate::figures::EngineFigures;
 use crate::node::Ping;
 use crate::options::Options;
-use crate::rabbitmq::{RabbitEngine, RabbitOpenError, RabbitOptions, RabbitStatus};
+use crate::rabbitmq::{Hint, RabbitEngine, RabbitOpenError, RabbitOptions, RabbitStatus};
 use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
@@ -177,7 +177,15 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.storefront().refuse_early(engine.now(), request),
             Kind::Redis(engine) => engine.would_refuse(request),
-            Kind::Rabbit(engine) => engine.would_refuse(request),
+            Kind::Rabbit(engine) => engine.would_refuse(request, Hint::Heeded),
+        }
+    }
+
+    /// As [`Engine::refuse_early`], for what is bought with [`Engine::enqueue`].
+    pub fn refuse_to_enqueue(&self, request: &PurchaseRequest) -> Option<Rejection> {
+        match &self.kind {
+            Kind::Rabbit(engine) => engine.would_refuse(request, Hint::Ignored),
+            Kind::Embedded(_) | Kind::Redis(_) => self.refuse_early(request),
         }
     }
 
@@ -216,7 +224,23 @@ impl Engine {
     /// The sale says no, or the engine is too slow. Only [`CallError::OutcomeUnknown`] leaves it open whether the
     /// order was accepted: ask again with the same key.
     pub async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
-        ask!(self, engine => engine.purchase(request).await)
+        match &self.kind {
+            Kind::Embedded(engine) => engine.purchase(request).await,
+            Kind::Redis(engine) => engine.purchase(request).await,
+            Kind::Rabbit(engine) => engine.purchase(request, Hint::Heeded).await,
+        }
+    }
+
+    /// Buys, and leaves it to the decision whether units are left: where requests are queued before they are decided, this
+    /// one is queued, even if the ledger has none. With other engines as [`Engine::purchase`].
+    ///
+    /// # Errors
+    /// As [`Engine::purchase`].
+    pub async fn enqueue(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
+        match &self.kind {
+            Kind::Rabbit(engine) => engine.purchase(request, Hint::Ignored).await,
+            Kind::Embedded(_) | Kind::Redis(_) => self.purchase(request).await,
+        }
     }
 
     /// Waits until the ledger has the order, at most `wait`. An order that ended meanwhile is not confirmed.

@@ -18,13 +18,22 @@ use crate::{CallError, EngineState};
 /// The publisher answers sooner; whoever was to do it may have been ended with its runtime.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
+/// What is made of the hint that too few units are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// The request is refused early.
+    Heeded,
+    /// The request is queued for the decision, which will refuse it.
+    Ignored,
+}
+
 impl RabbitEngine {
     /// Queues a request to buy.
     ///
     /// # Errors
     /// As [`crate::Engine::purchase`].
-    pub(crate) async fn purchase(&self, request: PurchaseRequest) -> Bought {
-        let result = self.buy(&request).await;
+    pub(crate) async fn purchase(&self, request: PurchaseRequest, hint: Hint) -> Bought {
+        let result = self.buy(&request, hint).await;
         let counters = &self.shared().node.counters;
         match &result {
             Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
@@ -39,7 +48,7 @@ impl RabbitEngine {
         result
     }
 
-    async fn buy(&self, request: &PurchaseRequest) -> Bought {
+    async fn buy(&self, request: &PurchaseRequest, hint: Hint) -> Bought {
         let Some(listed) = self.desk().find_product(&request.product).await else {
             return Err(Rejection::ProductNotFound.into());
         };
@@ -53,17 +62,23 @@ impl RabbitEngine {
         let ids = &node.order_ids;
         let Some(key) = &request.key else {
             let order = ids.seal(OrderIds::random(listed.row.number));
-            return match self.refuse(&listed, request) {
+            return match self.refuse(&listed, request, hint) {
                 Some(rejection) => Err(rejection.into()),
                 None => self.queue(&listed, order, request).await,
             };
         };
         let order = ids.seal(ids.derive(listed.row.number, &request.customer, key));
-        self.buy_once(&listed, order, request).await
+        self.buy_once(&listed, order, request, hint).await
     }
 
     /// Queues a request with a key, unless it was queued before.
-    async fn buy_once(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {
+    async fn buy_once(
+        &self,
+        listed: &Listed,
+        order: OrderId,
+        request: &PurchaseRequest,
+        hint: Hint,
+    ) -> Bought {
         loop {
             let mine = match self.shared().buying.begin(order, request.quantity) {
                 Turn::Mine(mine) => mine,
@@ -76,7 +91,7 @@ impl RabbitEngine {
                 },
             };
             // In this order: what took the last unit before the first look is found by the second.
-            let refusal = self.refuse(listed, request);
+            let refusal = self.refuse(listed, request, hint);
             let bought = match (self.bought_before(order, request).await, refusal) {
                 (Some(bought), _) => bought,
                 (None, Some(rejection)) => Err(rejection.into()),
@@ -121,7 +136,7 @@ impl RabbitEngine {
     }
 
     /// What can be told without a decision.
-    pub(crate) fn refuse(&self, listed: &Listed, request: &PurchaseRequest) -> Option<Rejection> {
+    pub(crate) fn refuse(&self, listed: &Listed, request: &PurchaseRequest, hint: Hint) -> Option<Rejection> {
         let details = &listed.row.details;
         if request.quantity > details.max_per_order {
             return Some(Rejection::QuantityAboveMax { max_per_order: details.max_per_order });
@@ -136,9 +151,10 @@ impl RabbitEngine {
         if listed.row.paused {
             return Some(Rejection::SalePaused);
         }
-        // A hint, a moment old; what is queued decides nothing yet.
+        // A moment old; what is queued decides nothing yet.
         let available = listed.available();
-        (u64::from(request.quantity) > available).then_some(Rejection::SoldOut { available })
+        let is_sold_out = hint == Hint::Heeded && u64::from(request.quantity) > available;
+        is_sold_out.then_some(Rejection::SoldOut { available })
     }
 
     async fn queue(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {

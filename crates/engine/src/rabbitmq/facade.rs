@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use yoink_core::{ProductId, Rejection};
 
 use super::RabbitEngine;
+use super::buy::Hint;
 use crate::views::{ProductView, PurchaseRequest};
 use crate::{CallError, Confirmed, EngineFigures};
 
@@ -34,7 +35,7 @@ impl RabbitEngine {
     }
 
     /// The rejection that a purchase would get now if its key is new.
-    pub(crate) fn would_refuse(&self, request: &PurchaseRequest) -> Option<Rejection> {
+    pub(crate) fn would_refuse(&self, request: &PurchaseRequest, hint: Hint) -> Option<Rejection> {
         let Some(listed) = self.shared().node.catalogue.find(&request.product) else {
             // Unless another node made it a moment ago.
             return Some(Rejection::ProductNotFound);
@@ -43,7 +44,7 @@ impl RabbitEngine {
         if request.key.is_some() {
             return None;
         }
-        self.refuse(&listed, request)
+        self.refuse(&listed, request, hint)
     }
 
     /// Waits until everything is decided that this node and others queued who are there, and nothing that the ledger

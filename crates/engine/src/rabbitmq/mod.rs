@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 use lapin::uri::AMQPUri;
 
+pub(crate) use self::buy::Hint;
 pub use self::open::RabbitOpenError;
 pub use self::shared::RabbitOptions;
 use self::shared::Shared;

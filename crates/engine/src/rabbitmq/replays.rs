@@ -42,16 +42,28 @@ impl Replays {
         if self.is_resting.load(Ordering::Acquire) {
             return Known::NotThatWeKnow;
         }
+        match tokio::time::timeout(ANSWER_MAX, self.ask_for(order)).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(_)) | Err(_) => Known::NotThatWeKnow,
+        }
+    }
+
+    fn ask_for(&self, order: OrderId) -> oneshot::Receiver<Known> {
         let (tell, told) = oneshot::channel();
         let mut waiting = self.waiting.lock();
         waiting.push((order, tell));
         if waiting.len() == 1 {
             self.wake.notify_one();
         }
-        drop(waiting);
-        match tokio::time::timeout(ANSWER_MAX, told).await {
-            Ok(Ok(known)) => known,
-            Ok(Err(_)) | Err(_) => Known::NotThatWeKnow,
+        told
+    }
+
+    fn push(&self, order: OrderId, tell: oneshot::Sender<Known>) {
+        let mut waiting = self.waiting.lock();
+        waiting.push((order, tell));
+        if waiting.len() == 1 {
+            drop(waiting);
+            self.wake.notify_one();
         }
     }
 

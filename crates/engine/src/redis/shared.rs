@@ -71,11 +71,8 @@ mod tests {
 
     #[test]
     fn the_time_of_offers_begins_with_each_epoch_and_the_one_before_is_forgotten() {
-        let options = NodeOptions {
-            settings: SettingsCheck::Strict,
-            workers: 0,
-            delivery: DeliveryOptions::default(),
-        };
+        let options =
+            NodeOptions { settings: SettingsCheck::Strict, workers: 0, delivery: DeliveryOptions::default() };
         let shared = Shared::new(RedisOptions::new("", ""), Arc::new(Node::new(options, b"secret")));
         let first = shared.offers_since(7, 1);
         assert_eq!(shared.offers_since(7, 1), first);
