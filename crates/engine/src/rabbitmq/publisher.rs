@@ -150,7 +150,7 @@ struct UnderWay {
 
 /// Whether there is a connection, or what is done about it.
 enum Way {
-    Open(Line),
+    Open(Box<Line>),
     Opening(BoxFuture<'static, lapin::Result<Line>>),
 }
 
@@ -228,7 +228,7 @@ impl PublisherTask {
                     tracing::info!("connected to the broker again");
                 }
                 self.failures = 0;
-                self.way = Way::Open(line);
+                self.way = Way::Open(Box::new(line));
             }
             Err(error) => {
                 if self.failures == 0 {
@@ -295,12 +295,12 @@ impl PublisherTask {
             self.free_numbers.push(ticket.request.sequence);
         }
         let sent = if ticket.may_be_queued { Sent::Unknown } else { Sent::NotQueued };
-        self.answer(ticket, sent);
+        self.answer(ticket.reply, sent);
     }
 
-    fn answer(&self, ticket: Ticket, sent: Sent) {
+    fn answer(&self, reply: Option<oneshot::Sender<Sent>>, sent: Sent) {
         self.shared.publisher.in_hand.fetch_sub(1, Ordering::AcqRel);
-        if let Some(reply) = ticket.reply {
+        if let Some(reply) = reply {
             // A caller who is gone asks again, with the same key.
             let _ = reply.send(sent);
         }
@@ -316,8 +316,8 @@ impl PublisherTask {
                 if ticket.is_again {
                     Gauges::add(&self.shared.gauges.requeued, 1);
                 }
-                self.shared.publisher.retained.confirm(ticket.request.clone(), sent_at);
-                self.answer(ticket, Sent::Queued);
+                self.shared.publisher.retained.confirm(ticket.request, sent_at);
+                self.answer(ticket.reply, Sent::Queued);
             }
             Outcome::Refused | Outcome::Returned => {
                 self.give_back(ticket);

@@ -58,15 +58,6 @@ impl Replays {
         told
     }
 
-    fn push(&self, order: OrderId, tell: oneshot::Sender<Known>) {
-        let mut waiting = self.waiting.lock();
-        waiting.push((order, tell));
-        if waiting.len() == 1 {
-            drop(waiting);
-            self.wake.notify_one();
-        }
-    }
-
     /// Answers, for ever.
     pub(crate) async fn answer(&self, postgres: &Postgres) {
         loop {

@@ -71,8 +71,7 @@ impl Line {
         let (channel, looking) = within(ready).await?;
         let status = link.connection.status().clone();
         let watch = tokio::spawn(watch(Arc::clone(&shared), looking, status));
-        let properties =
-            BasicProperties::default().with_delivery_mode(PERSISTENT).with_content_type("text/plain".into());
+        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         Ok(Self { link, channel, shared, properties, opened_at: Instant::now(), watch })
     }
 
