@@ -39,7 +39,8 @@ async fn session(shared: Arc<Shared>, locks: Arc<Locks>) -> lapin::Result<End> {
     let Some(mut session) = opened else { return Ok(End::Closing) };
     let aside = session.link.connection.create_channel().await?;
     aside.confirm_select(ConfirmSelectOptions::default()).await?;
-    let (sender, receiver) = mpsc::unbounded_channel();
+    // As many as can be in hand.
+    let (sender, receiver) = mpsc::channel(usize::from(shared.options.prefetch.max(1)));
     let worker = Worker::new(Arc::clone(&shared), Arc::clone(&session.hand), locks);
     let mut desk = Desk { shared: Arc::clone(&shared), worker, aside: sender, tasks: JoinSet::new() };
     let aside = Aside { shared: Arc::clone(&shared), hand: Arc::clone(&session.hand), channel: aside };
@@ -48,7 +49,7 @@ async fn session(shared: Arc<Shared>, locks: Arc<Locks>) -> lapin::Result<End> {
     let end = loop {
         tokio::select! {
             next = session.next(&shared) => match next {
-                Next::Message(delivery) => desk.take(delivery),
+                Next::Message(delivery) => desk.take(*delivery),
                 Next::Closing => break End::Closing,
                 Next::Gone => break End::Gone,
             },
@@ -83,7 +84,7 @@ fn see_to(hand: &Hand, ended: Result<(), JoinError>) {
 struct Desk {
     shared: Arc<Shared>,
     worker: Arc<Worker>,
-    aside: mpsc::UnboundedSender<Delivery>,
+    aside: mpsc::Sender<Delivery>,
     tasks: JoinSet<()>,
 }
 
@@ -103,8 +104,10 @@ impl Desk {
                     bytes = delivery.data.len(),
                     "a message is no request: it is put aside"
                 );
-                // Nobody takes it only if the channel is over, and then it comes again.
-                let _ = self.aside.send(delivery);
+                if self.aside.try_send(delivery).is_err() {
+                    // Nobody is there to take it, as when the channel is over: it comes again.
+                    self.worker.end();
+                }
             }
         }
     }
@@ -118,7 +121,7 @@ struct Aside {
 }
 
 impl Aside {
-    async fn run(self, mut messages: mpsc::UnboundedReceiver<Delivery>) {
+    async fn run(self, mut messages: mpsc::Receiver<Delivery>) {
         loop {
             let message = tokio::select! {
                 () = self.hand.wait_over() => return,

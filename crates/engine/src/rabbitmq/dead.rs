@@ -38,7 +38,7 @@ async fn session(shared: Arc<Shared>) -> lapin::Result<End> {
         match session.next(&shared).await {
             Next::Message(message) => {
                 let seen_to = tokio::select! {
-                    seen_to = see_to(&shared, &session.hand, &worker, message) => seen_to,
+                    seen_to = see_to(&shared, &session.hand, &worker, *message) => seen_to,
                     // Perhaps the ledger is away; all of it comes again.
                     () = closing(&shared) => continue,
                 };

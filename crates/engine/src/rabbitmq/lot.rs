@@ -77,6 +77,11 @@ impl Worker {
         Some(Lot { worker: Arc::clone(self), product, lock: None, fence: None })
     }
 
+    /// Gives everything in hand up: the broker hands it out anew.
+    pub(crate) fn end(&self) {
+        self.hand.end();
+    }
+
     fn next_batch(&self, product: i32) -> Vec<Taken> {
         let mut lots = self.lots.lock();
         let Some(lot) = lots.get_mut(&product) else { return Vec::new() };

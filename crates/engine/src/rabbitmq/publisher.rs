@@ -36,6 +36,9 @@ const ANSWER_MAX: Duration = Duration::from_millis(2_500);
 /// The first wait after a failed attempt to connect; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// A broker that confirms nothing on a second connection either is not asked again before this: a quorum queue that has no
+/// leader elects none while it is asked again and again, and every new connection asks.
+const SILENCE_MAX: Duration = Duration::from_secs(12);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -161,6 +164,14 @@ pub(crate) struct PublisherTask {
     way: Way,
     /// Failed attempts to connect in a row.
     failures: u32,
+    /// Whether the next connection makes sure that the queue is there.
+    ensures: bool,
+    /// Connections in a row on which nothing was confirmed for a second.
+    silent: u32,
+    /// Nothing more is sent on this connection until something is confirmed.
+    is_stuck: bool,
+    /// Whether anything was confirmed on this connection.
+    has_confirmed: bool,
     /// Which connection it is, from 1: outcomes of earlier ones say nothing about this one.
     generation: u64,
     last_number: i64,
@@ -176,12 +187,16 @@ pub(crate) struct PublisherTask {
 
 impl PublisherTask {
     pub(crate) fn new(shared: Arc<Shared>, uri: AMQPUri) -> Self {
-        let way = Way::Opening(Box::pin(Line::open(Arc::clone(&shared), uri.clone(), Duration::ZERO)));
+        let way = Way::Opening(Box::pin(Line::open(Arc::clone(&shared), uri.clone(), Duration::ZERO, true)));
         Self {
             shared,
             uri,
             way,
             failures: 0,
+            ensures: true,
+            silent: 0,
+            is_stuck: false,
+            has_confirmed: false,
             generation: 1,
             last_number: 0,
             free_numbers: Vec::new(),
@@ -228,6 +243,7 @@ impl PublisherTask {
                     tracing::info!("connected to the broker again");
                 }
                 self.failures = 0;
+                (self.ensures, self.is_stuck, self.has_confirmed) = (false, false, false);
                 self.way = Way::Open(Box::new(line));
             }
             Err(error) => {
@@ -243,18 +259,25 @@ impl PublisherTask {
     /// Drops the connection; another one is made after a while.
     fn reopen(&mut self) {
         self.generation += 1;
+        // Where nothing was confirmed, something that belongs to the queue may be missing.
+        self.ensures |= !self.has_confirmed;
         self.failures = self.failures.saturating_add(1);
         self.shared.gauges.is_publishing.store(false, Ordering::Relaxed);
         let doublings = self.failures.saturating_sub(1).min(10);
         let whole = BACKOFF_MIN.saturating_mul(1 << doublings).min(BACKOFF_MAX);
         let wait = whole.mul_f64(rand::random_range(0.5..1.0));
-        self.way = Way::Opening(Box::pin(Line::open(Arc::clone(&self.shared), self.uri.clone(), wait)));
+        self.way = Way::Opening(Box::pin(Line::open(
+            Arc::clone(&self.shared),
+            self.uri.clone(),
+            wait,
+            self.ensures,
+        )));
     }
 
     /// Sends what waits, or gives it back where it is clear that it cannot be sent.
     fn send_held(&mut self) {
         let is_hopeless = match &self.way {
-            Way::Open(line) => line.is_blocked(),
+            Way::Open(line) => self.is_stuck || line.is_blocked(),
             Way::Opening(_) => self.failures > 1,
         };
         self.shared
@@ -316,6 +339,9 @@ impl PublisherTask {
                 if ticket.is_again {
                     Gauges::add(&self.shared.gauges.requeued, 1);
                 }
+                if is_of_this_connection {
+                    (self.silent, self.is_stuck, self.has_confirmed) = (0, false, true);
+                }
                 self.shared.publisher.retained.confirm(ticket.request, sent_at);
                 self.answer(ticket.reply, Sent::Queued);
             }
@@ -323,6 +349,7 @@ impl PublisherTask {
                 self.give_back(ticket);
                 if outcome == Outcome::Returned && is_of_this_connection {
                     tracing::warn!("the queue is gone; it is made anew");
+                    self.ensures = true;
                     self.failures = 0;
                     self.reopen();
                 }
@@ -353,7 +380,7 @@ impl PublisherTask {
         late.into_iter().for_each(|ticket| self.give_back(ticket));
 
         if matches!(&self.way, Way::Open(line) if line.has_ended()) {
-            // The queue is gone, or the broker is.
+            self.ensures |= matches!(&self.way, Way::Open(line) if line.is_queue_gone());
             self.failures = 0;
             self.reopen();
         }
@@ -371,19 +398,25 @@ impl PublisherTask {
         match &self.way {
             // It reads nothing until its memory or disk has room again: another connection would be stopped, too.
             Way::Open(line) if line.is_blocked() => {}
-            Way::Open(_) if self.by_time_is_of_this_connection() => {
-                tracing::warn!("the broker has confirmed nothing for a second; connecting anew");
-                self.failures = 0;
-                self.reopen();
-            }
+            Way::Open(line) if *oldest >= line.opened_at => self.heed_silence(waits),
             _ => {}
         }
         self.answer_the_late(now);
     }
 
-    fn by_time_is_of_this_connection(&self) -> bool {
-        let Way::Open(line) = &self.way else { return false };
-        self.by_time.front().is_some_and(|(sent_at, _)| *sent_at >= line.opened_at)
+    /// Nothing was confirmed for a second, or longer.
+    fn heed_silence(&mut self, silence: Duration) {
+        if self.silent > 0 && silence < SILENCE_MAX {
+            if !self.is_stuck {
+                tracing::warn!("the broker confirms nothing; nothing is sent until it does");
+            }
+            self.is_stuck = true;
+            return;
+        }
+        tracing::warn!("the broker has confirmed nothing for a second; connecting anew");
+        self.silent = self.silent.saturating_add(1);
+        self.failures = 0;
+        self.reopen();
     }
 
     /// Tells those who waited long enough that nobody knows. A confirm that comes later is heeded all the same.

@@ -2,17 +2,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus};
+use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus, ErrorKind};
 
 use super::broker::Link;
 use super::message;
 use super::shared::Shared;
-use super::topology;
+use super::topology::{self, Queue};
 use crate::node::order_id::to_hex;
 use crate::postgres::Request;
 
@@ -20,6 +21,11 @@ use crate::postgres::Request;
 const PERSISTENT: u8 = 2;
 /// How often the queue is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A queue that takes so long to say how many messages it has does not know: after a restart of the broker a quorum queue
+/// has no leader for some seconds, and the broker says that it is empty.
+const LOOK_MAX: Duration = Duration::from_millis(200);
+/// How long it is left alone then: the wait for a leader begins anew whenever such a queue is asked for something.
+const LEAVE_ALONE: Duration = Duration::from_secs(12);
 
 /// What the broker said to one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub(crate) struct Line {
     pub(crate) opened_at: Instant,
     /// Looks at the queue; ends with the connection.
     watch: tokio::task::JoinHandle<()>,
+    /// The queue was not there at the last look.
+    is_queue_gone: Arc<AtomicBool>,
 }
 
 impl Drop for Line {
@@ -54,25 +62,35 @@ impl Drop for Line {
 }
 
 impl Line {
-    /// Waits, connects, and makes sure that the queue is there.
+    /// Waits, connects, and, if `ensures` is true, makes sure that the queue is there. That is not done at every
+    /// connection, because it asks the queue.
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses.
-    pub(crate) async fn open(shared: Arc<Shared>, uri: AMQPUri, wait: Duration) -> lapin::Result<Self> {
+    pub(crate) async fn open(
+        shared: Arc<Shared>,
+        uri: AMQPUri,
+        wait: Duration,
+        ensures: bool,
+    ) -> lapin::Result<Self> {
         tokio::time::sleep(wait).await;
         let link = Link::connect(&uri, "yoink publisher").await?;
         let ready = async {
-            topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await?;
+            let queue = topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await?;
             let channel = link.connection.create_channel().await?;
             // Without it every message would count as confirmed.
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok((channel, link.connection.create_channel().await?))
+            Ok((channel, link.connection.create_channel().await?, queue))
         };
-        let (channel, looking) = within(ready).await?;
+        let (channel, looking, queue) = within(ready).await?;
+        if queue == Queue::New {
+            tokio::time::sleep(shared.options.new_queue_rest).await;
+        }
         let status = link.connection.status().clone();
-        let watch = tokio::spawn(watch(Arc::clone(&shared), looking, status));
+        let is_queue_gone = Arc::new(AtomicBool::new(false));
+        let watch = tokio::spawn(watch(Arc::clone(&shared), looking, status, Arc::clone(&is_queue_gone)));
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        Ok(Self { link, channel, shared, properties, opened_at: Instant::now(), watch })
+        Ok(Self { link, channel, shared, properties, opened_at: Instant::now(), watch, is_queue_gone })
     }
 
     /// Whether the broker takes nothing, for want of memory or disk.
@@ -83,6 +101,11 @@ impl Line {
     /// Whether the queue could not be looked at: it is not there any more, or the broker is not.
     pub(crate) fn has_ended(&self) -> bool {
         self.watch.is_finished()
+    }
+
+    /// Whether the broker has said that there is no queue.
+    pub(crate) fn is_queue_gone(&self) -> bool {
+        self.is_queue_gone.load(Ordering::Acquire)
     }
 
     /// Hands a message over, in the order of the first polls; the answer comes with the broker's.
@@ -112,30 +135,37 @@ impl Line {
 }
 
 /// Looks at the queue again and again, until that fails.
-async fn watch(shared: Arc<Shared>, channel: Channel, status: ConnectionStatus) {
+async fn watch(shared: Arc<Shared>, channel: Channel, status: ConnectionStatus, is_gone: Arc<AtomicBool>) {
     loop {
-        let looked = if status.blocked() { None } else { look(&shared, &channel).await };
-        shared.publisher.retained.note_queue(looked, Instant::now());
-        shared.gauges.note_queued(looked);
         // While the broker takes nothing, it is not asked anything either.
-        if looked.is_none() && !status.blocked() {
+        let is_blocked = status.blocked();
+        let begun = Instant::now();
+        let looked = if is_blocked { Ok(None) } else { look(&shared, &channel).await.map(Some) };
+        let was_slow = begun.elapsed() >= LOOK_MAX;
+        let queued = looked.as_ref().ok().copied().flatten().filter(|_| !was_slow);
+        shared.publisher.retained.note_queue(queued, Instant::now());
+        shared.gauges.note_queued(queued);
+        if let Err(error) = looked
+            && !status.blocked()
+        {
+            is_gone.store(matches!(error.kind(), ErrorKind::ProtocolError(_)), Ordering::Release);
             return;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(if was_slow { LEAVE_ALONE } else { LOOK_EVERY }).await;
     }
 }
 
-/// How many messages wait in the queue; `None` if it cannot be told.
-async fn look(shared: &Shared, channel: &Channel) -> Option<u64> {
+/// How many messages wait in the queue.
+async fn look(shared: &Shared, channel: &Channel) -> lapin::Result<u64> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let name = shared.names.orders.clone();
-    let queue = within(channel.queue_declare(name, options, FieldTable::default())).await.ok()?;
-    Some(u64::from(queue.message_count()))
+    let queue = within(channel.queue_declare(name, options, FieldTable::default())).await?;
+    Ok(u64::from(queue.message_count()))
 }
 
-/// A broker that says nothing for two seconds has failed.
+/// A broker that says nothing for five seconds has failed.
 async fn within<T>(asked: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
-    match tokio::time::timeout(Duration::from_secs(2), asked).await {
+    match tokio::time::timeout(Duration::from_secs(5), asked).await {
         Ok(answer) => answer,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }

@@ -82,7 +82,7 @@ pub(super) struct Session {
 
 /// What comes next.
 pub(super) enum Next {
-    Message(Delivery),
+    Message(Box<Delivery>),
     Closing,
     Gone,
 }
@@ -113,7 +113,8 @@ impl Session {
     async fn begin(shared: &Shared, queue: &ShortString, prefetch: u16) -> lapin::Result<Self> {
         let uri = broker::parse(&shared.options.amqp).map_err(std::io::Error::other)?;
         let link = Link::connect(&uri, "yoink worker").await?;
-        topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await?;
+        // Nodes make it, and give it time to be on disk.
+        topology::find(&link.connection, &shared.names).await?;
         let channel = link.connection.create_channel().await?;
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
         let consuming = channel.basic_consume(
@@ -133,7 +134,7 @@ impl Session {
             () = closing(shared) => Next::Closing,
             () = self.hand.wait_over() => Next::Gone,
             found = self.consumer.next() => match found {
-                Some(Ok(message)) => Next::Message(message),
+                Some(Ok(message)) => Next::Message(Box::new(message)),
                 Some(Err(error)) => {
                     tracing::debug!(%error, "the channel of a worker is over");
                     Next::Gone

@@ -18,6 +18,8 @@ use crate::postgres::{CONNECTIONS_MAX_DEFAULT, SettingsCheck};
 const QUEUE_MAX: u64 = 1_000_000;
 /// Requests that a worker has in hand at most.
 const PREFETCH: u16 = 1_024;
+/// How long a queue that was just made is left alone: see [`super::topology::Queue::New`].
+const NEW_QUEUE_REST: Duration = Duration::from_millis(1_500);
 /// How long a lock lives unless its holder renews it.
 const LOCK_LIFE: Duration = Duration::from_secs(5);
 
@@ -46,6 +48,8 @@ pub struct RabbitOptions {
     pub prefetch: u16,
     /// Requests that may wait in the queue, if this node is the one that makes it.
     pub queue_max: u64,
+    /// How long a queue that was just made is left alone before anything is put into it.
+    pub new_queue_rest: Duration,
 }
 
 impl RabbitOptions {
@@ -63,8 +67,15 @@ impl RabbitOptions {
             lock_life: LOCK_LIFE,
             prefetch: PREFETCH,
             queue_max: QUEUE_MAX,
+            new_queue_rest: new_queue_rest(),
         }
     }
+}
+
+/// Tests make many queues; those of them that kill no broker right afterwards say that it need not rest.
+fn new_queue_rest() -> Duration {
+    let given = std::env::var("YOINK_FAULT_NEW_QUEUE_REST_MS").ok().filter(|_| cfg!(feature = "faults"));
+    given.and_then(|ms| ms.parse().ok()).map_or(NEW_QUEUE_REST, Duration::from_millis)
 }
 
 /// What the parts of one node share.

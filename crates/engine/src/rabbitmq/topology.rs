@@ -36,12 +36,30 @@ impl Names {
     }
 }
 
+/// Whether the queue of requests was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// It was.
+    Known,
+    /// It was made now. The broker (seen with 3.10) says so before the queue's place in it is on disk: killed within
+    /// about a second, it comes back with a queue that takes nothing. So whoever made it gives it time.
+    New,
+}
+
+/// Fails unless the queue of requests is there.
+///
+/// # Errors
+/// It is not, or the broker cannot be asked.
+pub(crate) async fn find(connection: &Connection, names: &Names) -> lapin::Result<()> {
+    look_for(connection, &names.orders).await
+}
+
 /// Declares everything, unless it is there. `queue_max` is how many requests may wait; above it the broker refuses more. A
 /// queue that is there is used as it is: an operator may have made it otherwise.
 ///
 /// # Errors
 /// The broker does not do it.
-pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u64) -> lapin::Result<()> {
+pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u64) -> lapin::Result<Queue> {
     let durable = || ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let channel = connection.create_channel().await?;
     for exchange in [&names.exchange, &names.dead_exchange] {
@@ -52,7 +70,7 @@ pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u6
     dead.insert("x-overflow".into(), text("reject-publish"));
     // Newer brokers drop what was handed out twenty times, unless they are told otherwise: nothing is dropped here.
     dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i32::MAX.into()));
-    queue(connection, &names.dead, &names.dead_exchange, dead).await?;
+    let dead = queue(connection, &names.dead, &names.dead_exchange, dead).await?;
     let mut orders = quorum();
     // Whoever is above the length is told so; nothing that was accepted is dropped for it.
     orders.insert("x-overflow".into(), text("reject-publish"));
@@ -63,7 +81,8 @@ pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u6
     orders.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(names.dead.as_str().into()));
     orders.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     orders.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
-    queue(connection, &names.orders, &names.exchange, orders).await
+    let orders = queue(connection, &names.orders, &names.exchange, orders).await?;
+    Ok(if dead == Queue::New { dead } else { orders })
 }
 
 fn quorum() -> FieldTable {
@@ -77,21 +96,26 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
+async fn look_for(connection: &Connection, queue: &ShortString) -> lapin::Result<()> {
+    // The broker closes a channel that asked for what is not there.
+    let asking = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    asking.queue_declare(queue.clone(), passive, FieldTable::default()).await.map(drop)
+}
+
 async fn queue(
     connection: &Connection,
     name: &ShortString,
     exchange: &ShortString,
     arguments: FieldTable,
-) -> lapin::Result<()> {
-    // The broker closes a channel that asked for what is not there.
-    let asking = connection.create_channel().await?;
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let is_there = asking.queue_declare(name.clone(), passive, FieldTable::default()).await.is_ok();
+) -> lapin::Result<Queue> {
+    let is_there = look_for(connection, name).await.is_ok();
     let channel = connection.create_channel().await?;
     if !is_there {
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(name.clone(), durable, arguments).await?;
     }
     let (key, options) = (name.clone(), QueueBindOptions::default());
-    channel.queue_bind(name.clone(), exchange.clone(), key, options, FieldTable::default()).await
+    channel.queue_bind(name.clone(), exchange.clone(), key, options, FieldTable::default()).await?;
+    Ok(if is_there { Queue::Known } else { Queue::New })
 }
