@@ -76,7 +76,10 @@ impl Line {
         tokio::time::sleep(wait).await;
         let link = Link::connect(&uri, "yoink publisher").await?;
         let ready = async {
-            let queue = topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await?;
+            let queue = match ensures {
+                true => topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await?,
+                false => Queue::Known,
+            };
             let channel = link.connection.create_channel().await?;
             // Without it every message would count as confirmed.
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
