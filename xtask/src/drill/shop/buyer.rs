@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -23,6 +23,8 @@ pub(in crate::drill) const LIMITED: &str = "limited";
 pub(in crate::drill) const LIMIT: u64 = 2;
 /// Customers of [`LIMITED`] per buyer.
 const LIMITED_CUSTOMERS: u64 = 400;
+/// Purchases in one go until nothing is left.
+const REST_MAX: usize = 2_000;
 /// No answer for this long is no answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A healthy shop gives a definite answer within this time.
@@ -329,6 +331,19 @@ impl Buyer {
         }
     }
 
+    /// Buys the scarce product, `quantity` units each time, until it is sold out.
+    pub(in crate::drill) fn buy_rest(&mut self, quantity: u64) -> Result<()> {
+        for _ in 0..REST_MAX {
+            let customer = format!("rest-{}-{}", self.number, self.purchases.len());
+            let index = self.wish(SCARCE, customer, quantity);
+            self.insist(index)?;
+            if self.purchases.get(index).is_none_or(|purchase| purchase.order.is_none()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Replays at most `most` purchases that were asked for in `rounds`.
     pub(in crate::drill) fn replay(
         &mut self,
@@ -371,6 +386,18 @@ impl Buyer {
         let index = self.any()?;
         Some((index, self.purchases.get(index)?.order.clone()?))
     }
+}
+
+/// Does something with every buyer at once.
+pub(in crate::drill) fn each(
+    buyers: &mut [Buyer],
+    work: impl Fn(&mut Buyer) -> Result<()> + Sync,
+) -> Result<()> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = buyers.iter_mut().map(|buyer| scope.spawn(move || work(buyer))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a buyer panicked")))
+    })
 }
 
 /// What is wrong with an answer to a purchase; `None` if nothing is.

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
-use super::buyer::{Buyer, LIMIT, LIMITED, Loss, PLENTY, Promise, SCARCE};
+use super::buyer::{Buyer, LIMIT, LIMITED, Loss, PLENTY, Promise, SCARCE, each};
 use super::judge::{self, Judge, Verdict};
 use super::processes::Shop;
 use super::stock::Keeper;
@@ -87,8 +87,7 @@ impl Crowd {
         each(&mut self.buyers, Buyer::resolve)?;
         self.keeper.resolve()?;
         self.complain()?;
-        let rest = self.buyers.first_mut().context("a drill needs buyers")?;
-        let mut audit = judge.sell_the_rest(rest)?;
+        let mut audit = judge.sell_the_rest(&mut self.buyers)?;
         let mut listed = judge.list()?;
         complain(judge::adopt(&listed, &mut self.buyers, &mut self.verdict)?)?;
         let mut differences = judge::count(&audit, &listed, &self.initial, &self.keeper.moved)?;
@@ -146,13 +145,4 @@ impl Crowd {
             "{purchases} purchases, {orders} orders ({ends}, {late} found late, {replays} replays, {audits} audits"
         )
     }
-}
-
-/// Does something with every buyer at once.
-fn each(buyers: &mut [Buyer], work: impl Fn(&mut Buyer) -> Result<()> + Sync) -> Result<()> {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = buyers.iter_mut().map(|buyer| scope.spawn(move || work(buyer))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a buyer panicked")))
-    })
 }

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::buyer::{Buyer, LIMIT, LIMITED, Loss, Promise, Purchase, SCARCE, Told};
+use super::buyer::{Buyer, LIMIT, LIMITED, Loss, Promise, Purchase, SCARCE, Told, each};
 use super::processes::Shop;
 use super::stock::Moved;
 use crate::drill::record::{Cancel, Wish};
 
 /// How long the shop may take to sell again, and to have everything in the ledger.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
-/// Units that are bought in one go until none is left.
-const REST_MAX: usize = 2_000;
+/// Units that are bought in one purchase until so many are not left.
+const REST_QUANTITIES: [u64; 2] = [10, 1];
 const REST_TRIES: u32 = 20;
 
 /// What the judging of a whole drill found that is allowed.
@@ -91,18 +91,13 @@ impl Judge<'_> {
         Ok(audit)
     }
 
-    /// Buys the scarce product until it is sold out, and then nothing may be left anywhere. Gives the last
+    /// Lets everybody buy the scarce product until it is sold out, and then nothing may be left anywhere. Gives the last
     /// reconciliation.
-    pub(in crate::drill) fn sell_the_rest(&self, buyer: &mut Buyer) -> Result<Value> {
+    pub(in crate::drill) fn sell_the_rest(&self, buyers: &mut [Buyer]) -> Result<Value> {
         let mut audit = Value::Null;
         for _ in 0..REST_TRIES {
-            for _ in 0..REST_MAX {
-                let customer = format!("rest-{}", buyer.purchases.len());
-                let index = buyer.wish(SCARCE, customer, 1);
-                buyer.insist(index)?;
-                if buyer.purchases.get(index).is_none_or(|purchase| purchase.order.is_none()) {
-                    break;
-                }
+            for quantity in REST_QUANTITIES {
+                each(buyers, |buyer| buyer.buy_rest(quantity))?;
             }
             audit = self.settle()?;
             if figure(&audit, SCARCE, "available")? == 0 {
@@ -111,7 +106,9 @@ impl Judge<'_> {
             // Units came back meanwhile: whoever asks again gets them.
             std::thread::sleep(Duration::from_millis(50));
         }
-        buyer.findings.push(format!("units stick: nobody can buy what is left: {audit}"));
+        if let Some(buyer) = buyers.first_mut() {
+            buyer.findings.push(format!("units stick: nobody can buy what is left: {audit}"));
+        }
         Ok(audit)
     }
 
