@@ -57,6 +57,15 @@ async fn stream(engine: &Engine, name: &str, is_over: &AtomicBool) -> BTreeMap<S
     join_all(tills).await.into_iter().flatten().collect()
 }
 
+/// Closes the tills, also if the test fails.
+struct Open<'a>(&'a AtomicBool);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Waits until all is decided, and holds what was told against the ledger.
 fn check(shop: &Shop, engine: &Engine, told: &BTreeMap<String, Told>) {
     let settled = shop.run(engine.wait_delivered(0, SETTLED_WITHIN));
@@ -111,6 +120,7 @@ fn a_broker_that_is_killed_under_load_loses_nothing_that_was_promised() {
         let is_over = AtomicBool::new(false);
         let told = std::thread::scope(|scope| {
             let (engine, is_over) = (&engine, &is_over);
+            let open = Open(is_over);
             let name = format!("round-{round}");
             let runtime = common::runtime();
             let buying = scope.spawn(move || runtime.block_on(stream(engine, &name, is_over)));
@@ -121,7 +131,7 @@ fn a_broker_that_is_killed_under_load_loses_nothing_that_was_promised() {
             shop.rabbit.restart().unwrap();
             let before = engine.figures().accepted;
             until("the node sells again", || engine.figures().accepted > before + 500);
-            is_over.store(true, Ordering::Release);
+            drop(open);
             buying.join().unwrap()
         });
         assert!(count(&told, Told::Nothing) > 0, "somebody came while the broker was down");
@@ -139,13 +149,14 @@ fn a_queue_that_is_deleted_under_load_is_made_anew_and_what_was_in_it_is_queued_
     let is_over = AtomicBool::new(false);
     let told = std::thread::scope(|scope| {
         let (engine, is_over) = (&engine, &is_over);
+        let open = Open(is_over);
         let runtime = common::runtime();
         let buying = scope.spawn(move || runtime.block_on(stream(engine, "buyer", is_over)));
         until("much is queued", || engine.figures().accepted > 3_000);
         shop.rabbit.delete_queue(&shop.queue()).unwrap();
         let before = engine.figures().accepted;
         until("the node sells again", || engine.figures().accepted > before + 500);
-        is_over.store(true, Ordering::Release);
+        drop(open);
         buying.join().unwrap()
     });
     shop.run(engine.delivery().resume()).unwrap();
