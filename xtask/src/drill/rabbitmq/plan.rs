@@ -28,8 +28,10 @@ fn count(text: &str) -> Result<(String, usize), String> {
     Ok((kind.to_owned(), count.parse().map_err(|_| format!("{count:?} is no number"))?))
 }
 
-/// Connections that are cut on each edge during an outage in which it is in use.
-const CUTS_OF_OUTAGE: usize = 100;
+/// Connections that are cut on each edge that is in use while PostgreSQL is away.
+const CUTS_WITHOUT_POSTGRES: usize = 100;
+/// The same while Redis is away.
+const CUTS_WITHOUT_REDIS: usize = 40;
 
 /// Each kind: how often, and how often in one round.
 ///
@@ -53,12 +55,13 @@ pub(super) fn kinds(args: &RabbitArgs) -> Result<Vec<(Fault, usize, usize)>> {
         (Fault::HolderPause, 20, 10),
         (Fault::WorkerEnd, 25, 25),
         (Fault::NodeEnd, 25, 25),
-        (Fault::PostgresOutage(away(args.postgres_outage), CUTS_OF_OUTAGE), 1, 1),
-        (Fault::RedisOutage(away(args.redis_outage), CUTS_OF_OUTAGE), 1, 1),
-        // On the other edges connections are cut during the outages.
+        (Fault::PostgresOutage(away(args.postgres_outage), CUTS_WITHOUT_POSTGRES), 1, 1),
+        (Fault::RedisOutage(away(args.redis_outage), CUTS_WITHOUT_REDIS), 1, 1),
+        (Fault::Cut(Edge::BuyersToNodes), 40, 40),
         (Fault::Cut(Edge::NodesToRabbit), 30, 30),
         (Fault::Cut(Edge::WorkersToRabbit), 30, 30),
-        (Fault::Cut(Edge::WorkersToRedis), 50, 50),
+        (Fault::Cut(Edge::WorkersToRedis), 60, 60),
+        (Fault::Cut(Edge::WorkersToPostgres), 60, 60),
     ];
     kinds.extend(LABELS.map(|label| (Fault::Step(label), 3, 3)));
     for (kind, count) in &args.count {
