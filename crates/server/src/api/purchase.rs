@@ -55,8 +55,9 @@ fn one() -> u32 {
 /// Buy.
 ///
 /// 202 means that the units are yours: the order is on disk. Where its `status` is `queued` (rabbitmq engine) it means
-/// that the request is kept and will be decided. With `Prefer: wait=N` the answer is 201 if the ledger has the order within
-/// N seconds, or 409 if it was decided within them that you get nothing. The same key and body again give the same answer, also after sell-out.
+/// that the request is kept and will be decided. With `Prefer: wait=N` the answer is 201 if the ledger has the order
+/// within N seconds, or 409 if it was decided within them that you get nothing. The same key and body again give the
+/// same answer, also after sell-out.
 #[utoipa::path(
     post, path = "/v1/orders", tag = "buyers", request_body = PurchaseBody,
     params(crate::api::schema::PurchaseKey, crate::api::schema::Prefer),
@@ -209,7 +210,7 @@ fn put_order(buffer: &mut BytesMut, request: &PurchaseRequest, purchased: &Purch
     buffer.put_slice(b"{\"id\":\"");
     put_id(buffer, purchased);
     buffer.put_slice(b"\",\"seq\":");
-    // What is queued has no place among the events yet; who asks again is told the same, although it may have one by then.
+    // What is queued has no place among the events yet; who asks again is told the same, though it may have one by then.
     put_number(buffer, if purchased.status == OrderStatus::Queued { 0 } else { purchased.seq });
     buffer.put_slice(b",\"status\":\"");
     buffer.put_slice(purchased.status.name().as_bytes());
