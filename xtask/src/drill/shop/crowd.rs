@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
@@ -14,6 +14,8 @@ use super::processes::Shop;
 use super::stock::Keeper;
 use crate::drill::complain;
 
+/// Every node knows of a new product within this time.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
 /// Purchases of a round that each buyer asks for again.
 const REPLAYS: usize = 40;
 
@@ -58,7 +60,22 @@ impl Crowd {
             let answer = judge.shop.client(0)?.post("/v1/admin/products", &product)?;
             ensure!(answer.status == 201, "cannot open {id}: {} {}", answer.status, answer.text());
         }
+        self.wait_listed(judge.shop)?;
         judge.settle().map(drop)
+    }
+
+    /// Waits until every node knows of every product.
+    fn wait_listed(&self, shop: &Shop) -> Result<()> {
+        let until = Instant::now() + LISTED_WITHIN;
+        for mut client in shop.clients() {
+            for id in self.initial.keys() {
+                while client.get(&format!("/v1/products/{id}"))?.status != 200 {
+                    ensure!(Instant::now() < until, "a node does not know of {id}");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Lets everybody buy while `faults` happen: a new round.
