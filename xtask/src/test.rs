@@ -83,14 +83,16 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     Ok(if steps.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What needs a release build. The drill of the redis engine mostly waits (for servers to start, for workers to be taken
-/// for dead), so the rest is done beside it.
+/// What needs a release build. The drills of engines on servers mostly wait (for servers to start, for workers to be taken
+/// for dead, for outages to pass), so the rest is done beside them.
 fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<Step<'a>>)> {
     let kills_per_step = if args.long { REDIS_KILLS_PER_STEP_LONG } else { REDIS_KILLS_PER_STEP };
     let redis: Step<'a> = (
         "drill, redis",
         Box::new(move || drilled(binary, &["--engine", "redis", "--kills-per-step", kills_per_step])),
     );
+    let rabbitmq: Step<'a> =
+        ("drill, rabbitmq", Box::new(move || drilled(binary, &["--engine", "rabbitmq"])));
     let random: Step<'a> =
         ("drill, random", Box::new(move || drilled(binary, &["--kills", &args.kills.to_string()])));
     let every_step: Step<'a> = (
@@ -101,7 +103,7 @@ fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<St
     let tried = (!args.long).then(|| binary.to_path_buf());
     let schemathesis: Step<'a> =
         ("schemathesis", Box::new(|| schemathesis::run(&SchemathesisArgs { binary: tried })));
-    vec![("redis", vec![redis]), ("", vec![random, every_step, schemathesis])]
+    vec![("redis", vec![redis]), ("rabbitmq", vec![rabbitmq]), ("", vec![random, every_step, schemathesis])]
 }
 
 fn cargo_command(arguments: &[&str]) -> Result<Command> {

@@ -22,8 +22,8 @@ use super::retained::Retained;
 use super::sending::{Line, Outcome};
 use super::shared::Shared;
 use super::status::Gauges;
-use crate::CallError;
 use crate::postgres::Request;
+use crate::{CallError, failpoint};
 
 /// Messages on their way at most.
 const IN_HAND_MAX: usize = 20_000;
@@ -304,6 +304,7 @@ impl PublisherTask {
             }
             ticket.attempts += 1;
             let (number, generation) = (ticket.request.sequence, self.generation);
+            failpoint::hit("publisher.before-publish");
             let sending = line.send(&ticket.request);
             self.outcomes.push(Box::pin(async move { (generation, number, sending.await) }));
             let sent_at = Instant::now();
@@ -334,6 +335,7 @@ impl PublisherTask {
         let is_of_this_connection = generation == self.generation && matches!(self.way, Way::Open(_));
         match outcome {
             Outcome::Confirmed => {
+                failpoint::hit("publisher.confirmed");
                 let counters = &self.shared.node.counters;
                 counters.commit_seconds.observe(sent_at.elapsed().as_secs_f64());
                 if ticket.is_again {
