@@ -38,7 +38,7 @@ pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};
 pub use self::error::{ErrorClass, PostgresError, PostgresOpenError};
 pub use self::migrate::migrate;
 pub use self::product::{Changed, ProductRow, SaleState};
-pub use self::publisher::{Sequences, Unseen};
+pub use self::publisher::{Sequences, Turn, Unseen};
 pub use self::settings::SettingsCheck;
 pub use self::snapshot::{LoadedCredit, LoadedOrder, LoadedWithdrawal, SaleSnapshot};
 pub use self::stock::{AdjustmentBegun, AdjustmentOutcome, Withdrawal, WithdrawalEnd};

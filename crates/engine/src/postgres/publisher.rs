@@ -1,9 +1,13 @@
 //! Who sends to the queue, and what of it was seen: how it is noticed that a broker lost messages.
 
+use deadpool_postgres::Object;
 use uuid::Uuid;
 use yoink_core::Timestamp;
 
 use super::{Postgres, PostgresError, row};
+
+/// Who makes a queue holds this advisory lock.
+const MAKING_QUEUES: i64 = 7_096_336;
 
 /// Numbers of messages, as ascending ranges, each from its first to behind its last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +92,28 @@ impl Sequences {
     }
 }
 
+/// A turn that nobody else has meanwhile. Dropped, it ends with its connection.
+pub struct Turn(Option<Object>);
+
+impl Turn {
+    /// Gives it to the next one.
+    pub async fn end(mut self) {
+        let Some(connection) = &self.0 else { return };
+        let done = connection.execute("SELECT pg_advisory_unlock($1)", &[&MAKING_QUEUES]).await;
+        if done.is_ok() {
+            drop(self.0.take());
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
 /// Messages that a broker confirmed and no worker ever saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
@@ -135,6 +161,26 @@ impl Postgres {
             })
         });
         unseen.collect()
+    }
+
+    /// Waits until nobody else makes queues.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn turn_to_make_queues(&self) -> Result<Turn, PostgresError> {
+        // From here on it is thrown away unless the turn ends well.
+        let turn = Turn(Some(self.connection("wait for others who make queues").await?));
+        if let Some(connection) = &turn.0 {
+            let waited = connection.execute("SELECT pg_advisory_lock($1)", &[&MAKING_QUEUES]).await;
+            waited.map_err(|source| {
+                PostgresError::executing(
+                    "wait for others who make queues",
+                    super::error::Effect::Reads,
+                    source,
+                )
+            })?;
+        }
+        Ok(turn)
     }
 
     /// Makes the ledger this engine's, unless it is one's already; answers whose it is.

@@ -61,6 +61,17 @@ impl Drop for Line {
     }
 }
 
+/// Makes sure that the queue is there. Nodes that start together do so one after the other: a quorum queue that two make
+/// at the same moment was seen to take nothing for minutes. A ledger that is away makes nobody wait.
+async fn ensure(shared: &Shared, link: &Link) -> lapin::Result<Queue> {
+    let turn = shared.desk.postgres.turn_to_make_queues().await.ok();
+    let ensured = topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await;
+    if let Some(turn) = turn {
+        turn.end().await;
+    }
+    ensured
+}
+
 impl Line {
     /// Waits, connects, and, if `ensures` is true, makes sure that the queue is there. That is not done at every
     /// connection, because it asks the queue.
@@ -77,7 +88,7 @@ impl Line {
         let link = Link::connect(&uri, "yoink publisher").await?;
         let ready = async {
             let queue = match ensures {
-                true => topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await?,
+                true => ensure(&shared, &link).await?,
                 false => Queue::Known,
             };
             let channel = link.connection.create_channel().await?;
