@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Servers {
     broker: RabbitServer,
+    /// How nodes and workers reach it.
+    amqp: String,
     redis: RedisServer,
     postgres: Postgres,
     folder: tempfile::TempDir,
@@ -26,8 +28,10 @@ struct Servers {
 impl Servers {
     /// With the tables of the ledger.
     fn start() -> Servers {
+        let broker = RabbitServer::start().unwrap();
         let servers = Servers {
-            broker: RabbitServer::start().unwrap(),
+            amqp: broker.url(),
+            broker,
             redis: RedisServer::start().unwrap(),
             postgres: Postgres::start().unwrap(),
             folder: tempfile::tempdir().unwrap(),
@@ -36,9 +40,23 @@ impl Servers {
         servers
     }
 
+    /// A virtual host and a user of Yoink's own, with no more rights than the documents say.
+    fn give_own_user(&mut self) {
+        let own = r"^yoink\.";
+        for words in [
+            &["add_vhost", "shop"][..],
+            &["add_user", "yoink", "canary"],
+            &["set_permissions", "--vhost", "shop", "yoink", own, own, own],
+            &["delete_user", "guest"],
+        ] {
+            self.broker.ctl(words).unwrap();
+        }
+        self.amqp = format!("amqp://yoink:canary@{}/shop", self.broker.address());
+    }
+
     fn environment(&self) -> [(&'static str, String); 4] {
         [
-            ("YOINK_AMQP_URL", self.broker.url()),
+            ("YOINK_AMQP_URL", self.amqp.clone()),
             ("YOINK_REDIS_URL", self.redis.url()),
             ("YOINK_POSTGRES_URL", self.postgres.url()),
             ("YOINK_ADMIN_KEY", ADMIN_KEY.to_owned()),
@@ -75,8 +93,8 @@ impl Servers {
 
     /// What the audit finds without a server, and with which code it ends.
     fn audit(&self) -> (i32, Value) {
-        let (amqp, redis, postgres) = (self.broker.url(), self.redis.url(), self.postgres.url());
-        let arguments = ["audit", "--json", "--amqp", &amqp, "--redis", &redis, "--postgres", &postgres];
+        let (amqp, redis, postgres) = (&self.amqp, self.redis.url(), self.postgres.url());
+        let arguments = ["audit", "--json", "--amqp", amqp, "--redis", &redis, "--postgres", &postgres];
         json_of(yoink(self.folder.path()).args(arguments))
     }
 }
@@ -274,8 +292,9 @@ fn a_node_that_starts_before_its_broker_says_so_and_queues_once_it_is_there() {
     eventually("everything is well", || get(&node, "/health").json()["status"] == "ok");
     // Want of memory: the broker blocks those who publish, and goes on later.
     servers.broker.set_memory_alarm(true).unwrap();
-    until(&node, "/readyz", 503);
+    // It says so to those who publish, so the first request finds it out.
     assert_eq!(buy(&node, "1", "bob", &[]).status, 503);
+    until(&node, "/readyz", 503);
     servers.broker.set_memory_alarm(false).unwrap();
     until(&node, "/readyz", 200);
     assert_eq!(buy_and_wait(&node, "1", "cid").status, 201);
@@ -404,6 +423,7 @@ fn publish(url: &str, queue: &str, message: &[u8]) {
 #[test]
 fn without_a_lock_and_without_redis_everything_is_sold_all_the_same() {
     let mut servers = Servers::start();
+    servers.give_own_user();
     let node = servers.node("1", &["--no-lock"]).start().unwrap();
     let worker = servers.worker(&["--no-lock"]);
     seed(&node, "1", 20);
