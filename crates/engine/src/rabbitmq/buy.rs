@@ -27,6 +27,16 @@ pub(crate) enum Hint {
     Ignored,
 }
 
+/// What became of a request when it was made before.
+enum Before {
+    /// It was answered like this.
+    Bought(Bought),
+    /// It was not made.
+    NotBought,
+    /// The ledger cannot be asked.
+    NobodyKnows,
+}
+
 impl RabbitEngine {
     /// Queues a request to buy.
     ///
@@ -93,34 +103,39 @@ impl RabbitEngine {
             // In this order: what took the last unit before the first look is found by the second.
             let refusal = self.refuse(listed, request, hint);
             let bought = match (self.bought_before(order, request).await, refusal) {
-                (Some(bought), _) => bought,
-                (None, Some(rejection)) => Err(rejection.into()),
-                (None, None) => self.queue(listed, order, request).await,
+                (Before::Bought(bought), _) => bought,
+                // Whoever was told yes before must not be told no now.
+                (Before::NobodyKnows, Some(_)) => Err(CallError::OutcomeUnknown),
+                (Before::NotBought, Some(rejection)) => Err(rejection.into()),
+                (Before::NotBought | Before::NobodyKnows, None) => self.queue(listed, order, request).await,
             };
             mine.tell(&bought);
             return bought;
         }
     }
 
-    /// The answer to a request that was made before; `None` if it was not, as far as can be told.
-    async fn bought_before(&self, order: OrderId, request: &PurchaseRequest) -> Option<Bought> {
+    /// Whether a request was made before, as far as this node and the ledger can tell: it may be queued by another node.
+    async fn bought_before(&self, order: OrderId, request: &PurchaseRequest) -> Before {
         let shared = self.shared();
         let (quantity, accepted_at, unit_price, seq) = match shared.publisher.retained.find(order) {
             Some(queued) => {
-                let currency = yoink_core::Currency::parse(&queued.currency)?;
+                let Some(currency) = yoink_core::Currency::parse(&queued.currency) else {
+                    return Before::NobodyKnows;
+                };
                 let price = Money { amount: queued.price, currency };
                 (queued.quantity.unsigned_abs(), Timestamp(queued.accepted_at), price, 0)
             }
             None => match shared.replays.look_up(order).await {
                 Known::Yes(known) => (known.quantity, known.accepted_at, known.unit_price, known.seq),
-                Known::NotThatWeKnow => return None,
+                Known::No => return Before::NotBought,
+                Known::NobodyKnows => return Before::NobodyKnows,
             },
         };
         if quantity != request.quantity {
-            return Some(Err(key_reused(order)));
+            return Before::Bought(Err(key_reused(order)));
         }
         let (replayed, status) = (Replayed::Yes, OrderStatus::Queued);
-        Some(Ok(Purchased { order, seq, accepted_at, unit_price, replayed, status }))
+        Before::Bought(Ok(Purchased { order, seq, accepted_at, unit_price, replayed, status }))
     }
 
     /// Whether there is an order under the request's key already.
@@ -132,7 +147,7 @@ impl RabbitEngine {
         let Some(listed) = self.desk().find_product(&request.product).await else { return Ok(false) };
         let ids = &self.shared().node.order_ids;
         let order = ids.seal(ids.derive(listed.row.number, &request.customer, key));
-        Ok(self.bought_before(order, request).await.is_some())
+        Ok(matches!(self.bought_before(order, request).await, Before::Bought(_)))
     }
 
     /// What can be told without a decision.

@@ -24,8 +24,10 @@ const REST: Duration = Duration::from_millis(500);
 pub(crate) enum Known {
     /// It has it.
     Yes(Box<OrderView>),
-    /// It has no such order, or cannot be asked just now.
-    NotThatWeKnow,
+    /// It has no such order.
+    No,
+    /// It cannot be asked just now.
+    NobodyKnows,
 }
 
 /// What waits to be looked up.
@@ -40,11 +42,11 @@ impl Replays {
     /// Looks an order up.
     pub(crate) async fn look_up(&self, order: OrderId) -> Known {
         if self.is_resting.load(Ordering::Acquire) {
-            return Known::NotThatWeKnow;
+            return Known::NobodyKnows;
         }
         match tokio::time::timeout(ANSWER_MAX, self.ask_for(order)).await {
             Ok(Ok(known)) => known,
-            Ok(Err(_)) | Err(_) => Known::NotThatWeKnow,
+            Ok(Err(_)) | Err(_) => Known::NobodyKnows,
         }
     }
 
@@ -95,7 +97,7 @@ impl Replays {
             // Nobody asks twice for the same: whoever does so on this node shares the answer.
             let known = match found.remove(&order) {
                 Some(view) => Known::Yes(Box::new(view)),
-                None => Known::NotThatWeKnow,
+                None => Known::No,
             };
             let _ = tell.send(known);
         }

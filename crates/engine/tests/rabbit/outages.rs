@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use yoink_engine::Engine;
+use yoink_core::Rejection;
+use yoink_engine::{CallError, Engine};
 
-use crate::shop::{Became, Shop, deciding, occupy, processed, until};
+use crate::shop::{Became, Shop, deciding, occupy, processed, request, until};
 
 #[test]
 fn what_was_decided_and_not_acknowledged_comes_again_and_is_known() {
@@ -63,6 +64,26 @@ fn while_the_ledger_is_away_everything_is_held_and_nothing_is_handed_out_anew() 
     shop.postgres.restart().unwrap();
     assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 35, rejected: 0, ended: 0 });
     assert_eq!(shop.rabbit_edge.counts().connections, connections, "no message had to be handed out anew");
+}
+
+#[test]
+fn who_has_the_last_one_is_not_told_that_nothing_is_left_because_the_ledger_is_away() {
+    let mut shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 1, None);
+    let asked = shop.crowd(&[&edge], "first", 1);
+    assert_eq!(shop.judge(&[&edge, &worker], &asked).confirmed, 1);
+    let of = |customer: &str| shop.run(edge.purchase(request(customer, "key")));
+    until("the node knows that nothing is left", || {
+        matches!(of("late"), Err(CallError::Refused(Rejection::SoldOut { .. })))
+    });
+    assert_eq!(of("first-0").unwrap().order, asked[0].order);
+
+    shop.postgres.kill();
+    for customer in ["first-0", "late"] {
+        let told = shop.run(edge.purchase(request(customer, "key")));
+        assert!(matches!(told, Err(CallError::OutcomeUnknown)), "{customer}: {told:?}");
+    }
 }
 
 #[test]
