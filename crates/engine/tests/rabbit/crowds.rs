@@ -73,6 +73,7 @@ fn a_cancelled_unit_is_somebody_elses() {
     let shop = Shop::start();
     let engine = shop.open(|_| {});
     shop.stock(&engine, 1, None);
+    shop.wait_publishing(&engine);
     let buy = |customer: &str| {
         let purchased = shop.run(engine.purchase(request(customer, "key"))).unwrap();
         (purchased.order, shop.run(engine.wait_confirmed(&purchased, Duration::from_secs(30))))

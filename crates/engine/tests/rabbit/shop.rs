@@ -81,6 +81,16 @@ impl Shop {
         self.run(engine.create_product(shoe)).unwrap();
     }
 
+    /// Waits until a node knows of the shoes: another one may have made them a moment ago.
+    fn wait_on_sale(&self, engine: &Engine) {
+        until("the shoes are known", || self.run(engine.product(&common::id(SHOE))).is_some());
+    }
+
+    /// Waits until what is bought at a node can be queued.
+    pub fn wait_publishing(&self, engine: &Engine) {
+        until("the broker takes messages", || engine.rabbit_status().unwrap().is_publishing);
+    }
+
     pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
@@ -88,6 +98,7 @@ impl Shop {
     /// One shoe for each of `count` people who come at once, at one node each; who is told at once that there is
     /// nothing left is not in the answer.
     pub fn crowd(&self, engines: &[&Engine], name: &str, count: usize) -> Vec<Asked> {
+        engines.iter().for_each(|engine| self.wait_on_sale(engine));
         let each = (0..count).map(|number| {
             let engine = engines[number % engines.len()].clone();
             async move { ask(&engine, &format!("{name}-{number}"), "key").await }
