@@ -139,8 +139,8 @@ impl Shop {
             yoink = yoink.env("YOINK_FAILPOINT", failpoint);
         }
         match role {
-            Role::Node(_) => yoink.args(["serve", "--dev"]).args(&self.told.serve),
-            Role::Worker(_) => yoink.args(["worker"]).without_data().args(&self.told.work),
+            Role::Node(_) => yoink.args(["serve", "--dev"].map(str::to_owned).iter().chain(&self.told.serve)),
+            Role::Worker(_) => yoink.without_data().args(["worker".to_owned()].iter().chain(&self.told.work)),
         }
     }
 
