@@ -274,6 +274,8 @@ pub async fn ask(engine: &Engine, customer: &str, key: &str) -> Option<Asked> {
             // What was asked for first may be in the queue.
             Err(CallError::OutcomeUnknown) => was_unknown = true,
             Err(CallError::Unreachable | CallError::Overloaded | CallError::Expired) => {}
+            // Another node has put it on sale a moment ago.
+            Err(CallError::Refused(Rejection::ProductNotFound)) => {}
             Err(other) => panic!("{customer}: {other:?}"),
         }
         assert!(begun.elapsed() < PATIENCE, "{customer} got no answer in {PATIENCE:?}");
