@@ -71,7 +71,10 @@ async fn a_rejected_request_stays_rejected_after_a_restock() {
     let product = on_sale(&ledger, "1", 1).await;
     let crowd = [request(1, "ann", 1), request(2, "bob", 1)];
     verdicts(&ledger, product, &crowd).await;
-    assert_eq!(ledger.end_order(order(1), EndKind::Cancelled, "changed my mind", NOW).await.unwrap(), Ended::Now);
+    assert_eq!(
+        ledger.end_order(order(1), EndKind::Cancelled, "changed my mind", NOW).await.unwrap(),
+        Ended::Now
+    );
     assert_eq!(verdicts(&ledger, product, &crowd).await, [Verdict::Known; 2]);
     assert_eq!(verdicts(&ledger, product, &[request(3, "bob", 1)]).await, [Verdict::Confirmed]);
     assert!(ledger.credits_waiting(10).await.unwrap().is_empty(), "nobody else has to be told of units");
