@@ -36,7 +36,7 @@ enum Chore {
     /// Check the house rules
     Tidy,
     /// Kill the server under load, again and again, and judge what is left
-    Drill(drill::DrillArgs),
+    Drill(Box<drill::DrillArgs>),
     /// Try the server against its OpenAPI document
     Schemathesis(schemathesis::SchemathesisArgs),
     /// Break each promise by hand, in a copy, and demand that a test fails

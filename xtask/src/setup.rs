@@ -1,6 +1,6 @@
 //! What the tests need beyond a Rust toolchain and a C compiler, installed where it is missing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -22,6 +22,9 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
 
 /// Debian keeps the server's programs of each version here, outside of PATH.
 const POSTGRESQL_VERSIONS: &str = "/usr/lib/postgresql";
+
+/// Debian keeps the program itself here. The one in PATH insists on a user.
+const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// Asks the packages' scripts not to start a service: the tests start servers of their own, and what else runs on
 /// the machine is its owner's to say. The first is for init scripts, the second for systemd.
@@ -46,6 +49,12 @@ pub(crate) fn run() -> Result<()> {
     } else {
         say("setup: postgresql is missing (private servers for the tests of the redis engine)");
         missing.push("postgresql");
+    }
+    if Path::new(RABBITMQ_SERVER).is_file() {
+        say("setup: rabbitmq-server is there (private servers for the tests of the rabbitmq engine)");
+    } else {
+        say("setup: rabbitmq-server is missing (private servers for the tests of the rabbitmq engine)");
+        missing.push("rabbitmq-server");
     }
     if !can_make_environments() {
         say("setup: python3-venv is missing (schemathesis)");

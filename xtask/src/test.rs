@@ -16,10 +16,18 @@ const FAULTS: &str = "yoink-server/faults,yoink-engine/faults";
 
 /// What of the contract is tried on a cluster every time: what goes to Redis.
 const CLUSTER_PART: [&str; 3] = ["purchase::", "orders::", "products::"];
+/// What of the contract is tried every time on workers that take no lock: what they decide.
+const LOCKLESS_PART: [&str; 2] = ["purchase::", "orders::"];
+/// Tests of the contract at once on one broker, which ends whenever none of them is running.
+const ON_ONE_BROKER: &str = "--test-threads=4";
 
 /// Kills at each labelled step of the redis engine, and with `--long`.
 const REDIS_KILLS_PER_STEP: &str = "2";
 const REDIS_KILLS_PER_STEP_LONG: &str = "20";
+
+/// The tests of the contract.
+const CONTRACT: [&str; 8] =
+    ["-p", "yoink-server", "--features", FAULTS, "--no-fail-fast", "--test", "it", "--"];
 
 /// What to leave out.
 #[derive(Clone, Debug, Args)]
@@ -33,8 +41,8 @@ pub(crate) struct TestArgs {
     /// Times to kill at each labelled step
     #[arg(long, value_name = "N", default_value_t = 5)]
     kills_per_step: u32,
-    /// Do what takes some minutes more, too: the whole contract on a cluster, many more kills at the labelled steps of
-    /// the redis engine, and a build of the product without failpoints for schemathesis
+    /// Do what takes some minutes more, too: the whole contract on a cluster and without the lock, many more kills at the
+    /// labelled steps of the redis engine, and a build of the product without failpoints for schemathesis
     #[arg(long)]
     long: bool,
 }
@@ -57,6 +65,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     steps.run("contract, redis", || contract("redis", &[]));
     let part = if args.long { &[][..] } else { &CLUSTER_PART[..] };
     steps.run("contract, redis cluster", || contract("redis-cluster", part));
+    steps.run("contract, rabbitmq", || contract_on_broker("rabbitmq", &[]));
+    let part = if args.long { &[][..] } else { &LOCKLESS_PART[..] };
+    steps.run("contract, rabbitmq without lock", || contract_on_broker("rabbitmq-no-lock", part));
     steps.run("documentation", documentation_tests);
     if !args.quick {
         let mut binary = None;
@@ -72,14 +83,16 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     Ok(if steps.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What needs a release build. The drill of the redis engine mostly waits (for servers to start, for workers to be
-/// taken for dead), so the rest is done beside it.
+/// What needs a release build. The drills of engines on servers mostly wait (for servers to start, for workers to be taken
+/// for dead, for outages to pass), so the rest is done beside them.
 fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<Step<'a>>)> {
     let kills_per_step = if args.long { REDIS_KILLS_PER_STEP_LONG } else { REDIS_KILLS_PER_STEP };
     let redis: Step<'a> = (
         "drill, redis",
         Box::new(move || drilled(binary, &["--engine", "redis", "--kills-per-step", kills_per_step])),
     );
+    let rabbitmq: Step<'a> =
+        ("drill, rabbitmq", Box::new(move || drilled(binary, &["--engine", "rabbitmq"])));
     let random: Step<'a> =
         ("drill, random", Box::new(move || drilled(binary, &["--kills", &args.kills.to_string()])));
     let every_step: Step<'a> = (
@@ -90,7 +103,7 @@ fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<St
     let tried = (!args.long).then(|| binary.to_path_buf());
     let schemathesis: Step<'a> =
         ("schemathesis", Box::new(|| schemathesis::run(&SchemathesisArgs { binary: tried })));
-    vec![("redis", vec![redis]), ("", vec![random, every_step, schemathesis])]
+    vec![("redis", vec![redis]), ("rabbitmq", vec![rabbitmq]), ("", vec![random, every_step, schemathesis])]
 }
 
 fn cargo_command(arguments: &[&str]) -> Result<Command> {
@@ -118,9 +131,13 @@ fn tests() -> Result<Counted> {
 
 /// The HTTP contract's tests once more, on another engine: all, or those whose names contain one of `part`.
 fn contract(engine: &str, part: &[&str]) -> Result<Counted> {
-    let which = ["-p", "yoink-server", "--features", FAULTS, "--no-fail-fast", "--test", "it", "--"];
     let runner: &[&str] = if has_nextest()? { &["nextest", "run"] } else { &["test"] };
-    count_tests_on(Some(engine), &[runner, &which[..], part].concat())
+    count_tests_on(Some(engine), &[runner, &CONTRACT[..], part].concat())
+}
+
+/// The same in one process, whatever is installed: a broker takes seconds to start, so all tests share one.
+fn contract_on_broker(engine: &str, part: &[&str]) -> Result<Counted> {
+    count_tests_on(Some(engine), &[&["test"], &CONTRACT[..], part, &[ON_ONE_BROKER]].concat())
 }
 
 /// The examples in the documentation, which nextest does not run.

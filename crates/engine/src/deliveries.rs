@@ -6,6 +6,8 @@ use crate::delivery::{
     DeadLetter, DeadLetterFilter, DeadLetterRefusal, Delivery, DeliveryError, DeliveryStatus,
 };
 use crate::ledger::{LedgerCounts, Movement};
+use crate::node::Desk;
+use crate::rabbitmq::RabbitEngine;
 use crate::redis::RedisEngine;
 use crate::views::OrderPage;
 
@@ -21,7 +23,15 @@ pub struct Deliveries<'a> {
 #[derive(Debug)]
 enum Of<'a> {
     Embedded(&'a Delivery),
+    OnPostgres(&'a Desk, Seller<'a>),
+}
+
+/// The engine that sells: what becomes of units that come back is its own.
+#[derive(Debug)]
+enum Seller<'a> {
     Redis(&'a RedisEngine),
+    /// The ledger itself, to which they come back at once.
+    Ledger,
 }
 
 impl<'a> From<&'a Delivery> for Deliveries<'a> {
@@ -30,26 +40,30 @@ impl<'a> From<&'a Delivery> for Deliveries<'a> {
     }
 }
 
-/// Asks whichever engine it is.
+/// Asks the embedded engine's delivery, or the desk of an engine that works on PostgreSQL.
 macro_rules! ask {
     ($deliveries:expr, $one:ident => $answer:expr) => {
         match &$deliveries.of {
             Of::Embedded($one) => $answer,
-            Of::Redis($one) => $answer,
+            Of::OnPostgres($one, _) => $answer,
         }
     };
 }
 
 impl<'a> Deliveries<'a> {
     pub(crate) fn of_redis(engine: &'a RedisEngine) -> Self {
-        Self { of: Of::Redis(engine) }
+        Self { of: Of::OnPostgres(engine.desk(), Seller::Redis(engine)) }
+    }
+
+    pub(crate) fn of_rabbit(engine: &'a RabbitEngine) -> Self {
+        Self { of: Of::OnPostgres(engine.desk(), Seller::Ledger) }
     }
 
     /// Where delivery is.
     pub fn status(&self) -> DeliveryStatus {
         match &self.of {
             Of::Embedded(delivery) => delivery.status(),
-            Of::Redis(engine) => engine.delivery_status(),
+            Of::OnPostgres(desk, _) => desk.delivery_status(),
         }
     }
 
@@ -60,7 +74,7 @@ impl<'a> Deliveries<'a> {
     pub async fn pause(&self) -> Result<DeliveryStatus, DeliveryError> {
         match &self.of {
             Of::Embedded(delivery) => delivery.pause().await,
-            Of::Redis(engine) => engine.pause_delivery().await,
+            Of::OnPostgres(desk, _) => desk.pause_delivery().await,
         }
     }
 
@@ -71,7 +85,7 @@ impl<'a> Deliveries<'a> {
     pub async fn resume(&self) -> Result<DeliveryStatus, DeliveryError> {
         match &self.of {
             Of::Embedded(delivery) => delivery.resume().await,
-            Of::Redis(engine) => engine.resume_delivery().await,
+            Of::OnPostgres(desk, _) => desk.resume_delivery().await,
         }
     }
 
@@ -104,7 +118,11 @@ impl<'a> Deliveries<'a> {
     /// # Errors
     /// See [`DeliveryError`]; inside, why it is refused.
     pub async fn discard_dead_letter(&self, id: i64, reason: Box<str>) -> Result<Settled, DeliveryError> {
-        ask!(self, delivery => delivery.discard_dead_letter(id, reason).await)
+        match &self.of {
+            Of::Embedded(delivery) => delivery.discard_dead_letter(id, reason).await,
+            Of::OnPostgres(_, Seller::Redis(engine)) => engine.discard_dead_letter(id, reason).await,
+            Of::OnPostgres(desk, Seller::Ledger) => desk.discard_dead_letter(id, reason, async {}).await,
+        }
     }
 
     /// Counts the rows of the embedded engine's ledger; other engines have [`crate::Engine::reconcile`].
@@ -114,7 +132,7 @@ impl<'a> Deliveries<'a> {
     pub async fn counts(&self) -> Result<LedgerCounts, DeliveryError> {
         match &self.of {
             Of::Embedded(delivery) => delivery.counts().await,
-            Of::Redis(_) => Ok(LedgerCounts::default()),
+            Of::OnPostgres(..) => Ok(LedgerCounts::default()),
         }
     }
 
@@ -129,7 +147,7 @@ impl<'a> Deliveries<'a> {
                 let next_after = orders.last().map(|order| order.seq).filter(|_| orders.len() == limit);
                 Ok(OrderPage { orders, next_after })
             }
-            Of::Redis(engine) => engine.export_orders(after, limit).await,
+            Of::OnPostgres(desk, _) => desk.export_orders(after, limit).await,
         }
     }
 

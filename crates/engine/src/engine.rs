@@ -13,20 +13,24 @@ use crate::embedded::engine::EmbeddedEngine;
 use crate::embedded::recovery::RecoveryReport;
 use crate::embedded::writer::EngineState;
 use crate::figures::EngineFigures;
+use crate::node::Ping;
 use crate::options::Options;
-use crate::redis::{Ping, RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
+use crate::rabbitmq::{Hint, RabbitEngine, RabbitOpenError, RabbitOptions, RabbitStatus};
+use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
     Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
 };
 use crate::{CallError, Durability, OpenError, Reconciliation, Storefront, lane, redis};
 
 /// Whether the ledger has an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confirmed {
     /// It does.
     Yes,
     /// Not in the time given.
     NotYet,
+    /// It was decided that the customer gets nothing; only where requests are queued before they are decided.
+    Rejected(Rejection),
 }
 
 /// An engine. Cheap to clone; every clone is the same engine.
@@ -39,6 +43,7 @@ pub struct Engine {
 enum Kind {
     Embedded(EmbeddedEngine),
     Redis(RedisEngine),
+    Rabbit(RabbitEngine),
 }
 
 /// Moves the calls and answers of one lane. To be run on the lane's runtime.
@@ -51,14 +56,17 @@ pub struct LaneDriver {
 enum DriverKind {
     Embedded(lane::LaneDriver),
     Redis(redis::LaneDriver),
+    /// The publisher moves everything itself.
+    None,
 }
 
 impl LaneDriver {
-    /// Runs until the last [`Engine`] of this lane is dropped.
+    /// Runs until the last [`Engine`] of this lane is dropped; or ends at once, if the engine needs none.
     pub async fn run(self) {
         match self.kind {
             DriverKind::Embedded(driver) => driver.run().await,
             DriverKind::Redis(driver) => driver.run().await,
+            DriverKind::None => {}
         }
     }
 }
@@ -69,6 +77,24 @@ macro_rules! ask {
         match &$engine.kind {
             Kind::Embedded($one) => $answer,
             Kind::Redis($one) => $answer,
+            Kind::Rabbit($one) => $answer,
+        }
+    };
+}
+
+/// Asks the embedded engine, or the desk of one that works on PostgreSQL.
+macro_rules! ask_desk {
+    ($engine:expr, $one:ident => $answer:expr) => {
+        match &$engine.kind {
+            Kind::Embedded($one) => $answer,
+            Kind::Redis(engine) => {
+                let $one = engine.desk();
+                $answer
+            }
+            Kind::Rabbit(engine) => {
+                let $one = engine.desk();
+                $answer
+            }
         }
     };
 }
@@ -98,11 +124,21 @@ impl Engine {
         Ok(Self { kind: Kind::Redis(RedisEngine::open(options)?) })
     }
 
+    /// Opens the rabbitmq engine: connects to PostgreSQL and starts what goes on in the background, where it connects to
+    /// the broker and to Redis as soon as they are there.
+    ///
+    /// # Errors
+    /// See [`RabbitOpenError`].
+    pub fn open_rabbit(options: RabbitOptions) -> Result<Self, RabbitOpenError> {
+        Ok(Self { kind: Kind::Rabbit(RabbitEngine::open(options)?) })
+    }
+
     /// The engine's name in configuration and answers.
     pub fn name(&self) -> &'static str {
         match &self.kind {
             Kind::Embedded(_) => "embedded",
             Kind::Redis(_) => "redis",
+            Kind::Rabbit(_) => "rabbitmq",
         }
     }
 
@@ -118,12 +154,13 @@ impl Engine {
                 let (engine, driver) = engine.with_own_lane();
                 (Self { kind: Kind::Redis(engine) }, LaneDriver { kind: DriverKind::Redis(driver) })
             }
+            Kind::Rabbit(_) => (self.clone(), LaneDriver { kind: DriverKind::None }),
         }
     }
 
     /// What everybody may see without asking for a decision.
     pub fn storefront(&self) -> &Storefront {
-        ask!(self, engine => engine.storefront())
+        ask_desk!(self, one => one.storefront())
     }
 
     /// One product, also if it was made on another node a moment ago.
@@ -131,6 +168,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.storefront().product(id),
             Kind::Redis(engine) => engine.product(id).await,
+            Kind::Rabbit(engine) => engine.product(id).await,
         }
     }
 
@@ -139,35 +177,45 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.storefront().refuse_early(engine.now(), request),
             Kind::Redis(engine) => engine.would_refuse(request),
+            Kind::Rabbit(engine) => engine.would_refuse(request, Hint::Heeded),
+        }
+    }
+
+    /// As [`Engine::refuse_early`], for what is bought with [`Engine::enqueue`].
+    pub fn refuse_to_enqueue(&self, request: &PurchaseRequest) -> Option<Rejection> {
+        match &self.kind {
+            Kind::Rabbit(engine) => engine.would_refuse(request, Hint::Ignored),
+            Kind::Embedded(_) | Kind::Redis(_) => self.refuse_early(request),
         }
     }
 
     /// The engine's time.
     pub fn now(&self) -> Timestamp {
-        ask!(self, engine => engine.now())
+        ask_desk!(self, one => one.now())
     }
 
     /// What an answer survives.
     pub fn durability(&self) -> Durability {
-        ask!(self, engine => engine.durability())
+        ask_desk!(self, one => one.durability())
     }
 
     /// What the engine as a whole is doing.
     pub fn state(&self) -> EngineState {
-        ask!(self, engine => engine.state())
+        ask_desk!(self, one => one.state())
     }
 
     /// What recovery did when the engine was opened.
     pub fn recovery(&self) -> RecoveryReport {
         match &self.kind {
             Kind::Embedded(engine) => engine.recovery(),
-            Kind::Redis(_) => RecoveryReport::default(),
+            Kind::Redis(_) | Kind::Rabbit(_) => RecoveryReport::default(),
         }
     }
 
-    /// The last committed event; with other engines, how many purchases were accepted in the epochs on sale.
+    /// The last committed event; with the redis engine, how many purchases were accepted in the epochs on sale; with the
+    /// rabbitmq engine, how many this node has queued.
     pub fn last_seq(&self) -> Seq {
-        ask!(self, engine => engine.last_seq())
+        ask_desk!(self, one => one.last_seq())
     }
 
     /// Buys.
@@ -176,12 +224,32 @@ impl Engine {
     /// The sale says no, or the engine is too slow. Only [`CallError::OutcomeUnknown`] leaves it open whether the
     /// order was accepted: ask again with the same key.
     pub async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
-        ask!(self, engine => engine.purchase(request).await)
+        match &self.kind {
+            Kind::Embedded(engine) => engine.purchase(request).await,
+            Kind::Redis(engine) => engine.purchase(request).await,
+            Kind::Rabbit(engine) => engine.purchase(request, Hint::Heeded).await,
+        }
+    }
+
+    /// Buys, and leaves it to the decision whether units are left: where requests are queued before they are decided, this
+    /// one is queued, even if the ledger has none. With other engines as [`Engine::purchase`].
+    ///
+    /// # Errors
+    /// As [`Engine::purchase`].
+    pub async fn enqueue(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
+        match &self.kind {
+            Kind::Rabbit(engine) => engine.purchase(request, Hint::Ignored).await,
+            Kind::Embedded(_) | Kind::Redis(_) => self.purchase(request).await,
+        }
     }
 
     /// Waits until the ledger has the order, at most `wait`. An order that ended meanwhile is not confirmed.
     pub async fn wait_confirmed(&self, purchased: &Purchased, wait: Duration) -> Confirmed {
-        ask!(self, engine => engine.wait_confirmed(purchased, wait).await)
+        match &self.kind {
+            Kind::Embedded(engine) => engine.wait_confirmed(purchased, wait).await,
+            Kind::Redis(engine) => engine.desk().wait_confirmed(purchased, wait).await,
+            Kind::Rabbit(engine) => engine.wait_confirmed(purchased, wait).await,
+        }
     }
 
     /// Waits until delivery is done with event `seq` of the embedded engine and what it led to, at most `wait`. With
@@ -190,6 +258,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.wait_delivered(seq, wait).await,
             Kind::Redis(engine) => engine.wait_settled(wait).await,
+            Kind::Rabbit(engine) => engine.wait_settled(wait).await,
         }
     }
 
@@ -199,6 +268,15 @@ impl Engine {
     /// The engine is too slow or closing, or a server that it needs cannot be reached.
     pub async fn order(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
         ask!(self, engine => engine.order(id).await)
+    }
+
+    /// Whether an order that [`Engine::order`] does not find may be queued and undecided: its id was made for this ledger.
+    /// One in 65,536 made-up ids may be, too. Only the rabbitmq engine has such orders.
+    pub fn may_be_queued(&self, id: OrderId) -> bool {
+        match &self.kind {
+            Kind::Embedded(_) | Kind::Redis(_) => false,
+            Kind::Rabbit(engine) => engine.may_be_queued(id),
+        }
     }
 
     /// Whether there is an order under the request's key already, so that a purchase can only tell of it, or that the
@@ -216,6 +294,7 @@ impl Engine {
                 _ => Ok(false),
             },
             Kind::Redis(engine) => engine.is_replay(request).await,
+            Kind::Rabbit(engine) => engine.is_replay(request).await,
         }
     }
 
@@ -224,7 +303,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::order`].
     pub async fn orders(&self, filter: OrderFilter) -> Result<OrderPage, CallError> {
-        ask!(self, engine => engine.orders(filter).await)
+        ask_desk!(self, one => one.orders(filter).await)
     }
 
     /// Gives the units of an order back because somebody asked for it.
@@ -247,8 +326,10 @@ impl Engine {
     /// Sets the time of every decision. For tests of decisions, with engines that have no source of time of their own.
     #[cfg(feature = "faults")]
     pub fn set_now(&self, now: Timestamp) {
-        if let Kind::Redis(engine) = &self.kind {
-            engine.set_now(now);
+        match &self.kind {
+            Kind::Embedded(_) => {}
+            Kind::Redis(engine) => engine.desk().node.set_now(now),
+            Kind::Rabbit(engine) => engine.desk().node.set_now(now),
         }
     }
 
@@ -302,7 +383,7 @@ impl Engine {
     /// # Errors
     /// They cannot be read; or as [`Engine::order`].
     pub async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
-        ask!(self, engine => engine.events(after, limit).await)
+        ask_desk!(self, one => one.events(after, limit).await)
     }
 
     /// Delivery: where it is, its switch, its dead letters, the ledger behind it.
@@ -310,6 +391,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(engine) => engine.delivery().into(),
             Kind::Redis(engine) => Deliveries::of_redis(engine),
+            Kind::Rabbit(engine) => Deliveries::of_rabbit(engine),
         }
     }
 
@@ -325,10 +407,10 @@ impl Engine {
     /// waits until each can be bought again. Nothing is sold twice by it.
     ///
     /// # Errors
-    /// See [`RepairError`]; the embedded engine needs none.
+    /// See [`RepairError`]; other engines than the redis engine need none.
     pub async fn repair(&self, reason: Box<str>) -> Result<Vec<Repaired>, RepairError> {
         match &self.kind {
-            Kind::Embedded(_) => Err(RepairError::OtherEngine),
+            Kind::Embedded(_) | Kind::Rabbit(_) => Err(RepairError::OtherEngine),
             Kind::Redis(engine) => engine.repair(reason).await,
         }
     }
@@ -336,8 +418,16 @@ impl Engine {
     /// How the redis engine is; `None` with another engine. No server is asked.
     pub fn redis_status(&self) -> Option<RedisStatus> {
         match &self.kind {
-            Kind::Embedded(_) => None,
+            Kind::Embedded(_) | Kind::Rabbit(_) => None,
             Kind::Redis(engine) => Some(engine.status()),
+        }
+    }
+
+    /// How the rabbitmq engine is; `None` with another engine. No server is asked.
+    pub fn rabbit_status(&self) -> Option<RabbitStatus> {
+        match &self.kind {
+            Kind::Embedded(_) | Kind::Redis(_) => None,
+            Kind::Rabbit(engine) => Some(engine.status()),
         }
     }
 
@@ -349,6 +439,7 @@ impl Engine {
         match &self.kind {
             Kind::Embedded(_) => Ok(Vec::new()),
             Kind::Redis(engine) => Ok(engine.ping().await?.to_vec()),
+            Kind::Rabbit(engine) => engine.ping().await,
         }
     }
 

@@ -27,6 +27,17 @@ pub const LABELS: [&str; 19] = [
 pub const REDIS_LABELS: [&str; 6] =
     ["worker.read", "worker.committed", "loader.closed", "loader.drained", "loader.sealed", "loader.opened"];
 
+/// The steps of the rabbitmq engine's nodes and workers.
+pub const RABBIT_LABELS: [&str; 7] = [
+    "publisher.before-publish",
+    "publisher.confirmed",
+    "consumer.decoded",
+    "lot.locked",
+    "lot.before-decide",
+    "lot.committed",
+    "lot.acknowledged",
+];
+
 /// Passes the step `label`. With `YOINK_FAILPOINT=label:count` in the environment the process kills itself, as by
 /// `kill -9`, when it passes that step for the `count`-th time.
 #[cfg(feature = "faults")]
@@ -38,7 +49,7 @@ pub(crate) fn hit(label: &'static str) {
     static ARMED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     static HITS: AtomicU64 = AtomicU64::new(0);
     debug_assert!(
-        LABELS.iter().chain(&REDIS_LABELS).any(|known| *known == label),
+        LABELS.iter().chain(&REDIS_LABELS).chain(&RABBIT_LABELS).any(|known| *known == label),
         "failpoint {label} is not in the list"
     );
     let armed = ARMED.get_or_init(|| {

@@ -14,8 +14,10 @@ mod figures;
 mod lane;
 pub mod ledger;
 pub mod limits;
+mod node;
 mod options;
 pub mod postgres;
+pub mod rabbitmq;
 mod reconciliation;
 pub mod redis;
 mod source;
@@ -37,6 +39,7 @@ pub use engine::{Confirmed, Engine, LaneDriver};
 pub use error::{CallError, OpenError};
 pub use figures::{BATCH_BOUNDS_EVENTS, DURATION_BOUNDS_SECONDS, EngineFigures, HistogramFigures};
 pub use options::Options;
+pub use rabbitmq::{RabbitOpenError, RabbitOptions, RabbitProcessed, RabbitStatus};
 pub use reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, audit_data_folder};
 pub use storefront::{Shelf, Storefront};
 pub use views::{

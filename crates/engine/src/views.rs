@@ -18,19 +18,21 @@ pub struct PurchaseRequest {
     pub key: Option<IdempotencyKey>,
 }
 
-/// An accepted purchase.
+/// An accepted purchase, or one that will be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purchased {
     /// The order.
     pub order: OrderId,
-    /// The event that accepted it.
+    /// The event that accepted it; 0 while it is queued.
     pub seq: Seq,
-    /// When it was accepted.
+    /// When it was accepted, or queued.
     pub accepted_at: Timestamp,
     /// The price of one unit.
     pub unit_price: Money,
     /// Whether this answers a repetition of a request that was accepted before.
     pub replayed: Replayed,
+    /// [`OrderStatus::Accepted`] where the answer is the decision, [`OrderStatus::Queued`] where that follows.
+    pub status: OrderStatus,
 }
 
 /// Whether a call did something or found it done.
@@ -42,9 +44,12 @@ pub enum Replayed {
     Yes,
 }
 
-/// Where an order is in its life: `accepted → confirmed → cancelled`, or `accepted → failed`.
+/// Where an order is in its life: `accepted → confirmed → cancelled`, or `accepted → failed`. Where the ledger decides,
+/// `queued → confirmed → cancelled`, or `queued → rejected`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OrderStatus {
+    /// The request is kept, and will be decided.
+    Queued,
     /// The units are the customer's; the ledger does not have the order yet.
     Accepted,
     /// The ledger has it.
@@ -53,19 +58,24 @@ pub enum OrderStatus {
     Cancelled,
     /// The ledger can never take it; the units came back.
     Failed,
+    /// It was decided that the customer gets nothing.
+    Rejected,
 }
 
 impl OrderStatus {
     /// Every status, in the order of an order's life.
-    pub const ALL: [Self; 4] = [Self::Accepted, Self::Confirmed, Self::Cancelled, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Accepted, Self::Confirmed, Self::Cancelled, Self::Failed, Self::Rejected];
 
     /// The status in answers, metrics and the ledger.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Accepted => "accepted",
             Self::Confirmed => "confirmed",
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
+            Self::Rejected => "rejected",
         }
     }
 }

@@ -8,6 +8,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "postgres/deciding.rs"]
+mod deciding;
 #[path = "postgres/delivering.rs"]
 mod delivering;
 #[path = "postgres/listing.rs"]

@@ -178,7 +178,7 @@ impl Run {
         let filter = DeadLetterFilter { limit: 1_000, ..DeadLetterFilter::default() };
         let dead = engine.delivery().dead_letters(filter).await.unwrap();
         for (order, expected) in &log {
-            let letters = dead.iter().filter(|letter| letter.order.0 == *order).count();
+            let letters = dead.iter().filter(|letter| letter.order.is_some_and(|id| id.0 == *order)).count();
             let is_there = match (rows.get(order), letters) {
                 (Some(row), 0) => row == expected,
                 (None, 1) => !live(&expected.0),

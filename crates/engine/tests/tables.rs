@@ -153,6 +153,7 @@ impl Shop {
             OrderStatus::Accepted | OrderStatus::Confirmed => "live",
             OrderStatus::Cancelled => "cancelled",
             OrderStatus::Failed => "failed",
+            OrderStatus::Queued | OrderStatus::Rejected => order.status.name(),
         };
         if actual != state {
             return Err(format!("expected order {number} to be {state}, but it is {actual}"));

@@ -31,6 +31,8 @@ pub(crate) struct FoundOrder {
     pub(crate) product: String,
     pub(crate) quantity: u64,
     pub(crate) status: String,
+    /// Why it ended, or never began.
+    pub(crate) reason: Option<String>,
 }
 
 /// One page of a customer's orders.
@@ -125,6 +127,11 @@ pub(crate) fn read_order(body: &[u8]) -> Option<FoundOrder> {
     found_order(&serde_json::from_slice(body).ok()?)
 }
 
+/// Reads an order's status alone: of an undecided order a server may know nothing else.
+pub(crate) fn read_status(body: &[u8]) -> Option<String> {
+    text(&serde_json::from_slice(body).ok()?, "status")
+}
+
 /// Reads a page of orders; `None` if it is not one.
 pub(crate) fn read_orders(body: &[u8]) -> Option<OrderPage> {
     let page: Value = serde_json::from_slice(body).ok()?;
@@ -142,6 +149,7 @@ fn found_order(order: &Value) -> Option<FoundOrder> {
         product: text(order, "product_id")?,
         quantity: order.get("quantity")?.as_u64()?,
         status: text(order, "status")?,
+        reason: text(order, "reason"),
     })
 }
 

@@ -115,6 +115,8 @@ pub struct OrderCounts {
     pub cancelled: u64,
     /// Could never enter the ledger; their units came back.
     pub failed: u64,
+    /// Were queued, and then decided to get nothing.
+    pub rejected: u64,
 }
 
 /// What the look-ups showed.
@@ -244,6 +246,8 @@ struct Units {
     promised: i64,
     /// Of orders found cancelled or failed.
     returned: i64,
+    /// Customers who were told that nothing is left only after their request was queued.
+    denied_later: u64,
 }
 
 fn weigh_claims(plan: &Plan, evidence: &Evidence, report: &mut AuditReport) -> Units {
@@ -270,6 +274,10 @@ fn weigh_claims(plan: &Plan, evidence: &Evidence, report: &mut AuditReport) -> U
                         units.returned += bought_now;
                         units.promised -= bought_now;
                     }
+                    "rejected" => {
+                        units.promised -= bought_now;
+                        units.denied_later += u64::from(first && order.reason.as_deref() == Some("sold-out"));
+                    }
                     _ => units.live += bought_now,
                 }
                 if first {
@@ -295,6 +303,7 @@ fn count_status(orders: &mut OrderCounts, status: &str) {
         "confirmed" => orders.confirmed += 1,
         "cancelled" => orders.cancelled += 1,
         "failed" => orders.failed += 1,
+        "rejected" => orders.rejected += 1,
         _ => orders.accepted += 1,
     }
 }
@@ -322,7 +331,7 @@ fn stuck(plan: &Plan, evidence: &Evidence, units: &Units) -> u64 {
     let left = evidence.after.available - units.returned - restocked;
     let quantity = u64::from(plan.quantity.max(1));
     let purchases = u64::try_from(left).unwrap_or(0) / quantity;
-    purchases.min(evidence.sold_out_customers) * quantity
+    purchases.min(evidence.sold_out_customers + units.denied_later) * quantity
 }
 
 fn acceptances_found(report: &AuditReport) -> String {

@@ -16,7 +16,7 @@ use yoink_core::{
     ProductId, Purchase, STOCK_UNITS_MAX, Timestamp, Window,
 };
 use yoink_engine::embedded::log::{Log, LogFile};
-use yoink_engine::{Confirmed, Durability, Engine, Options, PurchaseRequest, Purchased, Replayed};
+use yoink_engine::{Durability, Engine, Options, OrderStatus, PurchaseRequest, Purchased, Replayed};
 
 use crate::api::purchase::{self, Terms};
 
@@ -87,8 +87,9 @@ fn render() -> u64 {
         accepted_at: Timestamp(1_767_607_200_123_456),
         unit_price: price(),
         replayed: Replayed::No,
+        status: OrderStatus::Accepted,
     };
-    let terms = Terms { confirmed: Confirmed::NotYet, durability: Durability::Fsync, wait: None };
+    let terms = Terms { durability: Durability::Fsync, wait: None };
     best(100_000, || {
         for _ in 0..100_000 {
             black_box(purchase::render(black_box(&request), black_box(&purchased), terms, HeaderMap::new()));

@@ -5,6 +5,7 @@
 
 mod check;
 mod convert;
+mod rabbit;
 mod redis;
 mod server_url;
 mod values;
@@ -67,7 +68,7 @@ pub struct Config {
     /// Threads that serve HTTP; 0 is one per core.
     #[config(env = "YOINK_THREADS", default = 0)]
     pub threads: usize,
-    /// Workers per product in this process, with the redis engine; 0 leaves delivery to `yoink worker`.
+    /// Workers in this process, with the redis engine per product; 0 leaves the work to `yoink worker`.
     #[config(env = "YOINK_WORKERS", default = 1)]
     pub workers: usize,
     /// Where `yoink worker` is watched.
@@ -88,10 +89,16 @@ pub struct Config {
     /// Networks whose `X-Forwarded-For` is believed.
     #[config(env = "YOINK_TRUSTED_PROXIES", parse_env = confique::env::parse::list_by_comma, default = [])]
     pub trusted_proxies: Vec<String>,
-    /// The Redis of the redis engine.
+    /// The RabbitMQ of the rabbitmq engine.
+    #[config(nested)]
+    pub amqp: AmqpConfig,
+    /// The rabbitmq engine's lock in Redis.
+    #[config(nested)]
+    pub lock: LockConfig,
+    /// The Redis of the redis engine, and of the rabbitmq engine's lock.
     #[config(nested)]
     pub redis: RedisConfig,
-    /// The PostgreSQL of the redis engine.
+    /// The PostgreSQL of the engines that have one.
     #[config(nested)]
     pub postgres: PostgresConfig,
     /// What is written to standard error.
@@ -114,6 +121,33 @@ pub struct Config {
     pub jwt: JwtConfig,
 }
 
+/// The RabbitMQ of the rabbitmq engine.
+#[derive(Debug, Serialize, confique::Config)]
+#[config(layer_attr(serde(deny_unknown_fields)))]
+pub struct AmqpConfig {
+    /// Its address and virtual host.
+    #[config(env = "YOINK_AMQP_URL")]
+    pub url: Option<ServerUrl>,
+    /// Requests that may wait in the queue.
+    #[config(env = "YOINK_AMQP_QUEUE_ORDERS_MAX", default = 1_000_000)]
+    pub queue_orders_max: u64,
+    /// Requests that a worker has in hand at most.
+    #[config(env = "YOINK_AMQP_PREFETCH", default = 1024)]
+    pub prefetch: u16,
+}
+
+/// The rabbitmq engine's lock in Redis.
+#[derive(Debug, Serialize, confique::Config)]
+#[config(layer_attr(serde(deny_unknown_fields)))]
+pub struct LockConfig {
+    /// Whether workers take it.
+    #[config(env = "YOINK_LOCK", default = true)]
+    pub enabled: bool,
+    /// How long it lives unless it is renewed.
+    #[config(env = "YOINK_LOCK_LIFE_MS", default = 5000)]
+    pub life_ms: u64,
+}
+
 /// The Redis of the redis engine.
 #[derive(Debug, Serialize, confique::Config)]
 #[config(layer_attr(serde(deny_unknown_fields)))]
@@ -129,7 +163,7 @@ pub struct RedisConfig {
     pub claim_after_ms: u64,
 }
 
-/// The PostgreSQL of the redis engine.
+/// The PostgreSQL of the engines that have one.
 #[derive(Debug, Serialize, confique::Config)]
 #[config(layer_attr(serde(deny_unknown_fields)))]
 pub struct PostgresConfig {

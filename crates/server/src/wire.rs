@@ -21,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{KnownFormat, RefOr};
 use utoipa::{PartialSchema, ToSchema};
-use yoink_core::{Currency, Timestamp};
+use yoink_core::{Currency, OrderId, Timestamp};
 use yoink_engine::{OrderView, ProductView};
 
 /// A point in time on the wire, for example `2026-01-05T10:00:00.123456Z`.
@@ -92,6 +92,8 @@ impl Money {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OrderStatus {
+    /// The request is kept, and will be decided (rabbitmq engine).
+    Queued,
     /// The units are the customer's; the ledger does not have the order yet.
     Accepted,
     /// The ledger has it.
@@ -100,15 +102,19 @@ pub enum OrderStatus {
     Cancelled,
     /// The ledger can never take it; the units came back.
     Failed,
+    /// It was queued, and then decided that the customer gets nothing (rabbitmq engine).
+    Rejected,
 }
 
 impl From<yoink_engine::OrderStatus> for OrderStatus {
     fn from(status: yoink_engine::OrderStatus) -> Self {
         match status {
+            yoink_engine::OrderStatus::Queued => Self::Queued,
             yoink_engine::OrderStatus::Accepted => Self::Accepted,
             yoink_engine::OrderStatus::Confirmed => Self::Confirmed,
             yoink_engine::OrderStatus::Cancelled => Self::Cancelled,
             yoink_engine::OrderStatus::Failed => Self::Failed,
+            yoink_engine::OrderStatus::Rejected => Self::Rejected,
         }
     }
 }
@@ -116,10 +122,12 @@ impl From<yoink_engine::OrderStatus> for OrderStatus {
 impl From<OrderStatus> for yoink_engine::OrderStatus {
     fn from(status: OrderStatus) -> Self {
         match status {
+            OrderStatus::Queued => Self::Queued,
             OrderStatus::Accepted => Self::Accepted,
             OrderStatus::Confirmed => Self::Confirmed,
             OrderStatus::Cancelled => Self::Cancelled,
             OrderStatus::Failed => Self::Failed,
+            OrderStatus::Rejected => Self::Rejected,
         }
     }
 }
@@ -130,7 +138,7 @@ pub struct Order {
     /// A UUID.
     #[schema(format = Uuid)]
     pub id: String,
-    /// The event that accepted it.
+    /// The event that accepted it; 0 while it is queued.
     pub seq: u64,
     /// Where it is in its life.
     pub status: OrderStatus,
@@ -142,13 +150,13 @@ pub struct Order {
     pub quantity: u32,
     /// What one unit cost when the order was accepted.
     pub unit_price: Money,
-    /// When it was accepted.
+    /// When it was accepted, or queued.
     pub accepted_at: When,
-    /// When it was cancelled or failed.
+    /// When it was cancelled, failed or rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub ended_at: Option<When>,
-    /// Why it was cancelled or failed.
+    /// Why it was cancelled, failed or rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<String>,
@@ -174,6 +182,34 @@ impl From<OrderView> for Order {
             durability: None,
         }
     }
+}
+
+/// An order that another node queued and nobody has decided: the rest is not known here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueuedOrder {
+    /// A UUID.
+    #[schema(format = Uuid)]
+    pub id: String,
+    /// `queued`.
+    #[schema(pattern = "^queued$")]
+    pub status: String,
+}
+
+impl QueuedOrder {
+    pub(crate) fn new(id: OrderId) -> Self {
+        Self { id: id.to_string(), status: "queued".to_owned() }
+    }
+}
+
+/// An order as it is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum OrderFound {
+    /// With everything that is known of it.
+    Known(Order),
+    /// Undecided.
+    Queued(QueuedOrder),
 }
 
 /// One page of orders, oldest first.

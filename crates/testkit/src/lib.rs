@@ -1,7 +1,7 @@
 //! Real processes for tests and drills: starts the real `yoink` privately, talks HTTP to it, ends it.
 //!
-//! It also starts real Redis and PostgreSQL servers, clusters and proxies between them, which a test may kill, pause,
-//! crash and cut. `cargo xtask setup` installs the programs. Everything listens on loopback, keeps its data in a folder
+//! It also starts real Redis, PostgreSQL and RabbitMQ servers, clusters and proxies between them, which a test may
+//! kill, pause, crash and cut. `cargo xtask setup` installs the programs. Everything listens on loopback, keeps its data in a folder
 //! of its own, and ends with the process that started it, even if that is killed.
 //!
 //! This crate knows the binary, its command line and its URLs, and depends on no other crate of the project, so what
@@ -20,11 +20,14 @@ mod chance;
 mod client;
 mod leash;
 mod message;
+mod orphans;
 mod port;
 mod postgres;
 mod postgres_template;
 mod process;
 mod proxy;
+mod rabbit;
+mod rabbit_program;
 mod redis;
 mod redis_cluster;
 mod reserved_port;
@@ -39,6 +42,7 @@ pub use port::free_port;
 pub use postgres::{Postgres, PostgresBuilder};
 pub use process::{StartError, Yoink, YoinkProcess, ended_by};
 pub use proxy::{Counts, Mode, Proxy};
+pub use rabbit::{RabbitBuilder, RabbitServer};
 pub use redis::{RedisBuilder, RedisServer};
 pub use redis_cluster::RedisCluster;
 pub use resp::{RedisClient, RedisError, Reply};

@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::leash;
+use crate::orphans::{processes_in, wait_for_orphans};
 use crate::postgres_template::{Programs, copy_folder};
 use crate::reserved_port::ReservedPort;
-use crate::service::{LIMIT, ServerError, Service, cannot, is_stopped};
+use crate::service::{ServerError, Service, cannot, is_stopped};
 use crate::sql::{SqlError, SqlSession};
 
 const PROGRAM: &str = "postgres";
@@ -20,9 +20,6 @@ const PROGRAM: &str = "postgres";
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a question whether the server is there may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long backends may take to notice that the postmaster is gone.
-const ORPHANS_END_WITHIN: Duration = Duration::from_secs(2);
-const POLL_EVERY: Duration = Duration::from_millis(2);
 
 /// What PostgreSQL needs in order not to lose what it has committed, and to be small. Dynamic shared memory is kept in
 /// files of the data folder, so that nothing is left in /dev/shm when the server is killed. Recovery syncs the file
@@ -162,7 +159,7 @@ impl Postgres {
     /// started again.
     pub fn kill(&mut self) {
         self.service.kill();
-        self.wait_for_orphans();
+        wait_for_orphans(&self.data);
     }
 
     /// SIGKILL to one backend, which makes the postmaster end all others and recover from a crash. All sessions are
@@ -255,22 +252,6 @@ impl Postgres {
         std::fs::write(&file, settings).map_err(cannot(action()))
     }
 
-    /// Waits until no process of this server is left, and helps after a while.
-    fn wait_for_orphans(&self) {
-        let begun = Instant::now();
-        while begun.elapsed() < LIMIT {
-            let orphans = processes_in(&self.data);
-            if orphans.is_empty() {
-                return;
-            }
-            let is_late = begun.elapsed() >= ORPHANS_END_WITHIN;
-            for orphan in orphans.into_iter().filter(|orphan| is_late || is_stopped(*orphan)) {
-                kill_process(orphan, Signal::KILL).ok();
-            }
-            thread::sleep(POLL_EVERY);
-        }
-    }
-
     /// Removes the System V shared memory of a server that was killed and not started again: the kernel would keep it
     /// for ever, and has room for a few thousand only.
     fn remove_shared_memory(&self) {
@@ -287,7 +268,7 @@ impl Drop for Postgres {
         if self.end(Signal::QUIT).is_err() {
             self.service.kill();
         }
-        self.wait_for_orphans();
+        wait_for_orphans(&self.data);
         self.remove_shared_memory();
     }
 }
@@ -300,17 +281,6 @@ fn probe(address: SocketAddr) -> Option<SqlSession> {
 
 fn checkpointer(session: &mut SqlSession) -> Result<Option<String>, SqlError> {
     session.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
-}
-
-/// The processes that work in the folder `data`: all of a PostgreSQL server's, also those whose postmaster is gone.
-fn processes_in(data: &Path) -> Vec<Pid> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbered = entries.filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
-        Some((pid, entry.path()))
-    });
-    let here = numbered.filter(|(_, path)| std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd == data));
-    here.map(|(pid, _)| pid).collect()
 }
 
 /// The segment's number: the second one in the seventh line of `postmaster.pid`.

@@ -17,8 +17,8 @@ use crate::sql::SqlError;
 /// How long anything that a private server is asked to do may take: far more than it needs on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(2);
-/// Lines of the log that an error shows.
-const LOG_LINES_SHOWN: usize = 30;
+/// Lines of the log that an error shows. RabbitMQ writes fifty after it has named the cause.
+const LOG_LINES_SHOWN: usize = 70;
 
 /// Why a private server is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,14 @@ pub enum ServerError {
         server: &'static str,
         /// What was asked for.
         action: &'static str,
+    },
+    /// RabbitMQ did not do as it was told.
+    #[error("RabbitMQ was asked `{asked}` and answered: {answer}")]
+    Rabbit {
+        /// The Erlang expressions that it was to evaluate.
+        asked: String,
+        /// What it said, or why nothing arrived.
+        answer: String,
     },
     /// Redis did not do as it was told.
     #[error(transparent)]

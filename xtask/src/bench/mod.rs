@@ -6,6 +6,7 @@
 mod engine;
 mod pairs;
 mod profile;
+mod rabbitmq;
 mod redis;
 mod results;
 mod server;
@@ -32,7 +33,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     profile: bool,
     /// Which engine
-    #[arg(long, default_value = "embedded", value_parser = ["embedded", "redis"])]
+    #[arg(long, default_value = "embedded", value_parser = ["embedded", "redis", "rabbitmq"])]
     engine: String,
     /// Print one JSON document instead of a table
     #[arg(long)]
@@ -55,6 +56,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let (markdown, json) = match args.engine.as_str() {
         "redis" => {
             let results = redis::measure(args.seconds, args.pairs)?;
+            (results.markdown(), results.json().to_string())
+        }
+        "rabbitmq" => {
+            let results = rabbitmq::measure(args.seconds, args.pairs)?;
             (results.markdown(), results.json().to_string())
         }
         _ => {

@@ -57,6 +57,28 @@ impl Server {
         })
     }
 
+    /// Yoink on RabbitMQ, with the same products; it decides nothing itself.
+    pub(super) fn yoink_on_rabbitmq(binaries: &Path, urls: &[&str]) -> Result<Self> {
+        let server = Self::serve(binaries, |command| {
+            command.args(["--engine", "rabbitmq", "--workers", "0"]).args(urls)
+        })?;
+        server.wait_until_gone()?;
+        Ok(server)
+    }
+
+    /// Waits until the only unit of "gone" is seen to be sold.
+    fn wait_until_gone(&self) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(10) {
+            let body = r#"{"customer_id":"second","product_id":"gone"}"#;
+            if self.post("/v1/orders", body)? == 409 {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the only unit was not sold within 10 s")
+    }
+
     fn serve(binaries: &Path, on: impl FnOnce(&mut Command) -> &mut Command) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
         let mut command = Command::new(binaries.join("yoink"));
@@ -140,6 +162,34 @@ impl Server {
         stream.read_to_string(&mut answer)?;
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
         status.with_context(|| format!("{method} {path} was not answered in HTTP"))
+    }
+}
+
+/// A worker of the rabbitmq engine. Ends with its owner.
+pub(super) struct Worker {
+    child: Child,
+}
+
+impl Worker {
+    pub(super) fn on_rabbitmq(binaries: &Path, urls: &[&str]) -> Result<Self> {
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let child = Command::new(binaries.join("yoink"))
+            .args(["worker", "--engine", "rabbitmq", "--listen", &listen])
+            .args(urls)
+            .env("YOINK_ADMIN_KEY", ADMIN_KEY)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start a worker")?;
+        Ok(Self { child })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // As for a server.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -234,7 +234,7 @@ pub(super) const BREAKS: &[Break] = &[
     Break {
         promise: "4 one order per key, redis: two customers with one key are one order",
         edits: &[Edit {
-            file: "crates/engine/src/redis/order_id.rs",
+            file: "crates/engine/src/node/order_id.rs",
             right: "        context.update(customer.as_str().as_bytes());\n",
             wrong: "        let _ = customer;\n",
         }],

@@ -5,8 +5,10 @@
 //! Afterwards every record is compared with what the shop has.
 
 mod buyer;
+mod rabbitmq;
 mod record;
 mod redis;
+mod shop;
 mod steps;
 mod verify;
 
@@ -39,6 +41,17 @@ enum EngineName {
     #[default]
     Embedded,
     Redis,
+    Rabbitmq,
+}
+
+impl EngineName {
+    fn name(self) -> &'static str {
+        match self {
+            EngineName::Embedded => "embedded",
+            EngineName::Redis => "redis",
+            EngineName::Rabbitmq => "rabbitmq",
+        }
+    }
 }
 
 /// How to drill.
@@ -69,7 +82,11 @@ pub(crate) struct DrillArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) binary: Option<PathBuf>,
     #[command(flatten)]
+    shop: shop::ShopArgs,
+    #[command(flatten)]
     redis: redis::RedisArgs,
+    #[command(flatten)]
+    rabbitmq: rabbitmq::RabbitArgs,
 }
 
 /// What a drill did.
@@ -94,9 +111,15 @@ pub(crate) fn run(args: &DrillArgs) -> Result<DrillReport> {
     let seed = args.seed.unwrap_or_else(|| rand::random::<u32>().into());
     let folder = tempfile::Builder::new().prefix("yoink-drill-").tempdir()?;
     let records = folder.path().to_path_buf();
-    if args.engine == EngineName::Redis {
-        say(format!("drill: redis, seed {seed}, {} buyers, records in {}", args.buyers, records.display()));
-        return keep(folder, |folder| redis::run(&binary, folder, seed, args.buyers, &args.redis));
+    if args.engine != EngineName::Embedded {
+        let (name, buyers) = (args.engine.name(), args.buyers);
+        say(format!("drill: {name}, seed {seed}, {buyers} buyers, records in {}", records.display()));
+        return keep(folder, |folder| match args.engine {
+            EngineName::Rabbitmq => {
+                rabbitmq::run(&binary, (folder, seed, buyers, &args.shop), &args.rabbitmq)
+            }
+            _ => redis::run(&binary, (folder, seed, buyers, &args.shop), &args.redis),
+        });
     }
     let buyers = (0..args.buyers).map(|number| Buyer::new(&records, number, seed));
     let buyers = buyers.collect::<Result<_>>()?;

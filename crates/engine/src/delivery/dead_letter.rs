@@ -15,24 +15,28 @@ pub enum OnDeadLetter {
     Park,
 }
 
-/// An order that the ledger refused for good. Kept for ever.
+/// An order that the ledger refused for good, or something in a queue that could not be read as an order at all. Kept
+/// for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its number; the oldest has the lowest.
     pub id: i64,
-    /// Which order.
-    pub order: OrderId,
+    /// Which order; `None`, as are the next four, if it could not be read.
+    pub order: Option<OrderId>,
     /// The event that accepted the order.
-    pub seq: Seq,
+    pub seq: Option<Seq>,
     /// What was bought.
-    pub product: ProductId,
+    pub product: Option<ProductId>,
     /// By whom.
-    pub customer: CustomerId,
+    pub customer: Option<CustomerId>,
     /// How many units.
-    pub quantity: u32,
-    /// What the ledger said the last time.
+    pub quantity: Option<u32>,
+    /// What could not be read, as text: the beginning of it, up to 500 characters, control characters escaped. `None`
+    /// for an order.
+    pub message: Option<String>,
+    /// What the ledger said the last time, or why it could not be read.
     pub error: String,
-    /// How often it was tried, retries by operators included.
+    /// How often it was tried, retries by operators included; 0 if it could not be read.
     pub attempts: u32,
     /// When it became a dead letter.
     pub created_at: Timestamp,
@@ -111,4 +115,9 @@ pub enum DeadLetterRefusal {
     /// An operator sent it to be delivered again.
     #[error("this order was sent to be delivered again; cancel the order instead")]
     AlreadyRetried,
+    /// It is no order.
+    #[error(
+        "this message could not be read as an order, so there is nothing to deliver; it can only be discarded"
+    )]
+    Unreadable,
 }

@@ -172,11 +172,12 @@ fn read(row: &Row<'_>) -> Result<DeadLetterRow, rusqlite::Error> {
     let order = OrderRow::read(row, LETTER_COLUMNS_COUNT)?;
     let letter = DeadLetter {
         id: row.get(0)?,
-        order: order.id,
-        seq: order.seq,
-        product: order.product,
-        customer: order.customer.clone(),
-        quantity: order.quantity,
+        order: Some(order.id),
+        seq: Some(order.seq),
+        product: Some(order.product),
+        customer: Some(order.customer.clone()),
+        quantity: Some(order.quantity),
+        message: None,
         attempts: row.get(1)?,
         error: row.get(2)?,
         created_at: Timestamp(row.get(3)?),

@@ -135,7 +135,11 @@ impl Ledger {
             let total = match status(row, 1)? {
                 OrderStatus::Cancelled => &mut counts.cancelled,
                 OrderStatus::Failed => &mut counts.failed,
-                OrderStatus::Confirmed | OrderStatus::Accepted => {
+                // This ledger's table has no others; what is foreign shows in the sums.
+                OrderStatus::Confirmed
+                | OrderStatus::Accepted
+                | OrderStatus::Queued
+                | OrderStatus::Rejected => {
                     counted.live_orders = orders;
                     counted.live_units = units;
                     &mut counts.confirmed

@@ -46,6 +46,8 @@ pub struct ProductCounts {
     pub failed: u64,
     /// Orders that failed because there was no unit for them.
     pub revoked: u64,
+    /// Requests that were queued and then refused; they never were orders.
+    pub rejected: u64,
     /// Live orders that the table refuses.
     pub refused_orders: u64,
     /// Their units.
@@ -104,6 +106,7 @@ SELECT p.number, p.id, p.epoch, p.stocked, p.withheld, a.units, a.sold, a.overso
        coalesce(o.cancelled, 0) + coalesce(r.cancelled, 0) AS cancelled,
        coalesce(o.failed, 0) + coalesce(r.failed, 0) AS failed,
        coalesce(o.revoked, 0) + coalesce(r.revoked, 0) AS revoked,
+       coalesce(o.rejected, 0) AS rejected,
        coalesce(r.live_orders, 0) AS refused_orders, coalesce(r.live_units, 0) AS refused_units,
        coalesce(o.ended_units, 0) + coalesce(r.ended_units, 0) AS ended_units,
        coalesce(c.returned, 0)::bigint AS returned_units, coalesce(c.waiting, 0)::bigint AS waiting_units,
@@ -116,7 +119,8 @@ LEFT JOIN (SELECT product, count(*) FILTER (WHERE status = 'confirmed') AS live_
                   sum(quantity) FILTER (WHERE status = 'confirmed') AS live_units,
                   count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
                   count(*) FILTER (WHERE status = 'failed' AND NOT revoked) AS failed,
-                  count(*) FILTER (WHERE revoked) AS revoked,
+                  count(*) FILTER (WHERE revoked AND status <> 'rejected') AS revoked,
+                  count(*) FILTER (WHERE status = 'rejected') AS rejected,
                   sum(quantity) FILTER (WHERE status <> 'confirmed' AND NOT revoked) AS ended_units
            FROM orders GROUP BY product) o ON o.product = p.number
 LEFT JOIN (SELECT product, count(*) FILTER (WHERE ended IS NULL) AS live_orders,
@@ -208,6 +212,7 @@ fn product_counts(row: &Row) -> Result<ProductCounts, PostgresError> {
         cancelled: row::count(row, "cancelled")?,
         failed: row::count(row, "failed")?,
         revoked: row::count(row, "revoked")?,
+        rejected: row::count(row, "rejected")?,
         refused_orders: row::count(row, "refused_orders")?,
         refused_units: row::count(row, "refused_units")?,
         ended_units: row::count(row, "ended_units")?,

@@ -12,9 +12,12 @@ use crate::delivery::{
 /// The dead letter after it was touched, or why it was not.
 type Settled = Result<DeadLetter, DeadLetterRefusal>;
 
+/// Characters of what could not be read that are shown.
+const SHOWN_MAX: usize = 500;
+
 const LETTERS: &str =
     "SELECT number, id, grant_number, product, customer, quantity, error, attempts, created_at,
-    updated_at, reason, state FROM dead_letters";
+    updated_at, reason, state, bytes FROM dead_letters";
 
 impl Postgres {
     /// The dead letters that a filter lets through, oldest first.
@@ -50,12 +53,13 @@ impl Postgres {
     /// # Errors
     /// See [`PostgresError`]; inside, why it is refused.
     pub async fn retry_dead_letter(&self, id: i64, now: Timestamp) -> Result<Settled, PostgresError> {
-        let sql = "SELECT retry_dead_letter($1, $2) AS outcome";
+        let sql = "SELECT retry_letter($1, $2) AS outcome";
         let rows = self.change("retry a dead letter", sql, &[&id, &now.0]).await?;
         match row::get(row::only(&rows, "outcome")?, "outcome")? {
             "done" | "retrying" | "retried" => self.read_again(id).await,
             "released" => Ok(Err(DeadLetterRefusal::AlreadyReleased)),
             "discarded" => Ok(Err(DeadLetterRefusal::AlreadyDiscarded)),
+            "unreadable" => Ok(Err(DeadLetterRefusal::Unreadable)),
             "not-found" => Ok(Err(DeadLetterRefusal::NotFound)),
             other => Err(row::not_allowed("outcome", other)),
         }
@@ -71,7 +75,7 @@ impl Postgres {
         reason: &str,
         now: Timestamp,
     ) -> Result<Settled, PostgresError> {
-        let sql = "SELECT discard_dead_letter($1, $2, $3) AS outcome";
+        let sql = "SELECT discard_letter($1, $2, $3) AS outcome";
         let rows = self.change("discard a dead letter", sql, &[&id, &reason, &now.0]).await?;
         match row::get(row::only(&rows, "outcome")?, "outcome")? {
             "done" | "discarded" => self.read_again(id).await,
@@ -112,13 +116,16 @@ impl Postgres {
 }
 
 fn dead_letter(row: &Row) -> Result<DeadLetter, PostgresError> {
+    let bytes: Option<&[u8]> = row::get(row, "bytes")?;
+    let is_order = bytes.is_none();
     Ok(DeadLetter {
         id: row::get(row, "number")?,
-        order: row::order_id(row, "id")?,
-        seq: row::count(row, "grant_number")?,
-        product: row::product_id(row, "product")?,
-        customer: row::customer(row, "customer")?,
-        quantity: row::small(row, "quantity")?,
+        order: is_order.then(|| row::order_id(row, "id")).transpose()?,
+        seq: is_order.then(|| row::count(row, "grant_number")).transpose()?,
+        product: is_order.then(|| row::product_id(row, "product")).transpose()?,
+        customer: is_order.then(|| row::customer(row, "customer")).transpose()?,
+        quantity: is_order.then(|| row::small(row, "quantity")).transpose()?,
+        message: bytes.map(shown),
         error: row::get(row, "error")?,
         attempts: row::small(row, "attempts")?,
         created_at: Timestamp(row::get(row, "created_at")?),
@@ -126,4 +133,28 @@ fn dead_letter(row: &Row) -> Result<DeadLetter, PostgresError> {
         state: row::parsed(row, "state", DeadLetterState::parse)?,
         reason: row::get(row, "reason")?,
     })
+}
+
+/// The beginning of what could not be read, as text that harms no terminal.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown = String::new();
+    for c in text.chars().take(SHOWN_MAX) {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_are_shown_as_harmless_text() {
+        assert_eq!(shown(b"{\"a\":\n\x1b[2J\xff}"), "{\"a\":\\n\\u{1b}[2J\u{fffd}}");
+        assert_eq!(shown("é".repeat(600).as_bytes()), "é".repeat(500));
+    }
 }

@@ -1,13 +1,15 @@
 //! The ledger in PostgreSQL: the only authority on how many units there are and who has them.
 //!
-//! Every change is one call of a function in `migrations` (`V2__functions.sql` and what later versions
-//! replace of it), so it is one statement and one transaction: it happened or it did not, and if the answer was lost it can be asked for again. What is here are the
+//! Every change is one call of a function in `migrations` (`V2__functions.sql` and what later versions add and replace), so
+//! it is one statement and one transaction: it happened or it did not, and if the answer was lost it can be asked for
+//! again. What is here are the
 //! connections ([`Postgres`]), the types, and the classes of errors ([`ErrorClass`]).
 
 mod audit;
 mod connection;
 mod credit;
 mod dead_letter;
+mod decide;
 mod deliver;
 mod error;
 mod event;
@@ -15,6 +17,7 @@ mod grants;
 mod migrate;
 mod order;
 mod product;
+mod publisher;
 mod reading;
 mod row;
 mod settings;
@@ -30,10 +33,12 @@ use uuid::Uuid;
 pub use self::audit::{Backlog, LedgerAudit, ProductCounts};
 pub use self::connection::Connections;
 pub use self::credit::{Credit, CreditKind};
+pub use self::decide::{Decided, Request, Verdict};
 pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};
 pub use self::error::{ErrorClass, PostgresError, PostgresOpenError};
 pub use self::migrate::migrate;
 pub use self::product::{Changed, ProductRow, SaleState};
+pub use self::publisher::{Sequences, Turn, Unseen};
 pub use self::settings::SettingsCheck;
 pub use self::snapshot::{LoadedCredit, LoadedOrder, LoadedWithdrawal, SaleSnapshot};
 pub use self::stock::{AdjustmentBegun, AdjustmentOutcome, Withdrawal, WithdrawalEnd};

@@ -40,7 +40,17 @@ impl Postgres {
         rows.first().map(order_view).transpose()
     }
 
-    /// Which of these orders are settled, and how: confirmed, cancelled or failed. The others are unknown to the
+    /// Those of these orders that are there.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub(super) async fn orders_among(&self, ids: &[Uuid]) -> Result<Vec<OrderView>, PostgresError> {
+        let sql = format!("{TAKEN} WHERE o.id = ANY ($1) UNION ALL {REFUSED} WHERE o.id = ANY ($1)");
+        let rows = self.read("look for orders", &sql, &[&ids]).await?;
+        rows.iter().map(order_view).collect()
+    }
+
+    /// Which of these orders are settled, and how: confirmed, cancelled, failed or rejected. The others are unknown to the
     /// ledger, or refused and to be tried again.
     ///
     /// # Errors
@@ -64,7 +74,8 @@ impl Postgres {
     pub async fn orders(&self, filter: &OrderFilter) -> Result<OrderPage, PostgresError> {
         let from = match filter.status {
             Some(OrderStatus::Accepted) => From::Refused,
-            Some(OrderStatus::Confirmed) => From::Taken,
+            // What is only queued is in no table: its page is empty.
+            Some(OrderStatus::Confirmed | OrderStatus::Rejected | OrderStatus::Queued) => From::Taken,
             Some(OrderStatus::Cancelled | OrderStatus::Failed) | None => From::Both,
         };
         self.page(filter, from, filter.limit.min(LIST_ORDERS_MAX)).await
@@ -93,6 +104,8 @@ impl Postgres {
         let ended = match filter.status {
             Some(OrderStatus::Cancelled) => Some(OrderStatus::Cancelled.name()),
             Some(OrderStatus::Failed) => Some(OrderStatus::Failed.name()),
+            Some(OrderStatus::Rejected) => Some(OrderStatus::Rejected.name()),
+            Some(OrderStatus::Queued) => Some(OrderStatus::Queued.name()),
             // The choice of tables has said it all, but for orders that ended.
             Some(OrderStatus::Accepted | OrderStatus::Confirmed) | None => None,
         };
@@ -132,8 +145,10 @@ fn page_sql(filter: &OrderFilter, from: From, mut number: impl FnMut(Value) -> u
         narrowed.push_str(&format!(" AND p.id = ${}", number(Value::Product)));
     }
     let ended = match filter.status {
-        Some(OrderStatus::Cancelled | OrderStatus::Failed) => Some(number(Value::Ended)),
-        _ => None,
+        Some(OrderStatus::Cancelled | OrderStatus::Failed | OrderStatus::Rejected | OrderStatus::Queued) => {
+            Some(number(Value::Ended))
+        }
+        Some(OrderStatus::Accepted | OrderStatus::Confirmed) | None => None,
     };
     let taken = match (filter.status, ended) {
         (_, Some(ended)) => format!(" AND o.status = ${ended}"),

@@ -2,7 +2,7 @@
 
 use yoink_core::{Currency, Money, OrderId, Rejection, Timestamp};
 
-use super::order_id::from_hex;
+use crate::node::order_id::from_hex;
 
 /// The answer to one purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,15 +2,16 @@
 //! both against what Redis says and what is in the stream.
 
 use redis::RedisError;
-use yoink_core::audit::{Audit, InvariantId, Report};
+use yoink_core::audit::{InvariantId, Report};
 
 use super::RedisEngine;
 use super::entry::parse_line;
 use super::keys::SaleKeys;
 use super::look::look;
+use crate::CallError;
+use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, ProductRow};
-use crate::reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, from_findings};
-use crate::{CallError, limits};
+use crate::reconciliation::{Invariant, OrderCounts, Reconciliation};
 
 /// Entries of the stream that are read at once.
 const PAGE_ENTRIES: usize = 500;
@@ -68,24 +69,12 @@ impl RedisEngine {
 
     async fn recount(&self) -> Result<Reconciliation, CallError> {
         let ledger = self.postgres().audit().await?;
-        let report = self.replay(ledger.last_seq).await?;
+        let report = audit::replay(self.postgres(), ledger.last_seq).await?;
         let mut compared = Vec::new();
         for row in self.postgres().products().await? {
             compared.push((row.id, self.compare(row.number).await?));
         }
         Ok(judge(&ledger, &report, &compared))
-    }
-
-    async fn replay(&self, last: u64) -> Result<Report, CallError> {
-        let mut audit = Audit::new();
-        while audit.seq() < last {
-            let events = self.postgres().events(audit.seq(), limits::READ_EVENTS_MAX).await?;
-            if events.is_empty() {
-                break; // the ledger counts events that it does not have: the report says so
-            }
-            events.iter().filter(|event| event.seq <= last).for_each(|event| audit.observe(event));
-        }
-        Ok(audit.report())
     }
 
     /// Looks at a sale until two looks at the ledger agree around one at Redis.
@@ -195,22 +184,8 @@ fn judge(
 ) -> Reconciliation {
     let sum = |figure: fn(&ProductCounts) -> u64| ledger.products.iter().map(figure).sum::<u64>();
     let in_redis = |figure: fn(&Compared) -> u64| compared.iter().map(|(_, of)| figure(of)).sum::<u64>();
-    let told = InvariantId::ALL.into_iter().filter(|id| !DECIDED_IN_REDIS.contains(id));
-    let mut invariants: Vec<Invariant> = told.map(|id| from_findings(id, report)).collect();
-    let broken: Vec<String> = ledger
-        .products
-        .iter()
-        .filter(|product| product.conservation_error_units() != 0 || product.oversold > 0)
-        .map(|product| format!("{} by {}", product.product, product.conservation_error_units()))
-        .collect();
-    invariants.push(Invariant {
-        id: "ledger-adds-up",
-        ok: broken.is_empty() && ledger.duplicates == 0,
-        detail: match broken.is_empty() {
-            true => format!("{} products at event {}", ledger.products.len(), ledger.last_seq),
-            false => format!("units that do not add up: {}", broken.join(", ")),
-        },
-    });
+    let mut invariants = audit::told(report, &DECIDED_IN_REDIS);
+    invariants.push(audit::adds_up(ledger));
     let details: Vec<String> = compared
         .iter()
         .filter_map(|(id, compared)| compared.detail.as_ref().map(|detail| format!("{id}: {detail}")))
@@ -234,7 +209,7 @@ fn judge(
         lost: in_redis(|of| of.lost_orders),
         duplicated: report.duplicated_orders.saturating_add(ledger.duplicates),
         stuck: in_redis(|of| of.stuck_units),
-        products: ledger.products.iter().map(product_figures).collect(),
+        products: audit::product_figures(ledger),
         orders: OrderCounts {
             accepted: sum(|of| of.refused_orders).saturating_add(in_redis(|of| of.waiting_orders)),
             confirmed: sum(|of| of.live_orders),
@@ -242,20 +217,5 @@ fn judge(
             failed: sum(|of| of.failed.saturating_add(of.revoked)),
         },
         invariants,
-    }
-}
-
-fn product_figures(counts: &ProductCounts) -> ProductFigures {
-    let sold = counts.live_units.saturating_add(counts.refused_units);
-    let available = counts.stocked.saturating_sub(counts.withheld).saturating_sub(sold);
-    ProductFigures {
-        id: counts.product,
-        figures: yoink_core::Figures {
-            stocked: counts.stocked,
-            available,
-            held: 0,
-            sold,
-            withheld: counts.withheld,
-        },
     }
 }

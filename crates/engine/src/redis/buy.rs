@@ -8,11 +8,11 @@ use yoink_core::{OrderId, Rejection, Timestamp};
 
 use super::RedisEngine;
 use super::answer::{Answer, Grant, NotLoaded};
-use super::catalogue::Listed;
 use super::lane::{DECIDE_WITHIN, Mode, Sent, Ticket};
 use super::offers::Offer;
-use super::order_id::OrderIds;
-use crate::views::{PurchaseRequest, Purchased, Replayed};
+use crate::node::catalogue::Listed;
+use crate::node::order_id::OrderIds;
+use crate::views::{OrderStatus, PurchaseRequest, Purchased, Replayed};
 use crate::{CallError, EngineState};
 
 /// The wait before a purchase that was not executed is sent again; it doubles.
@@ -28,7 +28,7 @@ impl RedisEngine {
     /// As [`crate::Engine::purchase`].
     pub(crate) async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
         let result = self.buy(&request).await;
-        let counters = &self.shared().counters;
+        let counters = &self.shared().node.counters;
         match &result {
             Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
             Ok(_) => &counters.accepted,
@@ -44,13 +44,13 @@ impl RedisEngine {
     }
 
     async fn buy(&self, request: &PurchaseRequest) -> Result<Purchased, CallError> {
-        let Some(listed) = self.find_product(&request.product).await else {
+        let Some(listed) = self.desk().find_product(&request.product).await else {
             return Err(Rejection::ProductNotFound.into());
         };
-        if self.shared().state() == EngineState::Closing {
+        if self.shared().node.state() == EngineState::Closing {
             return Err(CallError::Closing);
         }
-        if !self.shared().may_sell() {
+        if !self.shared().node.may_sell() {
             return Err(CallError::UnsafeSettings);
         }
         if let Some(rejection) = self.refuse_early(&listed, request) {
@@ -58,14 +58,14 @@ impl RedisEngine {
         }
         let number = listed.row.number;
         let order = match &request.key {
-            Some(key) => self.shared().order_ids.derive(number, &request.customer, key),
+            Some(key) => self.shared().node.order_ids.derive(number, &request.customer, key),
             None => OrderIds::random(number),
         };
         let begun = Instant::now();
         let mut attempt =
             Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false, expired: false };
         loop {
-            let epoch = self.shared().catalogue.epoch(number);
+            let epoch = self.shared().node.catalogue.epoch(number);
             let sent = self.send(number, epoch, order, request).await;
             if let Some(result) = self.heed(sent, (&listed, epoch), order, request, &mut attempt).await {
                 return result;
@@ -82,7 +82,7 @@ impl RedisEngine {
     /// make another answer of it.
     pub(crate) fn refuse_early(&self, listed: &Listed, request: &PurchaseRequest) -> Option<Rejection> {
         let details = &listed.row.details;
-        let now = self.shared().now();
+        let now = self.shared().node.now();
         let is_plain = request.key.is_none()
             && details.limit_per_customer.is_none()
             && request.quantity <= details.max_per_order
@@ -170,7 +170,7 @@ impl RedisEngine {
             Answer::OtherEpoch(_) if attempt.refreshed => Some(Err(CallError::Rebuilding)),
             Answer::OtherEpoch(_) => {
                 attempt.refreshed = true;
-                self.refresh_catalogue().await;
+                self.desk().refresh_catalogue().await;
                 None
             }
             Answer::NotLoaded(why) => {
@@ -222,5 +222,6 @@ fn purchased(order: OrderId, grant: &Grant, replayed: Replayed) -> Purchased {
         accepted_at: Timestamp(grant.at.0),
         unit_price: grant.price,
         replayed,
+        status: OrderStatus::Accepted,
     }
 }

@@ -1,8 +1,8 @@
 //! Entries of the stream of grants: one per call of `purchase.lua`, one line per grant.
 
-use yoink_core::{Currency, CustomerId};
+use yoink_core::{Currency, CustomerId, Timestamp};
 
-use super::order_id::from_hex;
+use crate::node::order_id::from_hex;
 use crate::postgres::Grant;
 
 /// Reads a line; says what is wrong with it otherwise.
@@ -33,6 +33,12 @@ pub(crate) fn parse_line(line: &str) -> Result<Grant, &'static str> {
 /// The number in a line, as far as it can be read.
 pub(crate) fn number_of(line: &str) -> Option<u64> {
     line.split('|').nth(1)?.parse().ok()
+}
+
+/// When an entry was written: the first part of its id is the server's time in milliseconds.
+pub(crate) fn time_of(id: &str) -> Option<Timestamp> {
+    let ms: i64 = id.split('-').next()?.parse().ok()?;
+    Some(Timestamp(ms.saturating_mul(1_000)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use yoink_core::Timestamp;
 
 use super::answer::Answer;
-use super::catalogue::Listed;
 use super::entry::number_of;
 use super::keys::SaleKeys;
 use super::lane::{Lane, Mode, Sent, Ticket};
@@ -26,6 +25,8 @@ use super::status::Command;
 use super::stock::{Taking, withdraw};
 use super::worker::Worker;
 use super::{Shared, checks};
+use crate::node::catalogue::Listed;
+use crate::node::postgres_complaints;
 use crate::postgres::{Credit, Grant, Postgres, PostgresError, SaleState};
 
 /// How often Redis is looked at.
@@ -38,8 +39,6 @@ const IDLE_TURNS: u64 = 8;
 const BUSY_TURNS: u64 = 40;
 /// How often the ledger is asked for products, credits and the like.
 const LEDGER_EVERY: Duration = Duration::from_millis(100);
-/// How often those who wait for the ledger are told.
-const TELL_EVERY: Duration = Duration::from_millis(15);
 /// How often each Redis is asked whether it is still what it was when it was connected to.
 const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 /// A withdrawal that is not finished after this long is finished by whoever sees it.
@@ -69,7 +68,7 @@ impl Keeper {
         let mut busy_until: HashMap<i32, u64> = HashMap::new();
         for turn in 0_u64.. {
             ticks.tick().await;
-            let all = self.shared.catalogue.all();
+            let all = self.shared.node.catalogue.all();
             let is_due = |listed: &&Arc<Listed>| {
                 let number = listed.row.number;
                 all.len() <= ALL_LOOKED_AT_MAX
@@ -83,7 +82,7 @@ impl Keeper {
             join_all(due.iter().map(|(listed, _)| self.look(Arc::clone(listed)))).await;
             let moved = due.iter().filter(|(listed, before)| listed.available() != *before);
             busy_until.extend(moved.map(|(listed, _)| (listed.row.number, turn + BUSY_TURNS)));
-            self.shared.publish_storefront();
+            self.shared.node.publish_storefront();
         }
     }
 
@@ -94,7 +93,7 @@ impl Keeper {
         loop {
             ticks.tick().await;
             let followed = self.follow_ledger().await;
-            self.shared.note_ledger(followed.as_ref().err());
+            self.shared.node.note_ledger(followed.as_ref().err());
         }
     }
 
@@ -108,7 +107,7 @@ impl Keeper {
             }
             let is_due = all_told_at.is_none_or(|at| at.elapsed() >= self.shared.options.settings_every);
             // While nothing is sold because of them, that they were mended is seen soon.
-            if is_due || !self.shared.may_sell() {
+            if is_due || !self.shared.node.may_sell() {
                 all_told_at = self.check_settings().await.then(Instant::now);
             }
         }
@@ -125,11 +124,10 @@ impl Keeper {
             have_all_told &= told.is_some();
             complaints.extend(told.unwrap_or_default());
         }
-        let (target, told) = (self.postgres.target(), self.postgres.check_settings().await.ok());
+        let told = postgres_complaints(&self.postgres).await.ok();
         have_all_told &= told.is_some();
-        let reasons = told.unwrap_or_default();
-        complaints.extend(reasons.into_iter().map(|reason| format!("PostgreSQL at {target}: {reason}")));
-        self.shared.note_settings(complaints);
+        complaints.extend(told.unwrap_or_default());
+        self.shared.node.note_settings(complaints);
         have_all_told
     }
 
@@ -138,7 +136,7 @@ impl Keeper {
         let mut workers = JoinSet::new();
         let mut employed = HashSet::new();
         loop {
-            for listed in self.shared.catalogue.all() {
+            for listed in self.shared.node.catalogue.all() {
                 let product = listed.row.number;
                 if !employed.insert(product) {
                     continue;
@@ -160,23 +158,8 @@ impl Keeper {
 
     /// Looks at every product, now.
     pub(crate) async fn look_at_all(&self) {
-        join_all(self.shared.catalogue.all().into_iter().map(|listed| self.look(listed))).await;
-        self.shared.publish_storefront();
-    }
-
-    /// Tells those who wait for the ledger, for ever.
-    pub(crate) async fn tell_waiters(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(TELL_EVERY).await;
-            let orders = self.shared.waiters.orders();
-            if orders.is_empty() {
-                continue;
-            }
-            // While the ledger is down there is nothing to tell.
-            for (order, status) in self.postgres.order_statuses(&orders).await.unwrap_or_default() {
-                self.shared.waiters.tell(order, status);
-            }
-        }
+        join_all(self.shared.node.catalogue.all().into_iter().map(|listed| self.look(listed))).await;
+        self.shared.node.publish_storefront();
     }
 
     pub(crate) async fn look(&self, listed: Arc<Listed>) {
@@ -299,16 +282,14 @@ impl Keeper {
     }
 
     async fn follow_ledger(&self) -> Result<(), PostgresError> {
-        self.shared.catalogue.replace(self.postgres.products().await?);
-        self.shared.set_delivery_paused(self.postgres.delivery_is_paused().await?);
+        self.shared.node.follow_products(&self.postgres).await?;
         self.apply_credits().await?;
-        let backlog = self.postgres.backlog().await?;
-        self.shared.note_refused(backlog.refused_retrying, backlog.dead_letters_open);
+        let backlog = self.shared.node.follow_backlog(&self.postgres).await?;
         self.shared.gauges.note_credits_waiting(backlog.credits_waiting);
         if self.shared.options.workers == 0 {
             return Ok(());
         }
-        let now = self.shared.now();
+        let now = self.shared.node.now();
         let old = Timestamp(now.0.saturating_sub(WITHDRAWAL_AGE.as_micros() as i64));
         for withdrawal in self.postgres.withdrawals_waiting(old).await? {
             let taking = Taking {
@@ -320,23 +301,7 @@ impl Keeper {
             // What it comes to is the next look's business.
             let _ = withdraw(&self.postgres, &self.servers, &self.shared, taking).await;
         }
-        if !self.shared.delivery_is_paused() {
-            self.retry_refused(now).await?;
-        }
-        Ok(())
-    }
-
-    async fn retry_refused(&self, now: Timestamp) -> Result<(), PostgresError> {
-        let options = &self.shared.options.delivery;
-        // The ledger doubles the wait with every attempt.
-        let retry_at = Timestamp(now.0.saturating_add(options.backoff_base.as_micros() as i64));
-        for order in self.postgres.due_refused(now, ROWS_MAX).await? {
-            let then = options.on_dead_letter;
-            let tried =
-                self.postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
-            self.shared.note_retried(tried);
-        }
-        Ok(())
+        self.shared.node.retry_refused(&self.postgres, now).await
     }
 
     /// Gives Redis the units that wait for it.
@@ -366,7 +331,7 @@ impl Keeper {
             Ok(Credited::NotYet) => Ok(false),
             Ok(Credited::Never) => {
                 // Redis does not know whose units they are: what it has is not what the ledger gave it.
-                self.shared.catalogue.distrust(credit.product, credit.epoch);
+                self.shared.node.catalogue.distrust(credit.product, credit.epoch);
                 Ok(false)
             }
             Err(error) => {
@@ -423,7 +388,7 @@ impl Keeper {
                     currency: offer.price.currency.as_str().to_owned(),
                     accepted_at: offer.accepted_at.0,
                 };
-                let now = self.shared.now();
+                let now = self.shared.node.now();
                 if self.postgres.deliver(product, grant.0, now, now, &[revoked]).await.is_err() {
                     self.shared.offers.add(product, grant, offer);
                 }

@@ -15,11 +15,11 @@ use yoink_core::{CustomerId, OrderId};
 use super::Shared;
 use super::answer::{Answer, NotLoaded, parse};
 use super::keys::SaleKeys;
-use super::order_id::to_hex;
 use super::outcome::{Executed, executed, wants_new_connection};
 use super::script;
 use super::servers::{Server, Servers};
 use super::status::Command;
+use crate::node::order_id::to_hex;
 
 /// Purchases in one call at most: the others wait for Redis meanwhile.
 pub(crate) const CALL_PURCHASES_MAX: usize = 128;
@@ -132,12 +132,12 @@ impl LaneDriver {
             true => &script::PURCHASE_WITHOUT_ENTRY,
             false => &script::PURCHASE,
         };
-        let sent = call(&server, &keys, &tickets, mode, self.shared.now_override(), purchase).await;
-        self.shared.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
+        let sent = call(&server, &keys, &tickets, mode, self.shared.node.now_override(), purchase).await;
+        self.shared.node.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
         self.shared.gauges.asked(Command::Purchase, begun);
         match sent {
             Ok(answers) if answers.len() == tickets.len() => {
-                self.shared.counters.batch_events.observe(tickets.len() as f64);
+                self.shared.node.counters.batch_events.observe(tickets.len() as f64);
                 for (ticket, answer) in tickets.into_iter().zip(answers) {
                     let sent = match parse(&answer) {
                         Some(answer) => {

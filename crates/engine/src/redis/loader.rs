@@ -20,13 +20,13 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::keys::{GROUP, SaleKeys};
-use super::order_id::to_hex;
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
 use super::worker::{CarryError, Worker};
 use super::{Shared, checks};
 use crate::failpoint;
+use crate::node::order_id::to_hex;
 use crate::postgres::{
     CreditKind, LoadedOrder, Postgres, PostgresError, ProductRow, SaleSnapshot, SaleState, SettingsCheck,
 };
@@ -121,7 +121,7 @@ impl Loader {
         }
         let complaints = checks::redis_complaints(server).await?;
         if !complaints.is_empty() {
-            self.shared.note_settings(complaints.clone());
+            self.shared.node.note_settings(complaints.clone());
             return Err(LoadError::Settings(complaints));
         }
         match checks::is_rewriting(server).await? {
@@ -173,7 +173,7 @@ impl Loader {
         self.fill(server, row.number, epoch).await?;
         failpoint::hit("loader.opened");
         self.postgres.set_open(row.number, epoch).await?;
-        self.shared.catalogue.replace(self.postgres.products().await?);
+        self.shared.node.catalogue.replace(self.postgres.products().await?);
         if !is_first {
             tokio::time::sleep(OFFERS_WAIT).await;
         }

@@ -13,7 +13,6 @@ mod answer;
 mod audit;
 mod background;
 mod buy;
-mod catalogue;
 mod checks;
 mod entry;
 mod facade;
@@ -25,7 +24,6 @@ mod look;
 mod mistakes;
 mod offers;
 mod open;
-mod order_id;
 mod orders;
 mod outcome;
 mod products;
@@ -35,7 +33,6 @@ mod servers;
 mod shared;
 mod status;
 mod stock;
-mod waiters;
 mod worker;
 
 use std::sync::Arc;
@@ -48,7 +45,9 @@ pub use self::open::{RedisOpenError, RedisOptions};
 pub use self::repair::{RepairError, Repaired};
 use self::servers::Servers;
 pub(crate) use self::shared::Shared;
-pub use self::status::{Ping, RedisStatus, SaleStatus};
+pub use self::status::{RedisStatus, SaleStatus};
+use crate::node::Desk;
+pub use crate::node::Ping;
 use crate::postgres::Postgres;
 
 /// The redis engine. Cheap to clone; every clone is the same engine.
@@ -63,8 +62,12 @@ impl RedisEngine {
         &self.parts.shared
     }
 
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.parts.desk
+    }
+
     pub(crate) fn postgres(&self) -> &Postgres {
-        &self.parts.postgres
+        &self.parts.desk.postgres
     }
 
     fn servers(&self) -> &Arc<Servers> {

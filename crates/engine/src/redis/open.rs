@@ -14,6 +14,7 @@ use super::loader::Loader;
 use super::servers::{Servers, shown};
 use super::{Mistakes, RedisEngine, Shared, checks};
 use crate::delivery::DeliveryOptions;
+use crate::node::{ClaimError, Desk, Node, NodeOptions, claim_ledger};
 use crate::postgres::{CONNECTIONS_MAX_DEFAULT, Postgres, PostgresOpenError, SettingsCheck};
 
 /// Grants of one product that may wait for the ledger.
@@ -74,6 +75,9 @@ pub enum RedisOpenError {
     /// The ledger cannot be used.
     #[error(transparent)]
     Postgres(#[from] PostgresOpenError),
+    /// The ledger is sold from by another engine.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// Redis cannot be reached.
     #[error("{what}; start it, or give another address with --redis")]
     Redis {
@@ -94,11 +98,10 @@ pub enum RedisOpenError {
 /// What all clones of an engine share.
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) postgres: Postgres,
+    pub(crate) desk: Desk,
     pub(crate) servers: Arc<Servers>,
     pub(crate) redis_url: String,
     pub(crate) keeper: Arc<Keeper>,
-    pub(crate) runtime: tokio::runtime::Handle,
     /// Dropped when the engine is closed.
     owned: Mutex<Option<Runtime>>,
 }
@@ -126,7 +129,13 @@ impl RedisEngine {
             .map_err(RedisOpenError::Threads)?;
         let handle = runtime.handle().clone();
         let (postgres, servers) = handle.block_on(connect(&options))?;
-        let shared = Arc::new(Shared::new(options.clone(), &postgres.identity().secret));
+        let node_options = NodeOptions {
+            settings: options.settings,
+            workers: options.workers,
+            delivery: options.delivery.clone(),
+        };
+        let node = Arc::new(Node::new(node_options, &postgres.identity().secret));
+        let shared = Arc::new(Shared::new(options.clone(), Arc::clone(&node)));
         let me = Uuid::new_v4();
         let loader = Arc::new(Loader {
             me,
@@ -147,24 +156,23 @@ impl RedisEngine {
         handle.spawn(driver.run());
         handle.block_on(async {
             if let Ok(rows) = postgres.products().await {
-                shared.catalogue.replace(rows);
+                shared.node.catalogue.replace(rows);
             }
             keeper.look_at_all().await;
         });
         handle.spawn(Arc::clone(&keeper).watch_redis());
         handle.spawn(Arc::clone(&keeper).watch_ledger());
         handle.spawn(Arc::clone(&keeper).watch_servers());
-        handle.spawn(Arc::clone(&keeper).tell_waiters());
+        handle.spawn(Arc::clone(&node).tell_waiters(postgres.clone()));
         if options.workers > 0 {
             handle.spawn(Arc::clone(&keeper).employ_workers(options.workers));
         }
         let parts = Parts {
             shared,
-            postgres,
+            desk: Desk { runtime: handle, postgres, node },
             servers,
             redis_url: options.redis,
             keeper,
-            runtime: handle,
             owned: Mutex::new(Some(runtime)),
         };
         Ok(Self { parts: Arc::new(parts), lane })
@@ -173,7 +181,7 @@ impl RedisEngine {
     /// Refuses new calls, and ends what goes on in the background. Whatever is under way is in Redis and the ledger:
     /// nothing here is needed again. Blocks; calling it again does nothing.
     pub(crate) fn close_blocking(&self, drain: Duration) {
-        self.shared().close();
+        self.shared().node.close();
         if let Some(runtime) = self.parts.owned.lock().take() {
             runtime.shutdown_timeout(drain.min(Duration::from_secs(2)));
         }
@@ -183,6 +191,7 @@ impl RedisEngine {
 async fn connect(options: &RedisOptions) -> Result<(Postgres, Arc<Servers>), RedisOpenError> {
     let connections_max = options.postgres_connections_max.max(1);
     let postgres = Postgres::connect(&options.postgres, connections_max, options.settings).await?;
+    claim_ledger(&postgres, "redis").await?;
     let servers = Servers::new(&options.redis);
     let mut complaints = Vec::new();
     let mut is_reached = false;

@@ -3,30 +3,21 @@
 use std::time::Duration;
 
 use redis::RedisError;
-use yoink_core::{CustomerId, Event, Money, OrderId, Rejection, Seq, Timestamp};
+use yoink_core::{CustomerId, Money, OrderId, Rejection, Timestamp};
 
 use super::entry::parse_line;
 use super::keys::SaleKeys;
 use super::look::look;
-use super::order_id::{product_of, to_hex};
 use super::{RedisEngine, keeper_pause};
+use crate::CallError;
+use crate::node::order_id::{product_of, to_hex};
 use crate::postgres::{EndKind, Ended, Grant};
-use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView, PurchaseRequest, Purchased, Replayed};
-use crate::{CallError, Confirmed};
+use crate::views::{OrderStatus, OrderView, PurchaseRequest, Replayed};
 
 /// How often a cancelling looks for an order that is on its way to the ledger.
 const LOOKS_MAX: usize = 20;
 
 impl RedisEngine {
-    /// Waits until the ledger has the order, at most `wait`.
-    pub(crate) async fn wait_confirmed(&self, purchased: &Purchased, wait: Duration) -> Confirmed {
-        let told = self.shared().waiters.wait(purchased.order);
-        match tokio::time::timeout(wait, told).await {
-            Ok(Ok(OrderStatus::Confirmed)) => Confirmed::Yes,
-            _ => Confirmed::NotYet,
-        }
-    }
-
     /// One order.
     ///
     /// # Errors
@@ -62,9 +53,10 @@ impl RedisEngine {
     /// Redis cannot be asked.
     pub(crate) async fn is_replay(&self, request: &PurchaseRequest) -> Result<bool, CallError> {
         let Some(key) = &request.key else { return Ok(false) };
-        let Some(listed) = self.find_product(&request.product).await else { return Ok(false) };
+        let Some(listed) = self.desk().find_product(&request.product).await else { return Ok(false) };
         let product = listed.row.number;
-        let field = format!("o{}", to_hex(self.shared().order_ids.derive(product, &request.customer, key)));
+        let field =
+            format!("o{}", to_hex(self.shared().node.order_ids.derive(product, &request.customer, key)));
         let asked = self.in_background(move |engine| async move {
             let server = engine.servers().of(product).await.map_err(|_| CallError::Unreachable)?;
             let buyers = SaleKeys::new(product, 0).buyers;
@@ -76,23 +68,6 @@ impl RedisEngine {
             })
         });
         asked.await
-    }
-
-    /// A page of orders, in the order in which the ledger took them.
-    ///
-    /// # Errors
-    /// The ledger cannot be asked.
-    pub(crate) async fn orders(&self, filter: OrderFilter) -> Result<OrderPage, CallError> {
-        self.in_background(move |engine| async move { Ok(engine.postgres().orders(&filter).await?) }).await
-    }
-
-    /// The ledger's events.
-    ///
-    /// # Errors
-    /// The ledger cannot be asked.
-    pub(crate) async fn events(&self, after: Seq, limit: usize) -> Result<Vec<Event>, CallError> {
-        self.in_background(move |engine| async move { Ok(engine.postgres().events(after, limit).await?) })
-            .await
     }
 
     /// Gives the units of an order back because somebody asked for it.
@@ -139,7 +114,7 @@ impl RedisEngine {
         kind: EndKind,
         reason: &str,
     ) -> Result<(OrderView, Replayed), CallError> {
-        let now = self.shared().now();
+        let now = self.shared().node.now();
         let mut was_nowhere = false;
         for _ in 0..LOOKS_MAX {
             let replayed = match self.postgres().end_order(id, kind, reason, now).await? {
@@ -179,7 +154,7 @@ impl RedisEngine {
     /// filled, orders that were accepted before may come back.
     async fn grant_in_redis(&self, id: OrderId) -> Result<Option<(Grant, i32)>, CallError> {
         let product = product_of(id);
-        if self.shared().catalogue.by_number(product).is_none() {
+        if self.shared().node.catalogue.by_number(product).is_none() {
             return Ok(None);
         }
         let Ok(server) = self.servers().of(product).await else { return Err(CallError::Unreachable) };
@@ -203,7 +178,7 @@ impl RedisEngine {
     }
 
     fn view_of(&self, grant: &Grant) -> Option<OrderView> {
-        let listed = self.shared().catalogue.by_number(product_of(grant.order))?;
+        let listed = self.shared().node.catalogue.by_number(product_of(grant.order))?;
         Some(OrderView {
             id: grant.order,
             seq: grant.number.unsigned_abs(),

@@ -1,12 +1,13 @@
 //! Products: the ledger first, then Redis.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use yoink_core::{NewProduct, ProductChange, ProductId, Rejection, STOCK_UNITS_MAX};
+use yoink_core::{NewProduct, ProductChange, ProductId};
 
 use super::{RedisEngine, keeper_pause};
 use crate::CallError;
-use crate::postgres::Changed;
+use crate::node::catalogue::Listed;
 use crate::views::ProductView;
 
 /// How long whoever makes a product waits until it can be bought.
@@ -18,29 +19,10 @@ impl RedisEngine {
     /// # Errors
     /// As [`crate::Engine::create_product`].
     pub(crate) async fn create_product(&self, product: NewProduct) -> Result<ProductView, CallError> {
-        if product.id.is_some_and(|id| self.shared().catalogue.find(&id).is_some()) {
-            self.refresh_catalogue().await;
-            return Err(Rejection::ProductExists.into());
-        }
-        if product.stock > STOCK_UNITS_MAX {
-            return Err(Rejection::StockTooLarge.into());
-        }
-        if let (Some(starts_at), Some(ends_at)) = (product.window.starts_at, product.window.ends_at)
-            && ends_at <= starts_at
-        {
-            return Err(Rejection::WindowEmpty.into());
-        }
-        let number = self.in_background(move |engine| async move {
-            let made = engine.postgres().create_product(&product, engine.shared().now()).await?;
-            made.ok_or_else(|| Rejection::ProductExists.into())
-        });
-        let number = number.await;
-        // Also if it exists: whoever is told so finds it, although another node may have made it a moment ago.
-        self.refresh_catalogue().await;
-        let number = number?;
+        let number = self.desk().create_product(product).await?;
         let begun = Instant::now();
         loop {
-            let Some(listed) = self.shared().catalogue.by_number(number) else {
+            let Some(listed) = self.shared().node.catalogue.by_number(number) else {
                 return Err(CallError::OutcomeUnknown);
             };
             self.look_at(&listed.row.id).await;
@@ -60,10 +42,8 @@ impl RedisEngine {
         id: ProductId,
         change: ProductChange,
     ) -> Result<ProductView, CallError> {
-        let changed = self.in_background(move |engine| async move {
-            Ok(engine.postgres().change_product(&id, &change, engine.shared().now()).await?)
-        });
-        self.after_change(id, changed.await?).await
+        self.desk().change_product(id, change).await?;
+        self.after_change(id).await
     }
 
     /// Stops selling a product.
@@ -71,10 +51,8 @@ impl RedisEngine {
     /// # Errors
     /// As [`crate::Engine::pause`].
     pub(crate) async fn pause(&self, id: ProductId) -> Result<ProductView, CallError> {
-        let changed = self.in_background(move |engine| async move {
-            Ok(engine.postgres().pause_product(&id, engine.shared().now()).await?)
-        });
-        self.after_change(id, changed.await?).await
+        self.desk().pause_product(id).await?;
+        self.after_change(id).await
     }
 
     /// Sells a product again.
@@ -82,22 +60,15 @@ impl RedisEngine {
     /// # Errors
     /// As [`crate::Engine::resume`].
     pub(crate) async fn resume(&self, id: ProductId) -> Result<ProductView, CallError> {
-        let changed = self.in_background(move |engine| async move {
-            Ok(engine.postgres().resume_product(&id, engine.shared().now()).await?)
-        });
-        self.after_change(id, changed.await?).await
+        self.desk().resume_product(id).await?;
+        self.after_change(id).await
     }
 
     /// Tells Redis, so that no purchase after the answer is decided by what was before.
-    async fn after_change(&self, id: ProductId, changed: Changed) -> Result<ProductView, CallError> {
-        match changed {
-            Changed::NotFound => return Err(Rejection::ProductNotFound.into()),
-            Changed::WindowEmpty => return Err(Rejection::WindowEmpty.into()),
-            Changed::Done | Changed::Again => {}
-        }
+    async fn after_change(&self, id: ProductId) -> Result<ProductView, CallError> {
         for _ in 0..10 {
-            self.refresh_catalogue().await;
-            let Some(listed) = self.shared().catalogue.find(&id) else { break };
+            self.desk().refresh_catalogue().await;
+            let Some(listed) = self.shared().node.catalogue.find(&id) else { break };
             if self.in_background(move |engine| engine.describe(listed)).await? {
                 break;
             }
@@ -105,11 +76,11 @@ impl RedisEngine {
             tokio::time::sleep(keeper_pause()).await;
         }
         self.look_at(&id).await;
-        let listed = self.shared().catalogue.find(&id).ok_or(CallError::OutcomeUnknown)?;
+        let listed = self.shared().node.catalogue.find(&id).ok_or(CallError::OutcomeUnknown)?;
         Ok(listed.view())
     }
 
-    async fn describe(self, listed: std::sync::Arc<super::catalogue::Listed>) -> Result<bool, CallError> {
+    async fn describe(self, listed: Arc<Listed>) -> Result<bool, CallError> {
         match self.servers().of(listed.row.number).await {
             Ok(server) => Ok(super::keeper::describe(&server, &listed).await.is_ok()),
             Err(_) => Ok(false),

@@ -30,8 +30,8 @@ pub struct Repaired {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// The embedded engine has no second store that could differ.
-    #[error("the embedded engine needs no repair: it has one log, and refuses to start on a damaged one")]
+    /// Other engines have no second store that could differ from the one that decides.
+    #[error("only the redis engine can need a repair: the others have no second store that could differ")]
     OtherEngine,
     /// Redis and the ledger could not be compared.
     #[error("Redis and the ledger could not be compared; nothing was changed")]
@@ -67,7 +67,7 @@ impl RedisEngine {
         for row in self.postgres().products().await? {
             let compared = self.compare(row.number).await.map_err(RepairError::NotCompared)?;
             let Some(what) = compared.detail else { continue };
-            self.postgres().record_repair(row.number, &what, reason, self.now()).await?;
+            self.postgres().record_repair(row.number, &what, reason, self.shared().node.now()).await?;
             let epoch = self.fill_anew(&row).await?;
             repaired.push(Repaired { product: row.id, what, epoch });
         }
@@ -95,8 +95,8 @@ impl RedisEngine {
     }
 
     async fn is_sold(&self, row: &ProductRow) -> bool {
-        self.shared().catalogue.replace(vec![row.clone()]);
-        let Some(listed) = self.shared().catalogue.by_number(row.number) else { return false };
+        self.shared().node.catalogue.replace(vec![row.clone()]);
+        let Some(listed) = self.shared().node.catalogue.by_number(row.number) else { return false };
         self.parts.keeper.look(Arc::clone(&listed)).await;
         listed.is_selling()
     }

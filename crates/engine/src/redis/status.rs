@@ -1,7 +1,7 @@
 //! How the redis engine and its servers are, for those who watch it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::join;
 use yoink_core::ProductId;
@@ -9,6 +9,7 @@ use yoink_core::ProductId;
 use super::RedisEngine;
 use crate::CallError;
 use crate::figures::{DURATION_BOUNDS_SECONDS, Histogram, HistogramFigures};
+use crate::node::Ping;
 use crate::postgres::Connections;
 
 /// What Redis is asked to do again and again.
@@ -91,21 +92,10 @@ pub struct RedisStatus {
     pub commands: Vec<(&'static str, HistogramFigures)>,
 }
 
-/// Whether a server answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ping {
-    /// `redis` or `postgres`.
-    pub server: &'static str,
-    /// Whether it does.
-    pub is_well: bool,
-    /// How long it took.
-    pub took: Duration,
-}
-
 impl RedisEngine {
     pub(crate) fn status(&self) -> RedisStatus {
         let shared = self.shared();
-        let sales = shared.catalogue.all().into_iter().map(|listed| SaleStatus {
+        let sales = shared.node.catalogue.all().into_iter().map(|listed| SaleStatus {
             product: listed.row.id,
             epoch: listed.epoch(),
             is_selling: listed.is_selling(),
@@ -114,7 +104,7 @@ impl RedisEngine {
         let histograms = gauges.commands.iter().map(Histogram::figures);
         RedisStatus {
             sales: sales.collect(),
-            may_sell: shared.may_sell(),
+            may_sell: shared.node.may_sell(),
             connections: self.postgres().connections(),
             credits_waiting: gauges.credits_waiting.load(Ordering::Relaxed),
             rebuilds: gauges.rebuilds.load(Ordering::Relaxed),
@@ -125,7 +115,7 @@ impl RedisEngine {
     /// Asks every server that is known for a sign of life.
     pub(crate) async fn ping(&self) -> Result<[Ping; 2], CallError> {
         self.in_background(|engine| async move {
-            let (redis, postgres) = join(engine.ping_redis(), engine.ping_postgres()).await;
+            let (redis, postgres) = join(engine.ping_redis(), engine.desk().ping()).await;
             Ok([redis, postgres])
         })
         .await
@@ -145,11 +135,5 @@ impl RedisEngine {
             is_well &= pong.is_ok();
         }
         Ping { server: "redis", is_well, took: begun.elapsed() }
-    }
-
-    async fn ping_postgres(&self) -> Ping {
-        let begun = Instant::now();
-        let is_well = self.postgres().check_settings().await.is_ok();
-        Ping { server: "postgres", is_well, took: begun.elapsed() }
     }
 }

@@ -43,9 +43,9 @@ impl RedisEngine {
     pub(crate) async fn adjust_stock(&self, adjustment: StockAdjustment) -> Result<Adjusted, CallError> {
         let (id, delta) = (adjustment.product, adjustment.delta);
         let (seq, replayed) = self.in_background(move |engine| adjust(engine, adjustment)).await?;
-        self.refresh_catalogue().await;
+        self.desk().refresh_catalogue().await;
         self.look_at(&id).await;
-        let figures = self.find_product(&id).await.map(|listed| listed.figures()).unwrap_or_default();
+        let figures = self.desk().find_product(&id).await.map(|listed| listed.figures()).unwrap_or_default();
         Ok(Adjusted { seq, delta, figures, replayed })
     }
 }
@@ -53,7 +53,7 @@ impl RedisEngine {
 async fn adjust(engine: RedisEngine, adjustment: StockAdjustment) -> Result<(Seq, Replayed), CallError> {
     let (postgres, shared) = (engine.postgres(), engine.shared());
     let seq = |begun: AdjustmentBegun| begun.event.unwrap_or_default();
-    match postgres.adjust_stock(&adjustment, shared.now()).await? {
+    match postgres.adjust_stock(&adjustment, shared.node.now()).await? {
         AdjustmentOutcome::Done(begun) => {
             engine.apply_credits_now().await;
             Ok((seq(begun), Replayed::No))
@@ -90,10 +90,10 @@ pub(crate) async fn withdraw(
     for _ in 0..LOOKS_MAX {
         let ended = match debit(servers, taking, epoch).await {
             Ok(Some(Debit::Taken)) => {
-                postgres.finish_withdrawal(taking.adjustment, epoch, shared.now()).await
+                postgres.finish_withdrawal(taking.adjustment, epoch, shared.node.now()).await
             }
             Ok(Some(Debit::Short { available })) => {
-                match postgres.refuse_withdrawal(taking.adjustment, epoch, shared.now()).await {
+                match postgres.refuse_withdrawal(taking.adjustment, epoch, shared.node.now()).await {
                     Ok(WithdrawalEnd::Refused) => return Withdrawn::Short { available },
                     other => other,
                 }
@@ -101,7 +101,7 @@ pub(crate) async fn withdraw(
             // Redis is being filled anew, or cannot be asked: the next epoch may be there already.
             Ok(None) | Err(_) => {
                 tokio::time::sleep(keeper_pause()).await;
-                epoch = shared.catalogue.epoch(taking.product);
+                epoch = shared.node.catalogue.epoch(taking.product);
                 continue;
             }
         };
@@ -109,17 +109,17 @@ pub(crate) async fn withdraw(
             Ok(WithdrawalEnd::Done(event)) => return Withdrawn::Done(event),
             Ok(WithdrawalEnd::Elsewhere) => {
                 tokio::time::sleep(keeper_pause()).await;
-                epoch = shared.catalogue.epoch(taking.product);
+                epoch = shared.node.catalogue.epoch(taking.product);
             }
             Ok(WithdrawalEnd::Refused) => {
                 // Redis gave the units, but somebody else had found too few and gave it up: they go back.
-                shared.catalogue.distrust(taking.product, epoch);
+                shared.node.catalogue.distrust(taking.product, epoch);
                 return Withdrawn::Later;
             }
             Err(error) => {
                 if error.class() == ErrorClass::Permanent {
                     // Redis gave more than the ledger has.
-                    shared.catalogue.distrust(taking.product, epoch);
+                    shared.node.catalogue.distrust(taking.product, epoch);
                 }
                 return Withdrawn::Later;
             }

@@ -72,12 +72,12 @@ impl Worker {
         let mut backoff = BACKOFF_MIN;
         let mut claimed_at: Option<Instant> = None;
         loop {
-            if self.shared.delivery_is_paused() {
+            if self.shared.node.delivery_is_paused() {
                 tokio::time::sleep(IDLE_MAX).await;
                 continue;
             }
             let is_time_to_claim = claimed_at.is_none_or(|at| at.elapsed() >= CLAIM_EVERY);
-            let epoch = self.shared.catalogue.epoch(self.product);
+            let epoch = self.shared.node.catalogue.epoch(self.product);
             let carried = match has_failed {
                 true => self.carry_range(epoch, "+").await,
                 false => self.turn(epoch, is_time_to_claim).await,
@@ -91,7 +91,7 @@ impl Worker {
                     tokio::time::sleep(idle).await;
                     // Many streams share one Redis: the more there are, the less often an idle one is asked for.
                     let idle_max =
-                        IDLE_MAX.saturating_mul(self.shared.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
+                        IDLE_MAX.saturating_mul(self.shared.node.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
                     idle = idle.saturating_mul(2).min(idle_max);
                 }
                 Ok(carried) => {
@@ -100,7 +100,7 @@ impl Worker {
                 }
                 Err(error) => {
                     has_failed = true;
-                    self.shared.note_delivery_error(&error);
+                    self.shared.node.note_delivery_error(&error);
                     tokio::time::sleep(jittered(backoff)).await;
                     backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
                 }
@@ -273,12 +273,12 @@ impl Worker {
         what: &str,
     ) -> Result<(), CarryError> {
         tracing::error!(stream, entry, what, "an entry of the stream is not a grant: it was written down");
-        Ok(self.postgres.note_unreadable(stream, entry, bytes, what, self.shared.now()).await?)
+        Ok(self.postgres.note_unreadable(stream, entry, bytes, what, self.shared.node.now()).await?)
     }
 
     async fn deliver(&self, epoch: i32, grants: &[Grant]) -> Result<(), CarryError> {
         let begun = Instant::now();
-        let now = self.shared.now();
+        let now = self.shared.node.now();
         let retry_at =
             Timestamp(now.0.saturating_add(self.shared.options.delivery.backoff_base.as_micros() as i64));
         let delivered = match self.postgres.deliver(self.product, epoch, now, retry_at, grants).await {
@@ -302,10 +302,10 @@ impl Worker {
             }
             other => other?,
         };
-        self.shared.note_delivered(begun.elapsed(), &delivered);
+        self.shared.node.note_delivered(begun.elapsed(), &delivered);
         if delivered.iter().any(|(_, outcome)| *outcome == Delivered::Revoked) {
             // The ledger had no unit for a grant: Redis says more than is true. Fill it anew.
-            self.shared.catalogue.distrust(self.product, epoch);
+            self.shared.node.catalogue.distrust(self.product, epoch);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use yoink_core::{Event, Fact, Money, ProductChange, Timestamp};
 use yoink_engine::ledger::MovementKind;
 use yoink_engine::postgres::{Changed, EndKind, OnRefusal, Postgres, SaleState};
-use yoink_engine::{OrderFilter, OrderStatus};
+use yoink_engine::{DeadLetterFilter, DeadLetterRefusal, DeadLetterState, OrderFilter, OrderStatus};
 
 use super::common::{product, restock};
 use super::server::Database;
@@ -168,7 +168,7 @@ async fn what_waits_is_counted() {
     let backlog = ledger.backlog().await.unwrap();
     assert_eq!((backlog.credits_waiting, backlog.credits_since), (1, Some(NOW)));
     assert_eq!((backlog.refused_retrying, backlog.refused_since), (1, Some(NOW)));
-    assert_eq!((backlog.dead_letters_open, backlog.dead_letters_since), (1, Some(LATER)));
+    assert_eq!((backlog.dead_letters_open, backlog.dead_letters_since), (2, Some(NOW)));
     assert_eq!((backlog.withdrawals_waiting, backlog.unreadable), (1, 1));
 }
 
@@ -191,4 +191,35 @@ async fn delivery_is_paused_for_everybody() {
     assert!(other.delivery_is_paused().await.unwrap());
     other.resume_delivery().await.unwrap();
     assert!(!ledger.delivery_is_paused().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_is_a_dead_letter_that_can_only_be_discarded() {
+    let (_database, ledger) = Database::with_ledger(2).await;
+    let garbage: Vec<u8> = b"{\n\x00\xff".iter().copied().chain(std::iter::repeat_n(b'x', 100_000)).collect();
+    for (entry, bytes) in [("a", garbage.as_slice()), ("a", b"again"), ("b", b"")] {
+        ledger.note_unreadable("dead", entry, bytes, "it is no text", NOW).await.unwrap();
+    }
+    let filter = DeadLetterFilter { limit: 10, ..DeadLetterFilter::default() };
+    let letters = ledger.dead_letters(&filter).await.unwrap();
+    let [letter, other] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!((letter.order, letter.seq, letter.product, letter.quantity), (None, None, None, None));
+    assert_eq!((letter.error.as_str(), letter.attempts, letter.created_at), ("it is no text", 0, NOW));
+    let shown = letter.message.as_deref().unwrap();
+    assert!(shown.starts_with("{\\n\\u{0}\u{fffd}xxx") && shown.len() < 520, "{shown}");
+    assert_eq!((other.message.as_deref(), other.state), (Some(""), DeadLetterState::Parked));
+
+    let refusal = ledger.retry_dead_letter(letter.id, LATER).await.unwrap();
+    assert_eq!(refusal, Err(DeadLetterRefusal::Unreadable));
+    for _ in 0..2 {
+        let discarded = ledger.discard_dead_letter(letter.id, "noise", LATER).await.unwrap().unwrap();
+        assert_eq!(
+            (discarded.state, discarded.reason.as_deref()),
+            (DeadLetterState::Discarded, Some("noise"))
+        );
+        assert_eq!((discarded.created_at, discarded.updated_at), (NOW, LATER));
+    }
+    let refusal = ledger.retry_dead_letter(letter.id, LATER).await.unwrap();
+    assert_eq!(refusal, Err(DeadLetterRefusal::Unreadable));
+    assert_eq!(ledger.backlog().await.unwrap().dead_letters_open, 1);
 }

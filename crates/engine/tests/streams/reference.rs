@@ -242,6 +242,7 @@ impl Reference {
     fn bought(&self, id: OrderId, replayed: Replayed) -> Answer {
         let order = self.inventory.order(id).unwrap();
         let (accepted_at, unit_price) = (order.accepted_at, order.unit_price);
-        Answer::Bought(Purchased { order: id, seq: self.seq_of(id), accepted_at, unit_price, replayed })
+        let (seq, status) = (self.seq_of(id), OrderStatus::Accepted);
+        Answer::Bought(Purchased { order: id, seq, accepted_at, unit_price, replayed, status })
     }
 }

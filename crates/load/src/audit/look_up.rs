@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::{Claim, Who};
-use crate::api::{FoundOrder, order_request, read_order, refused};
+use crate::api::{FoundOrder, order_request, read_order, read_status, refused};
 use crate::client::Client;
 use crate::error::StormError;
 use crate::plan::Plan;
@@ -70,11 +70,13 @@ async fn look_up(plan: &Plan, client: &mut Client, id: &str) -> Result<Looked, S
                     &answer,
                 ));
             }
-            Ok(answer) if answer.status == 200 => match read_order(&answer.body) {
-                Some(order) if is_undecided(&order.status) => format!("it is still {:?}", order.status),
-                Some(order) => return Ok(Looked::Found(order)),
-                None => return Ok(Looked::Unreadable("the answer is not an order".to_owned())),
-            },
+            Ok(answer) if answer.status == 200 => {
+                match (read_status(&answer.body), read_order(&answer.body)) {
+                    (Some(status), _) if is_undecided(&status) => format!("it is still {status:?}"),
+                    (_, Some(order)) => return Ok(Looked::Found(order)),
+                    (_, None) => return Ok(Looked::Unreadable("the answer is not an order".to_owned())),
+                }
+            }
             Ok(answer) => format!("the server answered {}", answer.status),
             Err(error) => error.to_string(),
         };
@@ -85,7 +87,7 @@ async fn look_up(plan: &Plan, client: &mut Client, id: &str) -> Result<Looked, S
     }
 }
 
-/// Older systems queue first and decide later.
+/// Some engines, and older systems, queue first and decide later.
 pub(super) fn is_undecided(status: &str) -> bool {
     ["queued", "pending", "processing"].iter().any(|undecided| status.eq_ignore_ascii_case(undecided))
 }
@@ -107,5 +109,5 @@ pub(super) fn difference(plan: &Plan, who: &Who, order: &FoundOrder) -> Option<S
 
 /// A status that says whether the order has its units.
 pub(super) fn is_known(status: &str) -> bool {
-    ["accepted", "confirmed", "cancelled", "failed"].contains(&status)
+    ["accepted", "confirmed", "cancelled", "failed", "rejected"].contains(&status)
 }

@@ -202,12 +202,13 @@ pub(super) fn weigh(plan: &Plan, unnamed: &[Unnamed], report: &mut AuditReport, 
         for (place, status) in (0..*accepted).zip(statuses.iter().rev()) {
             count_status(&mut report.orders, status);
             let bought = if place < promise.bought_now { quantity } else { 0 };
-            if matches!(status.as_str(), "cancelled" | "failed") {
-                units.returned += bought;
-                units.promised -= bought;
-                sold_at_least -= bought;
-            } else {
-                units.live += bought;
+            match status.as_str() {
+                "cancelled" | "failed" | "rejected" => {
+                    units.returned += if status == "rejected" { 0 } else { bought };
+                    units.promised -= bought;
+                    sold_at_least -= bought;
+                }
+                _ => units.live += bought,
             }
         }
     }

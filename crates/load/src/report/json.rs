@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(product, ["available", "held", "id", "sold", "stocked", "withheld"]);
         assert_eq!(
             json["audit"]["orders"],
-            json!({ "accepted": 0, "confirmed": 0, "cancelled": 0, "failed": 0 })
+            json!({ "accepted": 0, "confirmed": 0, "cancelled": 0, "failed": 0, "rejected": 0 })
         );
         assert!(json["audit"]["invariants"].is_array());
     }

@@ -201,11 +201,12 @@ impl StormReport {
         self.failures.values().sum()
     }
 
-    /// Orders that exist because of this storm: those accepted at once and those found by asking again.
+    /// Orders that exist because of this storm: those accepted at once and those found by asking again, without those that
+    /// were only queued and got nothing.
     #[must_use]
     pub fn orders_given(&self) -> u64 {
         match &self.audit {
-            Some(audit) => audit.looked_up + audit.without_id,
+            Some(audit) => (audit.looked_up + audit.without_id).saturating_sub(audit.orders.rejected),
             None => self.accepted - self.replayed,
         }
     }

@@ -137,7 +137,8 @@ fn audit(report: &StormReport, out: &mut dyn Write, decoration: Decoration) -> i
     let orders = &audit.orders;
     writeln!(
         out,
-        "oversold {}, lost {}, duplicated {}, stuck {}; orders: {} accepted, {} confirmed, {} cancelled, {} failed",
+        "oversold {}, lost {}, duplicated {}, stuck {}; orders: {} accepted, {} confirmed, {} cancelled, {} failed, \
+         {} rejected",
         audit.oversold,
         audit.lost,
         audit.duplicated,
@@ -145,7 +146,8 @@ fn audit(report: &StormReport, out: &mut dyn Write, decoration: Decoration) -> i
         orders.accepted,
         orders.confirmed,
         orders.cancelled,
-        orders.failed
+        orders.failed,
+        orders.rejected
     )?;
     if audit.without_id > 0 {
         writeln!(out, "{} acceptances name no order, so they were looked up by customer", audit.without_id)?;

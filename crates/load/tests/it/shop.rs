@@ -1,6 +1,6 @@
 //! A small real HTTP server that sells, rightly or wrongly. The storm must tell which.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -57,6 +57,8 @@ pub enum Fault {
     DoublesEveryThird,
     /// Limits too, and answers this to `GET /v1/orders`.
     HidesLists(u16),
+    /// Says 202 to everybody and decides when it is asked a second time; keeps back so many units.
+    DecidesLater(u64),
     /// Limits too, and every listed order is `cancelled`, its unit back in stock.
     CancelsAll,
     /// Limits too, and the list is empty the first few times that it is read.
@@ -81,6 +83,9 @@ pub struct Books {
     /// The id that orders carry.
     pub product: String,
     pub authorizations: Vec<String>,
+    /// Orders that got nothing, and orders that were looked at.
+    rejected: HashSet<String>,
+    looked_at: HashSet<String>,
     next_id: u64,
 }
 
@@ -245,18 +250,22 @@ impl Keeper {
         }
         let capacity = match self.fault {
             Fault::OversellsSecretly(extra) | Fault::OversellsOpenly(extra) => books.stocked + extra,
-            Fault::KeepsBack(kept) => books.stocked - kept,
+            Fault::KeepsBack(kept) | Fault::DecidesLater(kept) => books.stocked - kept,
             Fault::Breaks => return Ok(reply(500, json!({}))),
             _ => books.stocked,
         };
-        if books.sold + quantity > capacity {
+        let fits = books.sold + quantity <= capacity;
+        if !fits && !matches!(self.fault, Fault::DecidesLater(_)) {
             return Ok(problem(409, "sold-out"));
         }
-        books.sold += quantity;
+        books.sold += if fits { quantity } else { 0 };
         books.next_id += 1;
         let number = if self.fault == Fault::OneIdForTwo { books.next_id.div_ceil(2) } else { books.next_id };
         let id = format!("order-{number}");
         books.by_key.insert(key, id.clone());
+        if !fits {
+            books.rejected.insert(id.clone());
+        }
         books.orders.entry(id.clone()).or_insert((customer.clone(), quantity));
         match self.fault {
             Fault::DropsAfterAccepting if number.is_multiple_of(5) => Err(HangUp),
@@ -337,8 +346,11 @@ impl Keeper {
     }
 
     fn look(&self, path: &str) -> Reply {
-        let books = self.books.lock().unwrap();
+        let mut books = self.books.lock().unwrap();
         if let Some(id) = path.strip_prefix("/v1/orders/") {
+            if matches!(self.fault, Fault::DecidesLater(_)) && books.looked_at.insert(id.to_owned()) {
+                return reply(200, json!({ "id": id, "status": "queued" }));
+            }
             return self.look_at_order(&books, id);
         }
         match path {
@@ -353,6 +365,11 @@ impl Keeper {
             Some(_) if self.fault == Fault::ForgetsOrders && tenth => problem(404, "not-found"),
             Some((_, quantity)) if self.fault == Fault::MixesCustomersUp && tenth => {
                 order(200, id, &books.product, ("somebody-else", *quantity))
+            }
+            Some((customer, quantity)) if books.rejected.contains(id) => {
+                let mut order = order_body(id, &books.product, (customer, *quantity));
+                (order["status"], order["reason"]) = ("rejected".into(), "sold-out".into());
+                reply(200, order)
             }
             Some((customer, quantity)) => order(200, id, &books.product, (customer, *quantity)),
             None => problem(404, "not-found"),

@@ -48,6 +48,17 @@ fn units_sold_beyond_the_stock_are_counted_even_if_the_shop_hides_them() {
 }
 
 #[test]
+fn a_shop_that_decides_later_is_judged_by_its_decisions() {
+    let (_shop, report) = storm_on(100, 300, Fault::DecidesLater(0));
+    assert!(report.is_ok(), "{:?}", report.problems());
+    assert_eq!((report.requests, report.accepted, report.orders_given()), (300, 300, 100));
+    assert_eq!((audit(&report).looked_up, audit(&report).orders.rejected), (300, 200));
+    let (_shop, report) = storm_on(100, 300, Fault::DecidesLater(5));
+    assert_eq!(audit(&report).stuck, 5);
+    assert_eq!(broken(&report), ["nothing-stuck"]);
+}
+
+#[test]
 fn an_accepted_order_that_is_forgotten_is_lost() {
     let (_shop, report) = storm_on(100, 100, Fault::ForgetsOrders);
     assert_eq!(audit(&report).lost, 10);

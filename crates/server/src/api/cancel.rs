@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use http::HeaderName;
 use serde::Deserialize;
 use utoipa::ToSchema;
-use yoink_engine::Replayed;
+use yoink_engine::{CallError, Replayed};
 
 use super::{Body, OrderPath, check_reason, ok};
 use crate::edge::Core;
@@ -41,8 +41,11 @@ pub(crate) async fn cancel_order(
     let reason = check_reason(&body.reason)?;
     if let Caller::Customer(_) = &caller {
         let order = core.engine.order(id).await.map_err(|error| core.problem(error))?;
-        if !order.is_some_and(|order| caller.may_act_for(&order.customer)) {
-            return Err(Problem::no_such_order());
+        match order {
+            Some(order) if caller.may_act_for(&order.customer) => {}
+            // Whose it is shows once it is decided.
+            None if core.engine.may_be_queued(id) => return Err(core.problem(CallError::Overloaded)),
+            _ => return Err(Problem::no_such_order()),
         }
     }
     let (order, replayed) = core.engine.cancel(id, reason).await.map_err(|error| core.problem(error))?;

@@ -63,7 +63,8 @@ pub(crate) fn refused(refusal: DeadLetterRefusal) -> Problem {
         DeadLetterRefusal::NotFound => no_such_dead_letter(),
         DeadLetterRefusal::AlreadyReleased
         | DeadLetterRefusal::AlreadyDiscarded
-        | DeadLetterRefusal::AlreadyRetried => Problem::new(&DEAD_LETTER_CLOSED, refusal.to_string()),
+        | DeadLetterRefusal::AlreadyRetried
+        | DeadLetterRefusal::Unreadable => Problem::new(&DEAD_LETTER_CLOSED, refusal.to_string()),
     }
 }
 

@@ -9,14 +9,15 @@ use http::HeaderMap;
 use super::{OrderPath, ok};
 use crate::edge::Core;
 use crate::problem::Problem;
-use crate::wire::Order;
+use crate::wire::{Order, OrderFound, QueuedOrder};
 
 /// One order.
 ///
-/// Found from the moment its purchase was answered on. The holder of a customer token sees their own orders only.
+/// Found from the moment its purchase was answered on. The holder of a customer token sees their own orders only. Of an
+/// order that another node queued and nobody has decided yet, only that it is `queued` can be told (rabbitmq engine).
 #[utoipa::path(
     get, path = "/v1/orders/{id}", tag = "buyers", params(crate::api::schema::OrderInPath),
-    responses((status = 200, description = "The order", body = Order), crate::api::ReadProblems)
+    responses((status = 200, description = "The order", body = OrderFound), crate::api::ReadProblems)
 )]
 pub(crate) async fn get_order(
     State(core): State<Arc<Core>>,
@@ -27,7 +28,9 @@ pub(crate) async fn get_order(
     let order = core.engine.order(id).await.map_err(|error| core.problem(error))?;
     match order {
         // A foreign order is told apart from none by nobody.
-        Some(order) if caller.may_act_for(&order.customer) => Ok(ok(Order::from(order))),
+        Some(order) if caller.may_act_for(&order.customer) => Ok(ok(OrderFound::Known(Order::from(order)))),
+        // Whose it is nobody knows yet, and nothing else about it either.
+        None if core.engine.may_be_queued(id) => Ok(ok(OrderFound::Queued(QueuedOrder::new(id)))),
         _ => Err(Problem::no_such_order()),
     }
 }

@@ -9,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 use yoink_core::OrderId;
-use yoink_engine::EngineState;
+use yoink_engine::postgres::Connections;
 use yoink_engine::redis::{Ping, RedisStatus};
+use yoink_engine::{EngineState, RabbitStatus};
 
 use super::ok;
 use crate::edge::Core;
@@ -95,14 +96,21 @@ pub(crate) async fn get_health(State(core): State<Arc<Core>>) -> impl IntoRespon
     let log = Service::new(is_well, asked.elapsed());
     let asked = Instant::now();
     let delivery = engine.delivery().status();
-    let redis = engine.redis_status();
+    let (redis, rabbit) = (engine.redis_status(), engine.rabbit_status());
     // A node may leave the carrying to workers.
-    let is_carried = delivery.running || redis.is_some();
+    let is_carried = delivery.running || redis.is_some() || rabbit.is_some();
     let is_well = is_carried && delivery.last_error.is_none() && !delivery.paused;
     let ledger = Service::new(is_well, asked.elapsed());
     let mut services = BTreeMap::from([("log", log), ("ledger", ledger)]);
     if let Some(redis) = redis {
-        services.extend(servers(&core, &redis).await);
+        services.extend(servers(&core, &["redis", "postgres"], redis.may_sell, redis.connections).await);
+    }
+    if let Some(rabbit) = rabbit {
+        let names = ["rabbitmq", "redis", "postgres"];
+        services.extend(servers(&core, &names, true, rabbit.connections).await);
+        if let Some(rabbitmq) = services.get_mut("rabbitmq").filter(|_| !does_its_part(&core, &rabbit)) {
+            rabbitmq.status = word(false);
+        }
     }
     let total = core.shared.connections.load(std::sync::atomic::Ordering::Relaxed);
     let in_flight = core.in_flight.load(std::sync::atomic::Ordering::Relaxed);
@@ -123,20 +131,35 @@ pub(crate) async fn get_health(State(core): State<Arc<Core>>) -> impl IntoRespon
     })
 }
 
-/// The servers behind the redis engine.
-async fn servers(core: &Core, status: &RedisStatus) -> [(&'static str, Service); 2] {
+/// The servers behind an engine: those of these names. None is well while nothing may be sold.
+async fn servers(
+    core: &Core,
+    names: &[&'static str],
+    may_sell: bool,
+    connections: Connections,
+) -> Vec<(&'static str, Service)> {
     let pings = pings(core).await;
-    let service = |name| match pings.iter().find(|ping| ping.server == name) {
-        Some(ping) => Service::new(ping.is_well && status.may_sell, ping.took),
-        None => Service::new(false, ENGINE_ANSWER_MAX),
+    let service = |name: &'static str| {
+        let service = match pings.iter().find(|ping| ping.server == name) {
+            Some(ping) => Service::new(ping.is_well && may_sell, ping.took),
+            None => Service::new(false, ENGINE_ANSWER_MAX),
+        };
+        let pool = (name == "postgres").then(|| Pool {
+            total: connections.total,
+            idle: connections.idle,
+            waiting: u64::try_from(connections.waiting).unwrap_or(u64::MAX),
+        });
+        (name, Service { pool, ..service })
     };
-    let connections = status.connections;
-    let pool = Pool {
-        total: connections.total,
-        idle: connections.idle,
-        waiting: u64::try_from(connections.waiting).unwrap_or(u64::MAX),
-    };
-    [("redis", service("redis")), ("postgres", Service { pool: Some(pool), ..service("postgres") })]
+    names.iter().copied().map(service).collect()
+}
+
+/// Whether this process of the rabbitmq engine can do what it is there for: queue, or decide what is queued.
+fn does_its_part(core: &Core, status: &RabbitStatus) -> bool {
+    match core.shared.settings.role {
+        Role::Shop => status.is_publishing,
+        Role::Worker => status.is_consuming,
+    }
 }
 
 /// Which servers gave a sign of life in time.
@@ -158,7 +181,8 @@ pub(crate) async fn get_livez() -> impl IntoResponse {
 ///
 /// Not while it closes, the disk is full, the engine has stopped, or the units of a product do not add up. With the redis
 /// engine also not while nothing at all can be sold: the settings of a server are not safe, a server cannot be reached,
-/// or Redis is being filled. A worker is ready while it reaches both servers.
+/// or Redis is being filled; with the rabbitmq engine while RabbitMQ cannot be reached or takes nothing. A worker is
+/// ready while it reaches the servers that it cannot work without.
 #[utoipa::path(
     get, path = "/readyz", tag = "always there", security(()),
     responses((status = 200, description = "They should", body = Alive), crate::api::OpenProblems)
@@ -180,6 +204,11 @@ pub(crate) async fn get_readyz(State(core): State<Arc<Core>>) -> Result<Response
     }
     if let Some(status) = core.engine.redis_status()
         && let Some(why) = why_nothing_is_sold(&core, &status).await
+    {
+        return not_ready(why);
+    }
+    if let Some(status) = core.engine.rabbit_status()
+        && let Some(why) = why_nothing_is_queued(&core, &status).await
     {
         return not_ready(why);
     }
@@ -206,4 +235,21 @@ async fn why_nothing_is_sold(core: &Core, status: &RedisStatus) -> Option<&'stat
         (false, _) => Some("Redis cannot be reached."),
         (true, false) => Some("PostgreSQL cannot be reached."),
     }
+}
+
+/// Why this node of the rabbitmq engine, or worker, is of no use now. Redis only makes it quicker.
+async fn why_nothing_is_queued(core: &Core, status: &RabbitStatus) -> Option<&'static str> {
+    let is_shop = core.shared.settings.role == Role::Shop;
+    if does_its_part(core, status) {
+        // What is queued is decided once PostgreSQL is back, so buyers may come without it.
+        let has_postgres =
+            is_shop || pings(core).await.iter().any(|ping| ping.server == "postgres" && ping.is_well);
+        return (!has_postgres).then_some("PostgreSQL cannot be reached.");
+    }
+    Some(match is_shop {
+        true => {
+            "RabbitMQ takes no requests: it cannot be reached, or has raised an alarm for want of memory or disk."
+        }
+        false => "RabbitMQ cannot be reached, so nothing that is queued is decided here.",
+    })
 }

@@ -36,7 +36,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{IntoResponses, ToResponse, ToSchema};
-use yoink_core::{OrderId, ProductId, REASON_BYTES_MAX};
+use yoink_core::{OrderId, ProductId, REASON_BYTES_MAX, Rejection};
 use yoink_engine::{PurchaseRequest, Purchased};
 
 use crate::edge::Core;
@@ -45,25 +45,47 @@ use crate::json;
 use crate::problem::Problem;
 use crate::request::ClientAddress;
 
+/// What is asked of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// An early no, if one can be told.
+    Purchase,
+    /// A place in the queue, where there is one: whether units are left is then told by the order alone.
+    Enqueue,
+}
+
+impl Way {
+    fn refuse_early(self, core: &Core, request: &PurchaseRequest) -> Option<Rejection> {
+        match self {
+            Self::Purchase => core.engine.refuse_early(request),
+            Self::Enqueue => core.engine.refuse_to_enqueue(request),
+        }
+    }
+}
+
 /// Buys, unless one of the limits says no. Replays, and purchases that the sale refuses anyway, are not limited.
 ///
 /// # Errors
 /// The engine's "no", or 429.
 pub(crate) async fn purchase_within(
     core: &Core,
-    limits: &[Which],
+    (limits, way): (&[Which], Way),
     request: PurchaseRequest,
     address: IpAddr,
 ) -> Result<Purchased, Problem> {
     let is_limited = !limits.iter().all(|which| core.shared.limits.is_off(*which));
     // Whose key has its order can only be told of it, so it is neither refused for being too fast nor counted.
     if is_limited
-        && core.engine.refuse_early(&request).is_none()
+        && way.refuse_early(core, &request).is_none()
         && !core.engine.is_replay(&request).await.map_err(|error| core.problem(error))?
     {
         limits.iter().try_for_each(|which| core.shared.limits.check(*which, &request.customer, address))?;
     }
-    core.engine.purchase(request).await.map_err(|error| core.problem(error))
+    let bought = match way {
+        Way::Purchase => core.engine.purchase(request).await,
+        Way::Enqueue => core.engine.enqueue(request).await,
+    };
+    bought.map_err(|error| core.problem(error))
 }
 
 /// A JSON answer.

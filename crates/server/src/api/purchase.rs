@@ -12,8 +12,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 use yoink_core::QUANTITY_MAX;
-use yoink_engine::{Confirmed, Durability, PurchaseRequest, Purchased, Replayed};
+use yoink_engine::{Confirmed, Durability, OrderStatus, PurchaseRequest, Purchased, Replayed};
 
+use super::Way;
 use crate::body::{self, Body};
 use crate::connection::Conn;
 use crate::edge::{Core, from_problem};
@@ -55,14 +56,16 @@ fn one() -> u32 {
 
 /// Buy.
 ///
-/// 202 means that the units are yours: the order is on disk. With `Prefer: wait=N` the answer is 201 if the ledger has
-/// the order within N seconds. The same key and body again give the same answer, also after sell-out.
+/// 202 means that the units are yours: the order is on disk. Where its `status` is `queued` (rabbitmq engine) it means
+/// that the request is kept and will be decided. With `Prefer: wait=N` the answer is 201 if the ledger has the order
+/// within N seconds, or 409 if it was decided within them that you get nothing. The same key and body again give the
+/// same answer, also after sell-out.
 #[utoipa::path(
     post, path = "/v1/orders", tag = "buyers", request_body = PurchaseBody,
     params(crate::api::schema::PurchaseKey, crate::api::schema::Prefer),
     responses(
         (status = 201, description = "Accepted, and in the ledger", body = crate::wire::Order),
-        (status = 202, description = "Accepted", body = crate::wire::Order),
+        (status = 202, description = "Accepted, or queued", body = crate::wire::Order),
         crate::api::WriteProblems,
     )
 )]
@@ -86,20 +89,22 @@ async fn buy(core: &Core, conn: &Arc<Conn>, head: Parts, body: Incoming) -> Resu
         core.engine.purchase(request.clone()).await.map_err(|error| core.problem(error))?
     } else {
         let address = client_address(conn.peer, &head.headers, &settings.trusted_proxies);
-        super::purchase_within(core, &[Which::General], request.clone(), address).await?
+        super::purchase_within(core, (&[Which::General], Way::Purchase), request.clone(), address).await?
+    };
+    let wait = preferred_wait(&head.headers);
+    let decided = match wait {
+        Some(wait) => wait_decided(core, purchased, wait)
+            .await
+            .map_err(|no| no.with_header(PREFERENCE_APPLIED, preference_applied(wait)))?,
+        None => purchased,
     };
     core.counters.count_queued();
-    let wait = preferred_wait(&head.headers);
-    let confirmed = match wait {
-        Some(wait) => wait_confirmed(core, &purchased, wait).await,
-        None => Confirmed::NotYet,
-    };
     // The request's headers are not needed any more, but their room is: hyper keeps that of an answer for the next
     // request of the connection.
     let mut headers = head.headers;
     headers.clear();
-    let terms = Terms { confirmed, durability: core.engine.durability(), wait };
-    Ok(render(&request, &purchased, terms, headers))
+    let terms = Terms { durability: core.engine.durability(), wait };
+    Ok(render(&request, &decided, terms, headers))
 }
 
 /// For measuring: parses as for a caller who may act for anyone.
@@ -140,17 +145,35 @@ pub(crate) fn check_quantity(quantity: u32) -> Result<(), Problem> {
 }
 
 /// Waits for the ledger, but not into the shutdown.
-async fn wait_confirmed(core: &Core, purchased: &Purchased, wait: Duration) -> Confirmed {
-    tokio::select! {
-        confirmed = core.engine.wait_confirmed(purchased, wait) => confirmed,
+///
+/// # Errors
+/// It was decided that the customer gets nothing.
+async fn wait_decided(core: &Core, purchased: Purchased, wait: Duration) -> Result<Purchased, Problem> {
+    let confirmed = tokio::select! {
+        confirmed = core.engine.wait_confirmed(&purchased, wait) => confirmed,
         () = core.shared.shutdown.cancelled() => Confirmed::NotYet,
+    };
+    match confirmed {
+        Confirmed::NotYet => Ok(purchased),
+        Confirmed::Rejected(rejection) => Err(core.problem(rejection.into())),
+        Confirmed::Yes => {
+            let status = OrderStatus::Confirmed;
+            // Only now it has its place among the events.
+            let seq = match purchased.status {
+                OrderStatus::Queued => {
+                    let order = core.engine.order(purchased.order).await;
+                    order.ok().flatten().map_or(purchased.seq, |order| order.seq)
+                }
+                _ => purchased.seq,
+            };
+            Ok(Purchased { seq, status, ..purchased })
+        }
     }
 }
 
 /// What an answer says besides the order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
-    pub(crate) confirmed: Confirmed,
     pub(crate) durability: Durability,
     /// The wait that was asked for.
     pub(crate) wait: Option<Duration>,
@@ -163,9 +186,9 @@ pub(crate) fn render(
     terms: Terms,
     mut headers: HeaderMap,
 ) -> Response<Body> {
-    let (status, word): (_, &[u8]) = match terms.confirmed {
-        Confirmed::Yes => (StatusCode::CREATED, b"confirmed"),
-        Confirmed::NotYet => (StatusCode::ACCEPTED, b"accepted"),
+    let status = match purchased.status {
+        OrderStatus::Confirmed => StatusCode::CREATED,
+        _ => StatusCode::ACCEPTED,
     };
     // One allocation holds both the Location and the body.
     let mut buffer = Vec::with_capacity(512);
@@ -174,7 +197,7 @@ pub(crate) fn render(
     buffer.put_slice(b"/v1/orders/");
     buffer.put_slice(id.as_bytes());
     let location_bytes = buffer.len();
-    put_order(&mut buffer, id, (request, purchased), word);
+    put_order(&mut buffer, id, request, purchased);
     if terms.durability == Durability::Relaxed {
         put_durability(&mut buffer, terms.durability);
     }
@@ -197,18 +220,14 @@ pub(crate) fn render(
     response
 }
 
-fn put_order(
-    buffer: &mut Vec<u8>,
-    id: &str,
-    (request, purchased): (&PurchaseRequest, &Purchased),
-    status: &[u8],
-) {
+fn put_order(buffer: &mut Vec<u8>, id: &str, request: &PurchaseRequest, purchased: &Purchased) {
     buffer.put_slice(b"{\"id\":\"");
     buffer.put_slice(id.as_bytes());
     buffer.put_slice(b"\",\"seq\":");
-    put_number(buffer, purchased.seq);
+    // What is queued has no place among the events yet; who asks again is told the same, though it may have one by then.
+    put_number(buffer, if purchased.status == OrderStatus::Queued { 0 } else { purchased.seq });
     buffer.put_slice(b",\"status\":\"");
-    buffer.put_slice(status);
+    buffer.put_slice(purchased.status.name().as_bytes());
     buffer.put_slice(b"\",\"customer_id\":");
     put_text(buffer, request.customer.as_str());
     buffer.put_slice(b",\"product_id\":");
@@ -253,10 +272,11 @@ mod tests {
             accepted_at: Timestamp(1_767_607_200_123_456),
             unit_price: yoink_core::Money { amount: 19_999, currency: Currency::parse("EUR").unwrap() },
             replayed: Replayed::No,
+            status: yoink_engine::OrderStatus::Accepted,
         };
         let mut buffer = Vec::new();
         let id = "abababab-abab-abab-abab-abababababab";
-        put_order(&mut buffer, id, (&request, &purchased), b"accepted");
+        put_order(&mut buffer, id, &request, &purchased);
         let expected = Order {
             id: id.to_owned(),
             seq: 184_223,
@@ -273,6 +293,11 @@ mod tests {
         assert_eq!(buffer, serde_json::to_string(&expected).unwrap().as_bytes());
         put_durability(&mut buffer, Durability::Relaxed);
         let expected = Order { durability: Some("relaxed".to_owned()), ..expected };
+        assert_eq!(buffer, serde_json::to_string(&expected).unwrap().as_bytes());
+        let queued = Purchased { status: yoink_engine::OrderStatus::Queued, ..purchased };
+        let mut buffer = Vec::new();
+        put_order(&mut buffer, id, &request, &queued);
+        let expected = Order { seq: 0, status: OrderStatus::Queued, durability: None, ..expected };
         assert_eq!(buffer, serde_json::to_string(&expected).unwrap().as_bytes());
     }
 }

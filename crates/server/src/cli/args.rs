@@ -1,6 +1,6 @@
 //! What can be typed. Every command explains itself with examples.
 
-mod redis;
+mod servers;
 mod storm;
 
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use redis::{AuditArgs, MigrateArgs, ServersArgs, WorkerArgs};
+pub use servers::{AuditArgs, MigrateArgs, ServersArgs, WorkerArgs};
 pub use storm::{ArrivalsName, PresetName, RouteName, StormArgs};
 
 use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, empty_layer};
@@ -36,6 +36,8 @@ Examples:
       serve others; put TLS in front
   yoink serve --engine redis --redis redis://10.0.0.5:6379 --postgres postgres://yoink@10.0.0.6/yoink
       one of many nodes on one Redis and one PostgreSQL; put passwords into YOINK_REDIS_URL and YOINK_POSTGRES_URL
+  yoink serve --engine rabbitmq --amqp amqp://yoink@10.0.0.4/yoink --redis … --postgres …
+      one of many nodes that queue requests, for workers to decide; YOINK_AMQP_URL may hold a password
   yoink serve --config /etc/yoink.toml --log-format json
       every other setting is in a file; `yoink config --default` prints one with all of them
 
@@ -99,11 +101,11 @@ pub enum Command {
     /// Serve the API and sell
     #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
-    /// Carry the redis engine's orders to its ledger
-    #[command(after_help = redis::WORKER_HELP)]
+    /// Do the work behind nodes: carry orders to the ledger (redis), decide what is queued (rabbitmq)
+    #[command(after_help = servers::WORKER_HELP)]
     Worker(WorkerArgs),
-    /// Make the tables of the redis engine's ledger, or bring them up to this version
-    #[command(after_help = redis::MIGRATE_HELP)]
+    /// Make the tables of the ledger in PostgreSQL, or bring them up to this version
+    #[command(after_help = servers::MIGRATE_HELP)]
     Migrate(MigrateArgs),
     /// Put a product on sale
     #[command(after_help = SEED_HELP)]
@@ -118,7 +120,7 @@ pub enum Command {
     #[command(after_help = storm::HELP)]
     Storm(Box<StormArgs>),
     /// Count everything again and compare; fill Redis anew where it differs
-    #[command(after_help = redis::AUDIT_HELP)]
+    #[command(after_help = servers::AUDIT_HELP)]
     Audit(AuditArgs),
     /// Look after orders that the ledger refused for good
     #[command(after_help = DEAD_LETTERS_HELP)]
@@ -158,14 +160,14 @@ pub struct ServeArgs {
     /// Everybody on this machine may buy, and an admin key is made [env: YOINK_DEV]
     #[arg(long)]
     pub dev: bool,
-    /// When an accepted order is on disk: fsync, os-buffer with --dev, or relaxed with the redis engine
+    /// When an accepted order is on disk: fsync, os-buffer with --dev, or relaxed with an engine on servers
     /// [env: YOINK_DURABILITY] [default: fsync]
     #[arg(long, value_name = "NAME", hide_possible_values = true)]
     pub durability: Option<DurabilityName>,
-    /// The redis engine's servers.
+    /// The servers of an engine that has some.
     #[command(flatten)]
     pub servers: ServersArgs,
-    /// The redis engine's workers per product in this process; 0 leaves delivery to `yoink worker`
+    /// Workers in this process, with the redis engine per product; 0 leaves the work to `yoink worker`
     /// [env: YOINK_WORKERS] [default: 1]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
@@ -289,7 +291,7 @@ pub struct OrdersArgs {
     /// Only this customer's
     #[arg(long, value_name = "ID")]
     pub customer: Option<String>,
-    /// Only those that are accepted, confirmed, cancelled or failed
+    /// Only those that are accepted, confirmed, cancelled, failed or rejected
     #[arg(long, value_name = "STATUS")]
     pub status: Option<String>,
     /// Only those after this sequence number

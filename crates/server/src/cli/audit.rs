@@ -2,11 +2,10 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use yoink_engine::postgres::SettingsCheck;
 use yoink_engine::redis::Repaired;
 use yoink_engine::{Engine, Reconciliation, audit_data_folder};
 
@@ -15,7 +14,13 @@ use super::args::AuditArgs;
 use super::logging;
 use super::orders::text;
 use super::output::{Align, Output};
-use crate::config::{Config, LogConfig};
+use super::serve::open_on_servers;
+use crate::config::{Config, DurabilityName, EngineName, LogConfig};
+
+/// How long RabbitMQ may take to say what waits in the queue.
+const BROKER_MAX: Duration = Duration::from_secs(5);
+/// The wait between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Audits a server, or a data folder without one. The exit code is 0 only if everything holds.
 pub(super) fn run(args: &AuditArgs, output: &mut Output) -> anyhow::Result<ExitCode> {
@@ -51,26 +56,46 @@ pub(super) fn run(args: &AuditArgs, output: &mut Output) -> anyhow::Result<ExitC
     Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Counts in Redis and PostgreSQL; before that, if that is asked for, repairs what differs.
+/// Counts behind the servers of an engine; before that, if that is asked for, repairs what differs.
 fn count_on_servers(args: &AuditArgs, repairs: &mut Vec<Repaired>) -> anyhow::Result<Value> {
-    let config = Config::load(args.layer(), args.config.as_deref())?;
+    let mut config = Config::load(args.layer(), args.config.as_deref())?;
+    config.choose_engine_on_servers();
+    if config.engine == EngineName::Rabbitmq && args.repair {
+        bail!(
+            "--repair fills Redis from PostgreSQL, and the rabbitmq engine keeps nothing in Redis that could differ; \
+             leave it out"
+        );
+    }
     config.servers()?;
     logging::init(&LogConfig { level: "warn".to_owned(), ..config.log.clone() })?;
-    let mut options = config.redis_options(0)?;
     if !args.repair {
         // Who only looks needs no promise from what is looked at.
-        options.settings = SettingsCheck::Relaxed;
+        config.durability = DurabilityName::Relaxed;
     }
-    let engine = Engine::open_redis(options)?;
+    let engine = open_on_servers(&config, 0)?;
     let work = async {
+        wait_for_broker(&engine).await;
         if let Some(reason) = &args.reason {
             *repairs = engine.repair(reason.as_str().into()).await?;
         }
-        engine.reconcile().await.context("cannot count in Redis and PostgreSQL")
+        engine.reconcile().await.context("cannot count in PostgreSQL and the other servers")
     };
     let counted = api_client::runtime()?.block_on(work);
     engine.close_blocking(Duration::ZERO);
     Ok(document(&counted?))
+}
+
+/// Waits a while until the queue was looked at: only then it can be told what the broker lost. A broker that is down does
+/// not keep the ledger from being counted.
+async fn wait_for_broker(engine: &Engine) {
+    let begun = Instant::now();
+    while engine.rabbit_status().is_some_and(|status| status.queued.is_none()) && begun.elapsed() < BROKER_MAX
+    {
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    if engine.rabbit_status().is_some_and(|status| status.queued.is_none()) {
+        tracing::warn!("RabbitMQ cannot be reached: what waits there and what it lost cannot be told apart");
+    }
 }
 
 fn repair_document(repaired: &Repaired) -> Value {

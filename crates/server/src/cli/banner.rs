@@ -7,7 +7,7 @@ use std::time::Duration;
 use yoink_engine::{Durability, ProductView};
 
 use super::admin_key;
-use crate::config::ServerUrl;
+use crate::config::{Config, EngineName, ServerUrl};
 
 /// What there is to say. `Display` makes the lines.
 pub(super) struct Banner<'a> {
@@ -37,14 +37,49 @@ pub(super) enum Store<'a> {
         opened_in: Duration,
     },
     /// On servers.
-    Servers {
-        /// The Redis.
-        redis: &'a ServerUrl,
-        /// The PostgreSQL.
-        postgres: &'a ServerUrl,
-        /// Workers per product in this process.
-        workers: usize,
-    },
+    Servers(Servers<'a>),
+}
+
+/// The servers of an engine, and who works for it here.
+pub(super) struct Servers<'a> {
+    /// The RabbitMQ, with that engine.
+    amqp: Option<&'a ServerUrl>,
+    /// The Redis.
+    redis: &'a ServerUrl,
+    /// The PostgreSQL.
+    postgres: &'a ServerUrl,
+    /// Workers in this process, with the redis engine per product.
+    workers: usize,
+}
+
+impl<'a> Servers<'a> {
+    /// The servers in a configuration; `None` if its engine has none.
+    pub(super) fn of(config: &'a Config, workers: usize) -> Option<Self> {
+        let amqp = match config.engine {
+            EngineName::Embedded => return None,
+            EngineName::Redis => None,
+            EngineName::Rabbitmq => Some(config.broker().ok()?),
+        };
+        let (redis, postgres) = config.servers().ok()?;
+        Some(Self { amqp, redis, postgres, workers })
+    }
+}
+
+impl std::fmt::Display for Servers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { amqp, redis, postgres, workers } = self;
+        if let Some(amqp) = amqp {
+            writeln!(f, "  rabbitmq    {amqp}")?;
+        }
+        writeln!(f, "  redis       {redis}")?;
+        writeln!(f, "  postgres    {postgres}")?;
+        match (workers, amqp) {
+            (0, None) => writeln!(f, "  workers     none here; `yoink worker` carries orders to the ledger"),
+            (0, Some(_)) => writeln!(f, "  workers     none here; `yoink worker` decides what is queued"),
+            (workers, None) => writeln!(f, "  workers     {workers} per product"),
+            (workers, Some(_)) => writeln!(f, "  workers     {workers}"),
+        }
+    }
 }
 
 impl std::fmt::Display for Store<'_> {
@@ -55,14 +90,7 @@ impl std::fmt::Display for Store<'_> {
                 let opened_ms = opened_in.as_millis();
                 writeln!(f, "  data        {}  ({events} events, opened in {opened_ms} ms)", path.display())
             }
-            Self::Servers { redis, postgres, workers } => {
-                writeln!(f, "  redis       {redis}")?;
-                writeln!(f, "  postgres    {postgres}")?;
-                match workers {
-                    0 => writeln!(f, "  workers     none here; `yoink worker` carries orders to the ledger"),
-                    workers => writeln!(f, "  workers     {workers} per product"),
-                }
-            }
+            Self::Servers(servers) => servers.fmt(f),
         }
     }
 }

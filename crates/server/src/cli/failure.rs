@@ -3,9 +3,9 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use yoink_engine::OpenError;
 use yoink_engine::postgres::PostgresOpenError;
 use yoink_engine::redis::RedisOpenError;
+use yoink_engine::{OpenError, RabbitOpenError};
 
 use crate::ServeError;
 
@@ -42,6 +42,12 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<RedisOpenError>() {
         return match error {
             RedisOpenError::Postgres(error) => code_of_postgres(error),
+            _ => CODE_FAILED,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<RabbitOpenError>() {
+        return match error {
+            RabbitOpenError::Postgres(error) => code_of_postgres(error),
             _ => CODE_FAILED,
         };
     }

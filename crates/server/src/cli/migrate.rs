@@ -1,4 +1,4 @@
-//! `yoink migrate`: the tables of the redis engine's ledger.
+//! `yoink migrate`: the tables of the ledger in PostgreSQL.
 
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use yoink_engine::Engine;
 
 use super::args::ServeArgs;
-use super::banner::{Banner, KeyLine, Store};
+use super::banner::{Banner, KeyLine, Servers, Store};
 use super::{admin_key, api_client, demo, logging, process};
 use crate::config::{Config, DurabilityName, EngineName, Secret};
 
@@ -55,7 +55,7 @@ pub(super) fn run(args: &ServeArgs, start: Start) -> anyhow::Result<ExitCode> {
 }
 
 fn open(config: &Config) -> anyhow::Result<Engine> {
-    if config.engine != EngineName::Redis {
+    if config.engine == EngineName::Embedded {
         return Ok(Engine::open(config.engine_options())?);
     }
     if config.durability == DurabilityName::Relaxed {
@@ -66,7 +66,15 @@ fn open(config: &Config) -> anyhow::Result<Engine> {
     if config.workers == 0 {
         tracing::info!("no workers here: without `yoink worker` elsewhere nothing is sold");
     }
-    Ok(Engine::open_redis(config.redis_options(config.workers)?)?)
+    open_on_servers(config, config.workers)
+}
+
+/// Opens the engine on servers that was asked for, with so many workers.
+pub(super) fn open_on_servers(config: &Config, workers: usize) -> anyhow::Result<Engine> {
+    match config.engine {
+        EngineName::Rabbitmq => Ok(Engine::open_rabbit(config.rabbit_options(workers)?)?),
+        EngineName::Redis | EngineName::Embedded => Ok(Engine::open_redis(config.redis_options(workers)?)?),
+    }
 }
 
 fn serve(
@@ -89,11 +97,9 @@ fn serve(
 }
 
 fn store<'a>(engine: &Engine, config: &'a Config) -> Store<'a> {
-    match config.servers() {
-        Ok((redis, postgres)) if config.engine == EngineName::Redis => {
-            Store::Servers { redis, postgres, workers: config.workers }
-        }
-        _ => Store::Folder {
+    match Servers::of(config, config.workers) {
+        Some(servers) => Store::Servers(servers),
+        None => Store::Folder {
             path: &config.data,
             events: engine.last_seq(),
             opened_in: Duration::try_from_secs_f64(engine.recovery().seconds).unwrap_or_default(),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{OldPurchase, buy as buy_old, in_old_words, in_yoinks_words, weaker_durability};
-use crate::api::Json;
+use crate::api::{Json, Way};
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
 use crate::request::ClientAddress;
@@ -29,6 +29,8 @@ pub(crate) struct BuyAnswer {
 }
 
 /// Buy.
+///
+/// With the rabbitmq engine 202 also where nothing is left: the order tells later.
 #[utoipa::path(
     post, path = "/buy", tag = "compatible", request_body = OldPurchase,
     params(crate::api::schema::PurchaseKey),
@@ -43,7 +45,7 @@ pub(crate) async fn buy(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    match buy_old(&core, &headers, address, &body, &[Which::General]).await {
+    match buy_old(&core, &headers, address, &body, (&[Which::General], Way::Enqueue)).await {
         Ok(purchased) => {
             let answer = BuyAnswer {
                 message: "Order received! Processing...",

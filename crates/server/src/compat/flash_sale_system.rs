@@ -14,7 +14,7 @@ use yoink_engine::limits::LIST_ORDERS_MAX;
 use yoink_engine::{OrderFilter, OrderView};
 
 use super::{OldPurchase, buy, in_old_words, old_status, weaker_durability};
-use crate::api::ok;
+use crate::api::{Way, ok};
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
 use crate::json::{self, Id};
@@ -55,7 +55,8 @@ pub(crate) async fn purchase(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    match buy(&core, &headers, address, &body, &[Which::Purchase, Which::General]).await {
+    let terms = (&[Which::Purchase, Which::General][..], Way::Purchase);
+    match buy(&core, &headers, address, &body, terms).await {
         Ok(_) => {
             let answer = PurchaseAnswer { status: "queued", durability: weaker_durability(&core) };
             ok(answer).into_response()

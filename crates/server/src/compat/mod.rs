@@ -17,7 +17,7 @@ use utoipa::{IntoResponses, ToSchema};
 use yoink_engine::{Durability, OrderStatus, PurchaseRequest, Purchased};
 
 use crate::api::purchase::check_quantity;
-use crate::api::{Json, purchase_within};
+use crate::api::{Json, Way, purchase_within};
 use crate::edge::Core;
 use crate::guard::auth::Caller;
 use crate::guard::rate_limit::Which;
@@ -86,13 +86,13 @@ pub(crate) async fn buy(
     headers: &HeaderMap,
     address: ClientAddress,
     body: &Bytes,
-    limits: &[Which],
+    terms: (&[Which], Way),
 ) -> Result<Purchased, Problem> {
     let bought = async {
         json::check_content_type(headers)?;
         let caller = core.shared.auth.buyer(headers)?;
         let request = parse(core, &caller, headers, body)?;
-        purchase_within(core, limits, request, address.0).await
+        purchase_within(core, terms, request, address.0).await
     };
     let bought = bought.await;
     match &bought {
@@ -154,9 +154,9 @@ fn reason_of(status: StatusCode) -> &'static str {
 /// An order's status as the older systems called it.
 pub(crate) fn old_status(status: OrderStatus) -> &'static str {
     match status {
-        OrderStatus::Accepted => "PENDING",
+        OrderStatus::Queued | OrderStatus::Accepted => "PENDING",
         OrderStatus::Confirmed => "CONFIRMED",
         OrderStatus::Cancelled => "CANCELLED",
-        OrderStatus::Failed => "FAILED",
+        OrderStatus::Failed | OrderStatus::Rejected => "FAILED",
     }
 }

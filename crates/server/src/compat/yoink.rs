@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{OldPurchase, buy, in_yoinks_words, weaker_durability};
-use crate::api::{Json, ok};
+use crate::api::{Json, Way, ok};
 use crate::edge::Core;
 use crate::guard::rate_limit::Which;
 use crate::request::ClientAddress;
@@ -79,7 +79,7 @@ pub(crate) async fn order(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    match buy(&core, &headers, address, &body, &[Which::General]).await {
+    match buy(&core, &headers, address, &body, (&[Which::General], Way::Purchase)).await {
         Ok(purchased) => {
             let answer = OrderAnswer {
                 message: "Order accepted for processing",

@@ -4,11 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Config, DurabilityName, EngineName};
+use super::{Config, DurabilityName, EngineName, ServerUrl};
 use crate::settings::{KeyHash, Scope};
 
 /// The shortest admin key or token secret outside development, in characters.
 pub const SECRET_CHARS_MIN: usize = 32;
+
+/// The shortest life of a lock that its holder can renew in time.
+const LOCK_LIFE_MS_MIN: u64 = 100;
 
 /// How long a shutdown may take before the ledger catches up: the rest of the 10 s that process managers give is for
 /// that and for leaving the folder in order.
@@ -18,14 +21,11 @@ pub const CLOSING_MS_MAX: u64 = 5_500;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// An engine that does not exist yet.
-    #[error(
-        "the engine {0:?} is not in this version; set engine = \"embedded\" (or leave it out) or \"redis\""
-    )]
-    EngineMissing(&'static str),
     /// A server that the engine needs has no address.
-    #[error("the redis engine needs {needs}: give it with {flag}, or set {variable}")]
+    #[error("{who} needs {needs}: give it with {flag}, or set {variable}")]
     ServerMissing {
+        /// Who needs it.
+        who: &'static str,
         /// What it needs.
         needs: &'static str,
         /// The flag.
@@ -35,12 +35,31 @@ pub enum Refusal {
     },
     /// An address that the engine would not use.
     #[error(
-        "{flag} is given, but the embedded engine uses no such server; add --engine redis (YOINK_ENGINE), or leave it out"
+        "{flag} is given, but the {engine} engine uses no such server; add --engine {other} (YOINK_ENGINE), or leave it \
+         out"
     )]
     ServerUnused {
         /// The flag.
         flag: &'static str,
+        /// The engine that was asked for.
+        engine: &'static str,
+        /// The engine that uses it.
+        other: &'static str,
     },
+    /// A broker that only talks through TLS.
+    #[error(
+        "{0} asks for TLS, which is not supported yet; use amqp:// on a network that nobody listens to, or a TLS tunnel on \
+         this machine"
+    )]
+    AmqpTls(ServerUrl),
+    /// Not the address of a broker.
+    #[error("{0} is not the address of a RabbitMQ; it should look like amqp://USER:PASSWORD@HOST:5672/VHOST")]
+    NotAmqp(ServerUrl),
+    /// A worker without servers.
+    #[error(
+        "the embedded engine delivers by itself and has no workers; add --engine redis or rabbitmq (YOINK_ENGINE)"
+    )]
+    NoWorkers,
     /// A setting of another engine.
     #[error("{setting} is not for the engine {engine:?}; {instead}")]
     OtherEngine {
@@ -53,7 +72,7 @@ pub enum Refusal {
     },
     /// A development server that has nowhere to keep a key.
     #[error(
-        "the redis engine keeps no admin key, because all its nodes need the same one; set YOINK_ADMIN_KEY on each of \
+        "an engine on servers keeps no admin key, because all its nodes need the same one; set YOINK_ADMIN_KEY on each of \
          them, for example to `openssl rand -hex 32`"
     )]
     NoAdminKey,
@@ -149,13 +168,16 @@ impl Config {
         let refuse =
             |setting, instead| Err(Refusal::OtherEngine { setting, engine: self.engine.name(), instead });
         match self.engine {
-            EngineName::Rabbitmq => return Err(Refusal::EngineMissing(self.engine.name())),
+            EngineName::Rabbitmq => {
+                return self.check_rabbit().and_then(|()| self.check_admin_key_is_given());
+            }
             EngineName::Redis => return self.check_redis().and_then(|()| self.check_admin_key_is_given()),
-            EngineName::Embedded => {}
+            EngineName::Embedded => self.check_no_broker()?,
         }
         for (url, flag) in [(&self.redis.url, "--redis"), (&self.postgres.url, "--postgres")] {
             if url.is_some() {
-                return Err(Refusal::ServerUnused { flag });
+                let engine = self.engine.name();
+                return Err(Refusal::ServerUnused { flag, engine, other: EngineName::Redis.name() });
             }
         }
         match self.durability {
@@ -243,6 +265,8 @@ impl Config {
             ("redis.backlog_orders_max", self.redis.backlog_orders_max),
             ("redis.claim_after_ms", self.redis.claim_after_ms),
             ("postgres.connections_max", self.postgres.connections_max as u64),
+            ("amqp.queue_orders_max", self.amqp.queue_orders_max),
+            ("amqp.prefetch", u64::from(self.amqp.prefetch)),
         ];
         if let Some((setting, value)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
             return Err(Refusal::OutOfRange { setting, value, must: "at least 1" });
@@ -260,6 +284,9 @@ impl Config {
             let must = "at most delivery.backoff_max_ms";
             return refuse("delivery.backoff_base_ms", delivery.backoff_base_ms, must);
         }
+        if self.lock.life_ms < LOCK_LIFE_MS_MIN {
+            return refuse("lock.life_ms", self.lock.life_ms, "at least 100, to be renewed in time");
+        }
         if self.threads > 1_024 {
             return refuse("threads", self.threads as u64, "at most 1024 (0 is one per core)");
         }
@@ -267,7 +294,7 @@ impl Config {
             return refuse(
                 "workers",
                 self.workers as u64,
-                "at most 64 (0 leaves delivery to `yoink worker`)",
+                "at most 64 (0 leaves the work to `yoink worker`)",
             );
         }
         Ok(())
@@ -307,11 +334,6 @@ mod tests {
         change(&mut config);
         let said = config.check().unwrap_err().to_string();
         assert!(said.contains(words), "{said}");
-    }
-
-    #[test]
-    fn engines_of_later_versions_are_refused() {
-        refused(|config| config.engine = EngineName::Rabbitmq, "\"rabbitmq\" is not in this version");
     }
 
     #[test]
@@ -391,6 +413,8 @@ mod tests {
         refused(|config| config.http.header_bytes_max = 100, "at least 8192");
         refused(|config| config.http.drain_delay_ms = Some(1_501), "http.drain_delay_ms is 1501");
         refused(|config| config.http.drain_timeout_ms = 5_501, "within 10 s");
+        refused(|config| config.amqp.prefetch = 0, "amqp.prefetch is 0");
+        refused(|config| config.lock.life_ms = 99, "lock.life_ms is 99");
         refused(|config| config.http.in_flight_max = 0, "http.in_flight_max is 0");
         refused(|config| config.admin_listen = Some(config.listen), "different ports");
     }

@@ -1,16 +1,22 @@
-//! What the redis engine is told.
+//! What the redis engine is told, and what goes for every engine on servers.
 
 use std::time::Duration;
 
 use yoink_engine::postgres::SettingsCheck;
 use yoink_engine::redis::RedisOptions;
 
-use super::{Config, DurabilityName, Refusal, ServerUrl};
+use super::{Config, DurabilityName, EngineName, Refusal, ServerUrl};
 use crate::settings::{Mode, Role, Scope, Settings};
 
 impl Config {
     /// Refuses what the redis engine cannot be started with.
     pub(super) fn check_redis(&self) -> Result<(), Refusal> {
+        self.check_no_broker()?;
+        self.check_on_servers()
+    }
+
+    /// Refuses what no engine on servers can be started with.
+    pub(super) fn check_on_servers(&self) -> Result<(), Refusal> {
         self.servers()?;
         let refuse =
             |setting, instead| Err(Refusal::OtherEngine { setting, engine: self.engine.name(), instead });
@@ -40,7 +46,11 @@ impl Config {
     /// # Errors
     /// The first [`Refusal`] found.
     pub fn worker_settings(&self) -> Result<Settings, Refusal> {
-        self.check_redis()?;
+        match self.engine {
+            EngineName::Embedded => return Err(Refusal::NoWorkers),
+            EngineName::Redis => self.check_redis()?,
+            EngineName::Rabbitmq => self.check_rabbit()?,
+        }
         self.check_secrets()?;
         self.check_keys()?;
         self.check_numbers()?;
@@ -66,6 +76,7 @@ impl Config {
     pub fn servers(&self) -> Result<(&ServerUrl, &ServerUrl), Refusal> {
         let redis = self.redis.url.as_ref().filter(|url| !url.expose().is_empty());
         let redis = redis.ok_or(Refusal::ServerMissing {
+            who: self.who(),
             needs: "a Redis",
             flag: "--redis redis://HOST:PORT",
             variable: "YOINK_REDIS_URL",
@@ -80,10 +91,36 @@ impl Config {
     pub fn postgres_url(&self) -> Result<&ServerUrl, Refusal> {
         let url = self.postgres.url.as_ref().filter(|url| !url.expose().is_empty());
         url.ok_or(Refusal::ServerMissing {
+            who: self.who(),
             needs: "a PostgreSQL",
             flag: "--postgres postgres://USER@HOST/DATABASE",
             variable: "YOINK_POSTGRES_URL",
         })
+    }
+
+    /// Who needs a server. Without an engine on servers only the command that makes their tables does.
+    pub(super) fn who(&self) -> &'static str {
+        match self.engine {
+            EngineName::Embedded => "`yoink migrate`",
+            EngineName::Redis => "the redis engine",
+            EngineName::Rabbitmq => "the rabbitmq engine",
+        }
+    }
+
+    /// Whether servers whose settings may lose orders are used.
+    pub(super) fn settings_check(&self) -> SettingsCheck {
+        match self.durability {
+            DurabilityName::Relaxed => SettingsCheck::Relaxed,
+            DurabilityName::Fsync | DurabilityName::OsBuffer => SettingsCheck::Strict,
+        }
+    }
+
+    /// Chooses an engine on servers where none was: the rabbitmq engine if there is a broker, else the redis engine.
+    pub fn choose_engine_on_servers(&mut self) {
+        if self.engine == EngineName::Embedded {
+            let has_broker = self.amqp.url.is_some();
+            self.engine = if has_broker { EngineName::Rabbitmq } else { EngineName::Redis };
+        }
     }
 
     /// The options of the redis engine, with `workers` per product.
@@ -94,10 +131,7 @@ impl Config {
         let (redis, postgres) = self.servers()?;
         let mut options = RedisOptions::new(redis.expose(), postgres.expose());
         options.postgres_connections_max = self.postgres.connections_max;
-        options.settings = match self.durability {
-            DurabilityName::Relaxed => SettingsCheck::Relaxed,
-            DurabilityName::Fsync | DurabilityName::OsBuffer => SettingsCheck::Strict,
-        };
+        options.settings = self.settings_check();
         options.workers = workers;
         options.backlog_max = self.redis.backlog_orders_max;
         options.claim_after = Duration::from_millis(self.redis.claim_after_ms);
@@ -109,7 +143,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConfigLayer, EngineName, Secret};
+    use crate::config::{ConfigLayer, Secret};
     use confique::{Config as _, Layer as _};
 
     fn of_redis() -> Config {

@@ -96,6 +96,7 @@ mod tests {
             ("postgres://yoink:canary@db:5432/yoink", "postgres://yoink:(secret)@db:5432/yoink"),
             ("redis://:can@ary,x@a:1,redis://u:canary@b:2", "redis://:(secret)@a:1,redis://u:(secret)@b:2"),
             ("postgres://db/yoink?user=a&password=canary", "postgres://db/yoink?(secret)"),
+            ("amqp://u:canary@mq:5672/%2f", "amqp://u:(secret)@mq:5672/%2f"),
             ("host=db password=canary", "(secret)"),
         ] {
             let url = ServerUrl::new(given);

@@ -14,7 +14,7 @@ pub enum EngineName {
     Embedded,
     /// Many nodes on one Redis (or a cluster) and one PostgreSQL.
     Redis,
-    /// Not in this version.
+    /// Requests wait in RabbitMQ, and workers decide them in one PostgreSQL.
     Rabbitmq,
 }
 
@@ -37,7 +37,7 @@ pub enum DurabilityName {
     Fsync,
     /// When the operating system writes it; survives a process kill only.
     OsBuffer,
-    /// With the redis engine: whatever the settings of Redis and PostgreSQL keep.
+    /// With the engines on servers: whatever the settings of Redis and PostgreSQL keep.
     Relaxed,
 }
 

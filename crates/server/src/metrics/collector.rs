@@ -6,9 +6,9 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use yoink_engine::{DeliveryStatus, DurationHistogram, EngineFigures, HistogramFigures};
+use yoink_engine::{DeliveryStatus, DurationHistogram, EngineFigures, HistogramFigures, RabbitStatus};
 
-use super::{Merged, process, redis};
+use super::{Merged, process, rabbit, redis};
 use crate::edge::Core;
 
 /// Every metric.
@@ -35,18 +35,43 @@ impl Collector for Everything {
         let figures = engine.figures();
         let delivery = engine.delivery().status();
         let edge = Merged::of(shared.counters.iter().map(AsRef::as_ref), &shared.routes);
+        let queue = engine.rabbit_status();
+        let processed = Processed::of(queue.as_ref());
         let mut out = Out(&mut encoder);
         self.encode_http(&mut out, &edge)?;
         encode_decisions(&mut out, &figures)?;
-        encode_orders(&mut out, &figures, &delivery)?;
+        encode_orders(&mut out, &figures, &delivery, &processed)?;
         self.encode_stock(&mut out, &figures)?;
         encode_log(&mut out, &figures)?;
-        self.encode_delivery(&mut out, &figures, &delivery)?;
+        self.encode_delivery(&mut out, &figures, &delivery, &processed)?;
         if let Some(status) = engine.redis_status() {
             redis::encode(&mut out, &status)?;
         }
-        encode_old_names(&mut out, &figures, &delivery, &edge)?;
+        if let Some(status) = &queue {
+            rabbit::encode(&mut out, status)?;
+        }
+        encode_old_names(&mut out, &figures, &delivery, &processed, &edge)?;
         encode_process(&mut out)
+    }
+}
+
+/// What this process found of orders that were decided after they were queued, or carried to the ledger.
+struct Processed {
+    /// Decided to get nothing. Other engines decide before they answer.
+    rejected: u64,
+    /// Times that a lock was taken.
+    locked: u64,
+    /// The requests that wait in the broker's queue, not a number while that cannot be told; `None` without a queue.
+    queued: Option<f64>,
+}
+
+impl Processed {
+    fn of(status: Option<&RabbitStatus>) -> Self {
+        Self {
+            rejected: status.map_or(0, |status| status.processed.rejected),
+            locked: status.map_or(0, |status| status.processed.locked),
+            queued: status.map(|status| status.queued.map_or(f64::NAN, |queued| queued as f64)),
+        }
     }
 }
 
@@ -180,6 +205,7 @@ impl Everything {
         out: &mut Out<'_, '_>,
         figures: &EngineFigures,
         delivery: &DeliveryStatus,
+        processed: &Processed,
     ) -> fmt::Result {
         let engine = &self.core.engine;
         let behind = engine.last_seq().saturating_sub(delivery.position);
@@ -189,6 +215,9 @@ impl Everything {
             if engine.name() == "redis" {
                 // What is delivered there are grants out of a stream.
                 gauge(encoder, &[("queue", "grants")], behind as f64)?;
+            }
+            if let Some(queued) = processed.queued {
+                gauge(encoder, &[("queue", "orders")], queued)?;
             }
             gauge(encoder, &[("queue", "retry")], delivery.retrying as f64)
         })?;
@@ -245,14 +274,19 @@ fn encode_decisions(out: &mut Out<'_, '_>, figures: &EngineFigures) -> fmt::Resu
     out.counters("yoink_idempotent_replays", "Purchases that had been accepted before.", samples)
 }
 
-fn rejected(figures: &EngineFigures) -> u64 {
-    figures.rejected.iter().map(|(_, count)| count).sum()
+fn rejected(figures: &EngineFigures, processed: &Processed) -> u64 {
+    figures.rejected.iter().map(|(_, count)| count).sum::<u64>() + processed.rejected
 }
 
-fn encode_orders(out: &mut Out<'_, '_>, figures: &EngineFigures, delivery: &DeliveryStatus) -> fmt::Result {
+fn encode_orders(
+    out: &mut Out<'_, '_>,
+    figures: &EngineFigures,
+    delivery: &DeliveryStatus,
+    processed: &Processed,
+) -> fmt::Result {
     let samples: [(&Labels<'_>, u64); 7] = [
         (&[("status", "accepted")], figures.accepted),
-        (&[("status", "rejected")], rejected(figures)),
+        (&[("status", "rejected")], rejected(figures, processed)),
         (&[("status", "confirmed")], delivery.confirmed_total),
         (&[("status", "cancelled")], figures.cancelled),
         (&[("status", "failed")], delivery.failed_total),
@@ -281,6 +315,7 @@ fn encode_old_names(
     out: &mut Out<'_, '_>,
     figures: &EngineFigures,
     delivery: &DeliveryStatus,
+    processed: &Processed,
     edge: &Merged,
 ) -> fmt::Result {
     // The old name of this counter does not end in _total, which only this type lets pass.
@@ -288,7 +323,7 @@ fn encode_old_names(
     out.family("yoink_total_orders", help, MetricType::Unknown, |encoder| {
         for (status, count) in [
             ("ACCEPTED", figures.accepted),
-            ("REJECTED", rejected(figures)),
+            ("REJECTED", rejected(figures, processed)),
             ("CONFIRMED", delivery.confirmed_total),
             ("FAILED", delivery.failed_total),
             ("ROLLBACK_SUCCESSFUL", delivery.rolled_back_total),
@@ -308,10 +343,11 @@ fn encode_old_names(
         "Purchases asked for (Flash Sale Engine's old name).",
         requests,
     )?;
+    // What found nothing left, the original called failed.
     let processed: [(&Labels<'_>, u64); 3] = [
         (&[("status", "confirmed")], delivery.confirmed_total),
-        (&[("status", "failed")], delivery.failed_total),
-        (&[("status", "locked")], 0),
+        (&[("status", "failed")], delivery.failed_total + processed.rejected),
+        (&[("status", "locked")], processed.locked),
     ];
     out.counters(
         "flashsale_orders_processed",

@@ -2,6 +2,7 @@
 
 mod collector;
 mod process;
+mod rabbit;
 mod redis;
 mod text;
 

@@ -1,8 +1,9 @@
-//! What only the redis engine has.
+//! What only the redis engine has, and what every engine on PostgreSQL has.
 
 use std::fmt;
 
 use prometheus_client::metrics::MetricType;
+use yoink_engine::postgres::Connections;
 use yoink_engine::redis::RedisStatus;
 
 use super::collector::{Labels, Out, buckets_of, gauge, histogram};
@@ -36,8 +37,12 @@ pub(super) fn encode(out: &mut Out<'_, '_>, status: &RedisStatus) -> fmt::Result
     out.gauge("yoink_settings_safe", help, f64::from(u8::from(status.may_sell)))?;
     let samples: [(&Labels<'_>, u64); 1] = [(&[], status.rebuilds)];
     out.counters("yoink_rebuilds", "How often this process filled Redis anew with a product.", samples)?;
+    encode_connections(out, &status.connections)
+}
+
+/// The pool of connections to the ledger.
+pub(super) fn encode_connections(out: &mut Out<'_, '_>, connections: &Connections) -> fmt::Result {
     out.family("yoink_postgres_connections", "Connections to PostgreSQL.", MetricType::Gauge, |encoder| {
-        let connections = status.connections;
         for (state, count) in
             [("open", connections.total), ("idle", connections.idle), ("waited_for", connections.waiting)]
         {

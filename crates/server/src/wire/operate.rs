@@ -297,20 +297,22 @@ impl From<DeadLetterState> for yoink_engine::DeadLetterState {
     }
 }
 
-/// An order that the ledger refused for good.
+/// An order that the ledger refused for good, or a message that could not be read as an order at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetter {
     /// Its number; the oldest has the lowest.
     pub id: i64,
-    /// Which order.
-    pub order_id: String,
+    /// Which order; `null`, as are the next three, if it could not be read.
+    pub order_id: Option<String>,
     /// What was bought.
-    pub product_id: String,
+    pub product_id: Option<String>,
     /// By whom.
-    pub customer_id: String,
+    pub customer_id: Option<String>,
     /// How many.
-    pub quantity: u32,
-    /// What the ledger said the last time.
+    pub quantity: Option<u32>,
+    /// What could not be read: its first 500 characters, control characters escaped. `null` for an order.
+    pub message: Option<String>,
+    /// What the ledger said the last time, or why it could not be read.
     pub error: String,
     /// How often it was tried.
     pub attempts: u32,
@@ -326,10 +328,11 @@ impl From<yoink_engine::DeadLetter> for DeadLetter {
     fn from(letter: yoink_engine::DeadLetter) -> Self {
         Self {
             id: letter.id,
-            order_id: letter.order.to_string(),
-            product_id: letter.product.to_string(),
-            customer_id: letter.customer.as_str().to_owned(),
+            order_id: letter.order.map(|order| order.to_string()),
+            product_id: letter.product.map(|product| product.to_string()),
+            customer_id: letter.customer.map(|customer| customer.as_str().to_owned()),
             quantity: letter.quantity,
+            message: letter.message,
             error: letter.error,
             attempts: letter.attempts,
             created_at: When(letter.created_at),

@@ -18,7 +18,7 @@ fn wrong_usage_ends_with_2() {
 fn settings_that_contradict_each_other_are_refused_with_what_to_change() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, words) in [
-        (&["serve", "--engine", "rabbitmq"][..], "\"rabbitmq\" is not in this version"),
+        (&["serve", "--engine", "rabbitmq"][..], "YOINK_AMQP_URL"),
         (&["serve", "--engine", "redis"], "YOINK_REDIS_URL"),
         (&["serve", "--engine", "redis", "--redis", "redis://127.0.0.1:1"], "YOINK_POSTGRES_URL"),
         (&["serve", "--redis", "redis://127.0.0.1:1"], "add --engine redis"),

@@ -12,6 +12,7 @@ mod end_to_end;
 mod errors;
 mod help;
 mod life;
+mod rabbit;
 mod redis;
 mod slow_crowd;
 mod standstill;

@@ -1,15 +1,18 @@
-//! The engines that the contract is held against: `YOINK_TEST_ENGINE` is `embedded` (the default), `redis` or
-//! `redis-cluster`. Each server of a test has an engine, a folder, and Redis and PostgreSQL of its own.
+//! The engines that the contract is held against: `YOINK_TEST_ENGINE` is `embedded` (the default), `redis`,
+//! `redis-cluster`, `rabbitmq` or `rabbitmq-no-lock`. Each server of a test has an engine, a folder, and Redis and
+//! PostgreSQL of its own. RabbitMQ takes seconds to start, so the tests of a process share one; each ledger has queues of
+//! its own there. Run these with `cargo test`, which runs all tests in one process.
 
 use std::io::Write;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use yoink_engine::delivery::DeliveryOptions;
 use yoink_engine::postgres::migrate;
 use yoink_engine::redis::RedisOptions;
-use yoink_engine::{Engine, Options};
-use yoink_testkit::{Postgres, RedisCluster, RedisServer, Reply};
+use yoink_engine::{Engine, Options, RabbitOptions};
+use yoink_testkit::{Postgres, RabbitServer, RedisCluster, RedisServer, Reply};
 
 #[cfg(feature = "faults")]
 use yoink_engine::ledger::{LedgerFault, Times};
@@ -23,6 +26,8 @@ pub enum EngineKind {
     Embedded,
     Redis,
     RedisCluster,
+    Rabbit,
+    RabbitWithoutLock,
 }
 
 impl EngineKind {
@@ -31,7 +36,11 @@ impl EngineKind {
             Err(_) | Ok("" | "embedded") => Self::Embedded,
             Ok("redis") => Self::Redis,
             Ok("redis-cluster") => Self::RedisCluster,
-            Ok(other) => panic!("{VARIABLE} is {other:?}; it must be embedded, redis or redis-cluster"),
+            Ok("rabbitmq") => Self::Rabbit,
+            Ok("rabbitmq-no-lock") => Self::RabbitWithoutLock,
+            Ok(other) => panic!(
+                "{VARIABLE} is {other:?}; it must be embedded, redis, redis-cluster, rabbitmq or rabbitmq-no-lock"
+            ),
         }
     }
 }
@@ -70,10 +79,36 @@ impl RedisServers {
     }
 }
 
+/// The broker of this process, while a test has it.
+static BROKER: Mutex<Weak<RabbitServer>> = Mutex::new(Weak::new());
+
+/// The broker that others have already, or a new one. It ends with the last test that has it.
+fn broker() -> Arc<RabbitServer> {
+    let mut shared = BROKER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let started = Arc::new(RabbitServer::start().unwrap());
+        *shared = Arc::downgrade(&started);
+        started
+    })
+}
+
+/// A broker, and whether workers take a lock.
+struct Queue {
+    broker: Arc<RabbitServer>,
+    has_lock: bool,
+}
+
+/// Servers that hold what an engine knows.
+struct Servers {
+    queue: Option<Queue>,
+    redis: RedisServers,
+    postgres: Postgres,
+}
+
 /// Where an engine keeps what it knows. Outlives it, so that another one can be opened on the same.
 enum Ground {
     Folder(TempDir),
-    Servers(Box<(RedisServers, Postgres)>),
+    Servers(Box<Servers>),
 }
 
 /// How delivery is set up; a function, so that a restart can do it again.
@@ -92,8 +127,14 @@ impl Opener {
     pub fn new(change: ChangeDelivery) -> Self {
         let ground = match EngineKind::asked_for() {
             EngineKind::Embedded => Ground::Folder(tempfile::tempdir().unwrap()),
-            EngineKind::Redis => with_postgres(RedisServers::Single(RedisServer::start().unwrap())),
-            EngineKind::RedisCluster => with_postgres(RedisServers::Cluster(RedisCluster::start().unwrap())),
+            EngineKind::Redis => with_postgres(RedisServers::Single(RedisServer::start().unwrap()), None),
+            EngineKind::RedisCluster => {
+                with_postgres(RedisServers::Cluster(RedisCluster::start().unwrap()), None)
+            }
+            kind @ (EngineKind::Rabbit | EngineKind::RabbitWithoutLock) => {
+                let queue = Queue { broker: broker(), has_lock: kind == EngineKind::Rabbit };
+                with_postgres(RedisServers::Single(RedisServer::start().unwrap()), Some(queue))
+            }
         };
         Self {
             ground,
@@ -117,10 +158,18 @@ impl Opener {
                 Engine::open(options).unwrap()
             }
             Ground::Servers(servers) => {
-                let (redis, postgres) = &**servers;
-                let mut options = RedisOptions::new(redis.url(), postgres.url_of(DATABASE));
-                options.delivery = delivery;
-                Engine::open_redis(options).unwrap()
+                let Servers { queue, redis, postgres } = &**servers;
+                let (redis, postgres) = (redis.url(), postgres.url_of(DATABASE));
+                let Some(Queue { broker, has_lock }) = queue else {
+                    let mut options = RedisOptions::new(redis, postgres);
+                    options.delivery = delivery;
+                    return Engine::open_redis(options).unwrap();
+                };
+                let mut options = RabbitOptions::new(broker.url(), redis, postgres);
+                (options.delivery, options.lock) = (delivery, *has_lock);
+                let engine = Engine::open_rabbit(options).unwrap();
+                wait_for_broker(&engine);
+                engine
             }
         }
     }
@@ -129,7 +178,9 @@ impl Opener {
     pub fn keys_per_redis(&self) -> Vec<i64> {
         match &self.ground {
             Ground::Folder(_) => Vec::new(),
-            Ground::Servers(servers) => servers.0.all().iter().map(key_count).collect(),
+            // They hold locks, and no products.
+            Ground::Servers(servers) if servers.queue.is_some() => Vec::new(),
+            Ground::Servers(servers) => servers.redis.all().iter().map(key_count).collect(),
         }
     }
 
@@ -139,7 +190,7 @@ impl Opener {
         match &self.ground {
             Ground::Folder(_) => self.fault.refuse_customers(prefix, Times::Always),
             Ground::Servers(servers) => execute(
-                &servers.1,
+                &servers.postgres,
                 &format!(
                     "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                        RAISE EXCEPTION 'refused for a test' USING ERRCODE = 'check_violation'; END $$;
@@ -155,7 +206,7 @@ impl Opener {
     pub fn take_orders_again(&self) {
         match &self.ground {
             Ground::Folder(_) => self.fault.refuse_customers("", Times::Count(0)),
-            Ground::Servers(servers) => execute(&servers.1, "DROP TRIGGER refuse ON orders"),
+            Ground::Servers(servers) => execute(&servers.postgres, "DROP TRIGGER refuse ON orders"),
         }
     }
 }
@@ -165,14 +216,14 @@ impl Opener {
     pub fn stop_ledger(&mut self) {
         match &mut self.ground {
             Ground::Folder(_) => self.fault.refuse_all(Times::Always),
-            Ground::Servers(servers) => servers.1.terminate().unwrap(),
+            Ground::Servers(servers) => servers.postgres.terminate().unwrap(),
         }
     }
 
     pub fn start_ledger(&mut self) {
         match &mut self.ground {
             Ground::Folder(_) => self.fault.refuse_all(Times::Count(0)),
-            Ground::Servers(servers) => servers.1.restart().unwrap(),
+            Ground::Servers(servers) => servers.postgres.restart().unwrap(),
         }
     }
 }
@@ -189,11 +240,18 @@ fn key_count(server: &RedisServer) -> i64 {
     }
 }
 
-fn with_postgres(redis: RedisServers) -> Ground {
+/// A node queues from the moment on that it has connected.
+fn wait_for_broker(engine: &Engine) {
+    crate::harness::eventually("the broker takes requests", || {
+        engine.rabbit_status().is_some_and(|status| status.is_publishing)
+    });
+}
+
+fn with_postgres(redis: RedisServers, queue: Option<Queue>) -> Ground {
     let postgres = Postgres::start().unwrap();
     let url = postgres.create_database(DATABASE).unwrap();
     block_on(migrate(&url)).unwrap();
-    Ground::Servers(Box::new((redis, postgres)))
+    Ground::Servers(Box::new(Servers { queue, redis, postgres }))
 }
 
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -208,6 +266,9 @@ pub trait Differences {
     fn order_id_version(&self) -> usize;
     /// Whether a key is one purchase of a customer, of whatever product; otherwise each product has its own.
     fn keys_span_products(&self) -> bool;
+    /// Whether the answer to a purchase is the decision. Otherwise the request is queued and decided in the ledger: until
+    /// then the order is `queued`, takes no units, and may still be refused.
+    fn decides_at_once(&self) -> bool;
     /// Whether stock figures and lists have an order as soon as its buyer has the answer; otherwise a moment later.
     fn shows_at_once(&self) -> bool;
 }
@@ -223,6 +284,10 @@ impl Differences for Engine {
 
     fn keys_span_products(&self) -> bool {
         self.name() == "embedded"
+    }
+
+    fn decides_at_once(&self) -> bool {
+        self.name() != "rabbitmq"
     }
 
     fn shows_at_once(&self) -> bool {

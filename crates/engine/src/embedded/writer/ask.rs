@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::embedded::ticket::Books;
-use crate::views::{OrderFilter, OrderPage, OrderView};
+use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView};
 
 impl Writer {
     pub(super) fn answer(&mut self, now: Timestamp, ask: Ask, committed: &mut Vec<Event>) -> Reply {
@@ -54,6 +54,7 @@ impl Writer {
                 accepted_at: *at,
                 unit_price: accepted.unit_price,
                 replayed: Replayed::No,
+                status: OrderStatus::Accepted,
             }),
             (Done::Before(Replay::Order(original)), _) => {
                 let order = self.inventory.order(original).ok_or(Rejection::OrderNotFound)?;
@@ -63,6 +64,7 @@ impl Writer {
                     accepted_at: order.accepted_at,
                     unit_price: order.unit_price,
                     replayed: Replayed::Yes,
+                    status: OrderStatus::Accepted,
                 })
             }
             (other, _) => unreachable!("a purchase is never answered by {other:?}"),

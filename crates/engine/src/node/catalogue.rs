@@ -23,12 +23,12 @@ pub(crate) struct Listed {
 #[derive(Debug)]
 struct Live {
     epoch: AtomicI32,
-    /// Units that Redis has for sale, as of the last look.
+    /// Units for sale, as of the last look.
     available: AtomicU64,
     /// Redis has lost something of this epoch, or says what the ledger knows to be wrong: it is to be filled with the
     /// next. 0 if all is well.
     distrusted_epoch: AtomicI32,
-    /// Redis sells it.
+    /// It is being sold from that epoch.
     is_selling: AtomicBool,
 }
 
@@ -63,7 +63,7 @@ impl Listed {
         Some(self.live.distrusted_epoch.swap(0, Ordering::AcqRel)).filter(|epoch| *epoch > 0)
     }
 
-    /// Its units: the ledger's word on how many there are, Redis's on how many are left.
+    /// Its units: the ledger's word on how many there are, the last look's on how many are left.
     pub(crate) fn figures(&self) -> Figures {
         let (stocked, withheld) = (self.row.stocked, self.row.withheld);
         // The two are read one after the other; a restock may be in one of them only.

@@ -6,34 +6,36 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::buyer::{Buyer, LIMIT, LIMITED, Loss, Purchase, SCARCE, Told};
-use super::stage::Stage;
+use super::buyer::{Buyer, LIMIT, LIMITED, Loss, Promise, Purchase, SCARCE, Told, each};
+use super::processes::Shop;
 use super::stock::Moved;
-use crate::drill::record::Cancel;
+use crate::drill::record::{Cancel, Wish};
 
 /// How long the shop may take to sell again, and to have everything in the ledger.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
-/// Units that are bought in one go until none is left.
-const REST_MAX: usize = 2_000;
+/// Units that are bought in one purchase until so many are not left.
+const REST_QUANTITIES: [u64; 2] = [10, 1];
 const REST_TRIES: u32 = 20;
 
 /// What the judging of a whole drill found that is allowed.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
-    pub(super) audits: u32,
-    pub(super) orders: usize,
-    pub(super) cancelled: usize,
+pub(in crate::drill) struct Verdict {
+    pub(in crate::drill) audits: u32,
+    pub(in crate::drill) orders: usize,
+    pub(in crate::drill) cancelled: usize,
+    /// Requests that were queued and then rejected.
+    pub(in crate::drill) rejected: usize,
     /// Orders that failed because Redis lost them and somebody else got the units.
-    pub(super) revoked: usize,
+    pub(in crate::drill) revoked: usize,
     /// Accepted orders that went with Redis and the node that knew them.
-    pub(super) vanished: usize,
+    pub(in crate::drill) vanished: usize,
     /// Orders whose buyers had given up an unanswered request.
-    pub(super) late: usize,
+    pub(in crate::drill) late: usize,
 }
 
 /// An order as the ledger has it.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(in crate::drill) struct Found {
     id: String,
     product: String,
     customer: String,
@@ -43,57 +45,86 @@ pub(super) struct Found {
     is_revoked: bool,
 }
 
-/// Waits until nothing is on its way and the reconciliation says that everything adds up. Gives what it says.
-pub(super) fn settle(stage: &Stage) -> Result<Value> {
-    let until = Instant::now() + SETTLED_WITHIN;
-    for node in (0..super::stage::NODES).cycle() {
-        let answer = stage.client(node)?.get("/v1/admin/reconciliation");
-        let last = match answer {
-            Ok(answer) if answer.status == 200 => {
-                let audit = answer.json();
-                let is_drained = audit.pointer("/orders/accepted").and_then(Value::as_u64) == Some(0);
-                if is_drained && audit.get("ok") == Some(&Value::Bool(true)) {
-                    return Ok(audit);
-                }
-                audit.to_string()
-            }
-            Ok(answer) => format!("{} {}", answer.status, answer.text()),
-            Err(error) => format!("{error:#}"),
-        };
-        if Instant::now() > until {
-            break_off(&last)?;
-        }
-        std::thread::sleep(Duration::from_millis(40));
-    }
-    bail!("there is no node to ask")
+/// A shop that is to be well again.
+pub(in crate::drill) struct Judge<'a> {
+    pub(in crate::drill) shop: &'a Shop,
+    /// What its nodes cannot know of: what is still on its way, in words.
+    pub(in crate::drill) on_its_way: &'a dyn Fn() -> Result<Option<String>>,
+    /// Messages that nobody can read, of which the ledger must have a note each.
+    pub(in crate::drill) unreadable: u64,
 }
 
-fn break_off(last: &str) -> Result<()> {
-    let seconds = SETTLED_WITHIN.as_secs();
-    bail!("{seconds} s after everything was mended the reconciliation says: {last}")
-}
-
-/// Buys the scarce product until it is sold out, and then nothing may be left anywhere. Gives the last reconciliation.
-pub(super) fn sell_the_rest(stage: &Stage, buyer: &mut Buyer) -> Result<Value> {
-    let mut audit = Value::Null;
-    for _ in 0..REST_TRIES {
-        for _ in 0..REST_MAX {
-            let customer = format!("rest-{}", buyer.purchases.len());
-            let index = buyer.wish(SCARCE, customer, 1);
-            buyer.insist(index)?;
-            if buyer.purchases.get(index).is_none_or(|purchase| purchase.order.is_none()) {
-                break;
+impl Judge<'_> {
+    /// Waits until nothing is on its way and the reconciliation of every node says that everything adds up. Gives what
+    /// the last one says.
+    pub(in crate::drill) fn settle(&self) -> Result<Value> {
+        let until = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let last = match self.adds_up() {
+                Ok(audit) => match (self.on_its_way)() {
+                    Ok(None) => return Ok(audit),
+                    Ok(Some(words)) => words,
+                    Err(error) => format!("{error:#}"),
+                },
+                Err(error) => format!("{error:#}"),
+            };
+            if Instant::now() > until {
+                let seconds = SETTLED_WITHIN.as_secs();
+                bail!("{seconds} s after everything was mended the shop has not settled: {last}")
             }
+            std::thread::sleep(Duration::from_millis(40));
         }
-        audit = settle(stage)?;
-        if figure(&audit, SCARCE, "available")? == 0 {
-            return Ok(audit);
-        }
-        // Units came back meanwhile: whoever asks again gets them.
-        std::thread::sleep(Duration::from_millis(50));
     }
-    buyer.findings.push(format!("units stick: nobody can buy what is left: {audit}"));
-    Ok(audit)
+
+    fn adds_up(&self) -> Result<Value> {
+        let mut audit = Value::Null;
+        for mut client in self.shop.clients() {
+            let answer = client.get("/v1/admin/reconciliation")?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+            audit = answer.json();
+            let is_drained = audit.pointer("/orders/accepted").and_then(Value::as_u64) == Some(0);
+            ensure!(
+                is_drained && audit.get("ok") == Some(&Value::Bool(true)),
+                "the reconciliation says {audit}"
+            );
+        }
+        Ok(audit)
+    }
+
+    /// Lets everybody buy the scarce product until it is sold out, and then nothing may be left anywhere. Gives the last
+    /// reconciliation.
+    pub(in crate::drill) fn sell_the_rest(&self, buyers: &mut [Buyer]) -> Result<Value> {
+        let mut audit = Value::Null;
+        for _ in 0..REST_TRIES {
+            for quantity in REST_QUANTITIES {
+                each(buyers, |buyer| buyer.buy_rest(quantity))?;
+            }
+            audit = self.settle()?;
+            if figure(&audit, SCARCE, "available")? == 0 {
+                return Ok(audit);
+            }
+            // Units came back meanwhile: whoever asks again gets them.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if let Some(buyer) = buyers.first_mut() {
+            buyer.findings.push(format!("units stick: nobody can buy what is left: {audit}"));
+        }
+        Ok(audit)
+    }
+
+    /// Every order of the ledger.
+    pub(in crate::drill) fn list(&self) -> Result<Vec<Found>> {
+        for (what, statement, expected) in [
+            ("refused", "SELECT count(*) FROM refused WHERE state <> 'retried'", 0),
+            ("could not read", "SELECT count(*) FROM unreadable", self.unreadable),
+        ] {
+            let count = self.shop.count(statement)?;
+            ensure!(count == expected, "the ledger {what} {count} orders, and it must be {expected}");
+        }
+        let all = "SELECT o.id, p.id, o.customer, o.quantity, o.status, coalesce(o.reason, ''), o.revoked
+                   FROM orders o JOIN products p ON p.number = o.product";
+        self.shop.query(all)?.into_iter().map(found).collect()
+    }
 }
 
 fn figure(audit: &Value, product: &str, name: &str) -> Result<u64> {
@@ -103,18 +134,6 @@ fn figure(audit: &Value, product: &str, name: &str) -> Result<u64> {
     found.get(name).and_then(Value::as_u64).with_context(|| format!("{product} has no figure {name}"))
 }
 
-/// Every order of the ledger.
-pub(super) fn list(stage: &Stage) -> Result<Vec<Found>> {
-    let left_over =
-        "SELECT (SELECT count(*) FROM refused WHERE state <> 'retried') + (SELECT count(*) FROM unreadable)";
-    let rows = stage.query(left_over)?;
-    let count = rows.first().and_then(|row| row.first()).cloned().flatten();
-    ensure!(count.as_deref() == Some("0"), "the ledger refused or could not read {count:?} orders");
-    let all = "SELECT o.id, p.id, o.customer, o.quantity, o.status, coalesce(o.reason, ''), o.revoked
-               FROM orders o JOIN products p ON p.number = o.product";
-    stage.query(all)?.into_iter().map(found).collect()
-}
-
 fn found(row: Vec<Option<String>>) -> Result<Found> {
     let columns: Option<Vec<String>> = row.into_iter().collect();
     let columns: Result<[String; 7], _> = columns.unwrap_or_default().try_into();
@@ -122,7 +141,9 @@ fn found(row: Vec<Option<String>>) -> Result<Found> {
         bail!("the ledger's list of orders has other columns")
     };
     let quantity = quantity.parse().context("a quantity is no number")?;
-    Ok(Found { id: plain(&id), product, customer, quantity, status, reason, is_revoked: revoked == "t" })
+    // What was rejected has no units from the start.
+    let is_revoked = revoked == "t" && status != "rejected";
+    Ok(Found { id: plain(&id), product, customer, quantity, status, reason, is_revoked })
 }
 
 /// An id however it is written.
@@ -131,13 +152,21 @@ fn plain(id: &str) -> String {
 }
 
 /// Orders that no buyer knows of: their buyers ask again, if a request of theirs was never answered.
-pub(super) fn adopt(listed: &[Found], buyers: &mut [Buyer], verdict: &mut Verdict) -> Result<Vec<String>> {
+pub(in crate::drill) fn adopt(
+    listed: &[Found],
+    buyers: &mut [Buyer],
+    verdict: &mut Verdict,
+) -> Result<Vec<String>> {
     let known: HashMap<String, ()> = promised(buyers).map(|(order, ..)| (order, ())).collect();
     let mut findings = Vec::new();
     for order in listed.iter().filter(|order| !known.contains_key(&order.id)) {
         let mut is_owned = false;
         for buyer in buyers.iter_mut() {
             for index in buyer.of_customer(&order.customer).to_vec() {
+                let is_asked_for =
+                    buyer.purchases.get(index).is_some_and(|purchase| is_of(order, &purchase.wish));
+                // Its buyer was told no, and that is true.
+                is_owned |= order.status == "rejected" && is_asked_for;
                 let asks = |purchase: &Purchase| purchase.order.is_none() && purchase.was_unanswered;
                 if buyer.purchases.get(index).is_some_and(asks) {
                     buyer.insist(index)?;
@@ -147,6 +176,7 @@ pub(super) fn adopt(listed: &[Found], buyers: &mut [Buyer], verdict: &mut Verdic
             }
         }
         match is_owned {
+            true if order.status == "rejected" => {}
             true => verdict.late += 1,
             false => findings.push(format!("nobody was ever told of order {order:?}")),
         }
@@ -164,10 +194,10 @@ fn promised(buyers: &[Buyer]) -> impl Iterator<Item = (String, usize, usize)> + 
 }
 
 /// Both directions: nothing that was promised is missing, and nothing is otherwise than it was promised.
-pub(super) fn compare(
+pub(in crate::drill) fn compare(
     listed: &[Found],
     buyers: &mut [Buyer],
-    loss: Loss,
+    (loss, promise): (Loss, Promise),
     verdict: &mut Verdict,
 ) -> Vec<String> {
     let mut findings = Vec::new();
@@ -194,27 +224,29 @@ pub(super) fn compare(
             }
             None => findings.push(format!("{key}: order {order} is lost: {purchase:?}")),
             Some(found) => {
-                if let Some(problem) = differs(found, purchase, loss) {
+                if let Some(problem) = differs(found, purchase, loss, promise) {
                     findings.push(format!("{key}: order {order} {problem}: {found:?}, {purchase:?}"));
                 }
                 purchase.is_revoked = found.is_revoked;
-                if !found.is_revoked {
-                    purchase.told = Told::Confirmed;
+                match found.status.as_str() {
+                    "rejected" => purchase.told = Told::Rejected,
+                    _ if !found.is_revoked => purchase.told = Told::Confirmed,
+                    _ => {}
                 }
             }
         }
     }
     findings.extend(above_limit(listed));
     verdict.orders = listed.len();
-    verdict.cancelled = listed.iter().filter(|order| order.status == "cancelled").count();
+    let of_status = |status: &str| listed.iter().filter(|order| order.status == status).count();
+    (verdict.cancelled, verdict.rejected) = (of_status("cancelled"), of_status("rejected"));
     verdict.revoked = listed.iter().filter(|order| order.is_revoked).count();
     findings
 }
 
 /// What an order has that its buyer was not told.
-fn differs(order: &Found, purchase: &Purchase, loss: Loss) -> Option<String> {
-    let wish = &purchase.wish;
-    if (&order.customer, &order.product, order.quantity) != (&wish.customer, &wish.product, wish.quantity) {
+fn differs(order: &Found, purchase: &Purchase, loss: Loss, promise: Promise) -> Option<String> {
+    if !is_of(order, &purchase.wish) {
         return Some("is not what was asked for".to_owned());
     }
     if order.status != "confirmed" && order.reason.is_empty() {
@@ -223,11 +255,28 @@ fn differs(order: &Found, purchase: &Purchase, loss: Loss) -> Option<String> {
     let may_be_revoked = purchase.is_revoked || (loss != Loss::None && purchase.told != Told::Confirmed);
     let is_right = match (order.status.as_str(), purchase.cancel) {
         ("failed", _) => order.is_revoked && may_be_revoked,
+        ("rejected", cancel) => {
+            promise == Promise::Decision
+                && purchase.told != Told::Confirmed
+                && cancel != Cancel::Done
+                && may_be_rejected(&order.product, &order.reason)
+        }
+        (_, _) if purchase.told == Told::Rejected => false,
         ("confirmed", cancel) => cancel != Cancel::Done,
         ("cancelled", cancel) => cancel != Cancel::Never,
         _ => false,
     };
     (!is_right).then(|| format!("is {} because of {:?}", order.status, order.reason))
+}
+
+/// Whether an order is what was wished for.
+fn is_of(order: &Found, wish: &Wish) -> bool {
+    (&order.customer, &order.product, order.quantity) == (&wish.customer, &wish.product, wish.quantity)
+}
+
+/// Which products can have too few units, or too many for one customer.
+fn may_be_rejected(product: &str, reason: &str) -> bool {
+    matches!((product, reason), (SCARCE, "sold-out") | (LIMITED, "limit-reached"))
 }
 
 /// Customers who have more of the limited product than they may. A node may offer again what was accepted before, so
@@ -244,7 +293,7 @@ fn above_limit(listed: &[Found]) -> Vec<String> {
 }
 
 /// Holds the figures of the audit against the orders, the stock at the beginning, and the changes of it.
-pub(super) fn count(
+pub(in crate::drill) fn count(
     audit: &Value,
     listed: &[Found],
     initial: &BTreeMap<&'static str, u64>,
@@ -273,7 +322,6 @@ pub(super) fn count(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drill::record::Wish;
     use serde_json::json;
 
     fn order(status: &str) -> Found {
@@ -290,7 +338,7 @@ mod tests {
 
     fn buyer(folder: &std::path::Path) -> Buyer {
         let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut buyer = Buyer::new(folder, 0, 1, &[nowhere], Duration::ZERO).unwrap();
+        let mut buyer = Buyer::new(folder, 0, 1, (&[nowhere], Promise::Units), Duration::ZERO).unwrap();
         buyer.purchases.push(Purchase {
             wish: Wish { key: "k".into(), customer: "ann".into(), product: LIMITED.into(), quantity: 1 },
             order: Some("O-1".into()),
@@ -306,11 +354,20 @@ mod tests {
 
     #[track_caller]
     fn judged(listed: &[Found], loss: Loss, change: impl FnOnce(&mut Purchase)) -> (Vec<String>, Verdict) {
+        judged_as(Promise::Units, listed, loss, change)
+    }
+
+    fn judged_as(
+        promise: Promise,
+        listed: &[Found],
+        loss: Loss,
+        change: impl FnOnce(&mut Purchase),
+    ) -> (Vec<String>, Verdict) {
         let folder = tempfile::tempdir().unwrap();
         let mut buyers = [buyer(folder.path())];
         change(&mut buyers[0].purchases[0]);
         let mut verdict = Verdict::default();
-        (compare(listed, &mut buyers, loss, &mut verdict), verdict)
+        (compare(listed, &mut buyers, (loss, promise), &mut verdict), verdict)
     }
 
     #[test]
@@ -344,6 +401,20 @@ mod tests {
         assert_eq!(judged(&[order("cancelled")], Loss::None, |_| ()).0.len(), 1);
         assert_eq!(judged(&[order("confirmed")], Loss::None, |p| p.cancel = Cancel::Done).0.len(), 1);
         assert_eq!(judged(&[order("confirmed")], Loss::None, |p| p.wish.customer = "bob".into()).0.len(), 1);
+    }
+
+    #[test]
+    fn a_queued_order_is_rejected_only_with_a_right_reason_and_never_after_it_was_confirmed() {
+        let rejected = |reason: &str| [Found { reason: reason.into(), ..order("rejected") }];
+        let findings = |promise, reason: &str, told: Told| {
+            judged_as(promise, &rejected(reason), Loss::None, |p| p.told = told).0.len()
+        };
+        assert_eq!(findings(Promise::Decision, "limit-reached", Told::Accepted), 0);
+        assert_eq!(findings(Promise::Decision, "sold-out", Told::Accepted), 1);
+        assert_eq!(findings(Promise::Decision, "limit-reached", Told::Confirmed), 1);
+        assert_eq!(findings(Promise::Units, "limit-reached", Told::Accepted), 1);
+        let told_no = |p: &mut Purchase| p.told = Told::Rejected;
+        assert_eq!(judged_as(Promise::Decision, &[order("confirmed")], Loss::None, told_no).0.len(), 1);
     }
 
     #[test]

@@ -21,9 +21,9 @@ const DEFINITE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Units that were given to a product, and taken from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
-    pub(super) stocked: i64,
-    pub(super) withheld: i64,
+pub(in crate::drill) struct Moved {
+    pub(in crate::drill) stocked: i64,
+    pub(in crate::drill) withheld: i64,
 }
 
 /// One change of stock.
@@ -36,21 +36,21 @@ struct Change {
 }
 
 /// Who changes stock.
-pub(super) struct Keeper {
+pub(in crate::drill) struct Keeper {
     clients: Vec<Client>,
     random: SmallRng,
     record: Record,
     open: Vec<Change>,
     changes: usize,
     /// By product.
-    pub(super) moved: BTreeMap<&'static str, Moved>,
+    pub(in crate::drill) moved: BTreeMap<&'static str, Moved>,
     /// What must not have happened.
-    pub(super) findings: Vec<String>,
+    pub(in crate::drill) findings: Vec<String>,
 }
 
 impl Keeper {
     /// A person with a record in `folder`.
-    pub(super) fn new(folder: &Path, seed: u64, nodes: &[SocketAddr]) -> Result<Keeper> {
+    pub(in crate::drill) fn new(folder: &Path, seed: u64, nodes: &[SocketAddr]) -> Result<Keeper> {
         Ok(Keeper {
             clients: nodes.iter().map(|node| Client::new(*node).with_key(ADMIN_KEY)).collect(),
             random: SmallRng::seed_from_u64(seed ^ 0x5eed),
@@ -63,7 +63,7 @@ impl Keeper {
     }
 
     /// Changes stock now and then, until `is_over` says so.
-    pub(super) fn run(&mut self, is_over: &dyn Fn() -> bool) -> Result<()> {
+    pub(in crate::drill) fn run(&mut self, is_over: &dyn Fn() -> bool) -> Result<()> {
         while !is_over() {
             if self.open.len() >= OPEN_MAX {
                 std::thread::sleep(PAUSE);
@@ -88,7 +88,7 @@ impl Keeper {
     }
 
     /// Asks again for every change that has no definite answer.
-    pub(super) fn resolve(&mut self) -> Result<()> {
+    pub(in crate::drill) fn resolve(&mut self) -> Result<()> {
         for mut change in std::mem::take(&mut self.open) {
             let until = Instant::now() + DEFINITE_WITHIN;
             change = self.ask(change)?;

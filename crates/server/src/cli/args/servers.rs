@@ -1,4 +1,4 @@
-//! What can be typed for the redis engine.
+//! What can be typed for engines on servers: Redis, PostgreSQL, RabbitMQ.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +14,8 @@ Examples:
   yoink audit --data yoink-data       count in the data folder of a server that is stopped
   yoink audit --redis redis://10.0.0.5:6379 --postgres postgres://yoink@10.0.0.6/yoink
       count in Redis and PostgreSQL, whether servers run or not
+  yoink audit --amqp amqp://yoink@10.0.0.4/yoink --redis redis://10.0.0.5:6379 --postgres postgres://yoink@10.0.0.6/yoink
+      the same for the rabbitmq engine
   yoink audit --repair --reason \"hand-edited stock\"
       and fill Redis anew from PostgreSQL where it differs; YOINK_REDIS_URL and YOINK_POSTGRES_URL say which
   yoink audit --json                  one JSON document for machines
@@ -24,11 +26,13 @@ pub(super) const WORKER_HELP: &str = "\
 Examples:
   yoink worker --redis redis://10.0.0.5:6379 --postgres postgres://yoink@10.0.0.6/yoink
       one of any number of workers, for nodes that serve with --workers 0 or for more speed
+  yoink worker --engine rabbitmq --amqp amqp://yoink@10.0.0.4/yoink --redis … --postgres …
+      one of any number that decide what is queued
   yoink worker --config /etc/yoink.toml --listen 127.0.0.1:3101
       a second one on the same machine
 
 It answers /metrics, /livez and /readyz. End it with Ctrl-C or SIGTERM, or in any other way: what it had in hand stays
-in the stream, and another worker takes it over.";
+in the stream or the queue, and another worker takes it over.";
 
 pub(super) const MIGRATE_HELP: &str = "\
 Examples:
@@ -37,15 +41,21 @@ Examples:
 
 Run it before the first start and after each update. Running it again, or twice at once, does no harm.";
 
-/// Where the redis engine's servers are.
+/// Where the servers of an engine are.
 #[derive(Debug, Default, Args)]
 pub struct ServersArgs {
-    /// The redis engine's Redis; servers of a cluster are separated by commas [env: YOINK_REDIS_URL]
+    /// The rabbitmq engine's RabbitMQ [env: YOINK_AMQP_URL]
+    #[arg(long, value_name = "URL")]
+    pub amqp: Option<ServerUrl>,
+    /// The Redis; with the redis engine, servers of a cluster are separated by commas [env: YOINK_REDIS_URL]
     #[arg(long, value_name = "URL")]
     pub redis: Option<ServerUrl>,
-    /// The redis engine's PostgreSQL [env: YOINK_POSTGRES_URL]
+    /// The PostgreSQL [env: YOINK_POSTGRES_URL]
     #[arg(long, value_name = "URL")]
     pub postgres: Option<ServerUrl>,
+    /// The rabbitmq engine's workers take no lock; nothing that is promised rests on it [env: YOINK_LOCK=false]
+    #[arg(long)]
+    pub no_lock: bool,
     /// Connections to PostgreSQL [env: YOINK_POSTGRES_CONNECTIONS] [default: 5]
     #[arg(long, value_name = "N")]
     pub postgres_connections: Option<usize>,
@@ -53,6 +63,8 @@ pub struct ServersArgs {
 
 impl ServersArgs {
     pub(super) fn put_into(&self, layer: &mut ConfigLayer) {
+        layer.amqp.url.clone_from(&self.amqp);
+        layer.lock.enabled = self.no_lock.then_some(false);
         layer.redis.url.clone_from(&self.redis);
         layer.postgres.url.clone_from(&self.postgres);
         layer.postgres.connections_max = self.postgres_connections;
@@ -66,8 +78,11 @@ pub struct AuditArgs {
     #[command(flatten)]
     pub target: TargetArgs,
     /// Count in this data folder instead; its server must be stopped
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["redis", "postgres", "repair"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["amqp", "redis", "postgres", "repair"])]
     pub data: Option<PathBuf>,
+    /// Count behind this RabbitMQ and in its PostgreSQL instead
+    #[arg(long, value_name = "URL")]
+    pub amqp: Option<ServerUrl>,
     /// Count in this Redis and its PostgreSQL instead
     #[arg(long, value_name = "URL")]
     pub redis: Option<ServerUrl>,
@@ -89,15 +104,16 @@ pub struct AuditArgs {
 }
 
 impl AuditArgs {
-    /// Whether Redis and PostgreSQL are asked, and not a server.
+    /// Whether RabbitMQ, Redis and PostgreSQL are asked, and not a server of ours.
     pub fn asks_servers(&self) -> bool {
-        self.repair || self.redis.is_some() || self.postgres.is_some()
+        self.repair || self.amqp.is_some() || self.redis.is_some() || self.postgres.is_some()
     }
 
     /// What the flags say, as the first layer of the configuration.
     pub fn layer(&self) -> ConfigLayer {
         let mut layer = empty_layer();
-        layer.engine = Some(EngineName::Redis);
+        layer.engine = self.amqp.is_some().then_some(EngineName::Rabbitmq);
+        layer.amqp.url.clone_from(&self.amqp);
         layer.redis.url.clone_from(&self.redis);
         layer.postgres.url.clone_from(&self.postgres);
         layer
@@ -110,13 +126,16 @@ pub struct WorkerArgs {
     /// Read settings from this file [env: YOINK_CONFIG] [default: yoink.toml if it is there]
     #[arg(long, value_name = "FILE", env = "YOINK_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,
+    /// Whose work: redis or rabbitmq [env: YOINK_ENGINE] [default: rabbitmq if there is a RabbitMQ, else redis]
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
+    pub engine: Option<EngineName>,
     /// Where it answers /metrics, /livez and /readyz [env: YOINK_WORKER_LISTEN] [default: 127.0.0.1:3100]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
     /// Its servers.
     #[command(flatten)]
     pub servers: ServersArgs,
-    /// Workers per product, at least 1 [env: YOINK_WORKERS] [default: 1]
+    /// Workers, with the redis engine per product; at least 1 [env: YOINK_WORKERS] [default: 1]
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     pub workers: Option<usize>,
     /// fsync, or relaxed to use servers whose settings may lose orders [env: YOINK_DURABILITY] [default: fsync]
@@ -134,7 +153,7 @@ impl WorkerArgs {
     /// What the flags say, as the first layer of the configuration.
     pub fn layer(&self) -> ConfigLayer {
         let mut layer = empty_layer();
-        layer.engine = Some(EngineName::Redis);
+        layer.engine = self.engine;
         layer.worker_listen = self.listen;
         self.servers.put_into(&mut layer);
         layer.workers = self.workers;

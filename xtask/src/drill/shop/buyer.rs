@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -14,82 +14,115 @@ use yoink_testkit::{ADMIN_KEY, Client, Response};
 use crate::drill::record::{Cancel, Line, Record, Wish};
 
 /// Plenty of units.
-pub(super) const PLENTY: &str = "plenty";
+pub(in crate::drill) const PLENTY: &str = "plenty";
 /// Fewer units than buyers, so that units that come back are sold again.
-pub(super) const SCARCE: &str = "scarce";
+pub(in crate::drill) const SCARCE: &str = "scarce";
 /// [`LIMIT`] units per customer.
-pub(super) const LIMITED: &str = "limited";
+pub(in crate::drill) const LIMITED: &str = "limited";
 /// Units of [`LIMITED`] that a customer may have.
-pub(super) const LIMIT: u64 = 2;
+pub(in crate::drill) const LIMIT: u64 = 2;
 /// Customers of [`LIMITED`] per buyer.
 const LIMITED_CUSTOMERS: u64 = 400;
+/// Purchases in one go until nothing is left.
+const REST_MAX: usize = 2_000;
 /// No answer for this long is no answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A healthy shop gives a definite answer within this time.
 const DEFINITE_WITHIN: Duration = Duration::from_secs(30);
 
+/// What an engine promises with 202.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::drill) enum Promise {
+    /// The units.
+    Units,
+    /// That it is decided: the answer may still be that there are none.
+    Decision,
+}
+
 /// What its buyer was told of a purchase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Told {
+pub(in crate::drill) enum Told {
     /// Nothing, or no.
     Nothing,
     /// It is accepted.
     Accepted,
+    /// The ledger decided against it.
+    Rejected,
     /// The ledger has it.
     Confirmed,
 }
 
 /// One purchase as its buyer knows it.
 #[derive(Clone, Debug)]
-pub(super) struct Purchase {
-    pub(super) wish: Wish,
-    pub(super) order: Option<String>,
-    pub(super) told: Told,
+pub(in crate::drill) struct Purchase {
+    pub(in crate::drill) wish: Wish,
+    pub(in crate::drill) order: Option<String>,
+    pub(in crate::drill) told: Told,
     /// Some request of it has no definite answer yet.
-    pub(super) is_open: bool,
+    pub(in crate::drill) is_open: bool,
     /// Some request of it never got an answer, and may be on its way still.
-    pub(super) was_unanswered: bool,
-    pub(super) cancel: Cancel,
+    pub(in crate::drill) was_unanswered: bool,
+    pub(in crate::drill) cancel: Cancel,
     /// Redis lost it, and the ledger says so.
-    pub(super) is_revoked: bool,
+    pub(in crate::drill) is_revoked: bool,
     /// The last round in which it was asked for.
-    pub(super) round: u32,
+    pub(in crate::drill) round: u32,
 }
 
-/// Whether the faults of a round take data from Redis.
+impl Purchase {
+    /// Heeds the status under which its order was found, and says what is wrong with that.
+    fn hear(&mut self, status: &str, promise: Promise) -> Option<String> {
+        let told = self.told;
+        let is_right = match status {
+            "queued" => promise == Promise::Decision && told <= Told::Accepted,
+            "rejected" => promise == Promise::Decision && told != Told::Confirmed,
+            "confirmed" => told != Told::Rejected,
+            _ => true,
+        };
+        match status {
+            "rejected" => self.told = told.max(Told::Rejected),
+            "confirmed" => self.told = Told::Confirmed,
+            _ => {}
+        }
+        (!is_right).then(|| format!("was {told:?}, and is {status} now"))
+    }
+}
+
+/// What the faults of a round may take away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
-    /// What is accepted stays.
+pub(in crate::drill) enum Loss {
+    /// Nothing: what is accepted stays.
     None,
-    /// What is accepted may be revoked.
+    /// What is accepted may be revoked: Redis lost data.
     Redis,
     /// Nodes end, too: what only they and Redis knew is gone.
     RedisAndNodes,
 }
 
 /// A buyer with its record.
-pub(super) struct Buyer {
+pub(in crate::drill) struct Buyer {
     number: usize,
-    pub(super) purchases: Vec<Purchase>,
+    pub(in crate::drill) purchases: Vec<Purchase>,
     by_customer: HashMap<String, Vec<usize>>,
     record: Record,
     random: SmallRng,
     clients: Vec<Client>,
     pause: Duration,
-    pub(super) round: u32,
-    pub(super) loss: Loss,
-    pub(super) replays: u64,
+    pub(in crate::drill) round: u32,
+    pub(in crate::drill) loss: Loss,
+    promise: Promise,
+    pub(in crate::drill) replays: u64,
     /// What must not have happened.
-    pub(super) findings: Vec<String>,
+    pub(in crate::drill) findings: Vec<String>,
 }
 
 impl Buyer {
     /// A buyer of the shop at `nodes`, with a record in `folder`, resting `pause` between purchases on average.
-    pub(super) fn new(
+    pub(in crate::drill) fn new(
         folder: &Path,
         number: usize,
         seed: u64,
-        nodes: &[SocketAddr],
+        (nodes, promise): (&[SocketAddr], Promise),
         pause: Duration,
     ) -> Result<Buyer> {
         let client = |node: &SocketAddr| Client::new(*node).with_key(ADMIN_KEY).with_timeout(ANSWER_WITHIN);
@@ -103,13 +136,14 @@ impl Buyer {
             pause,
             round: 0,
             loss: Loss::None,
+            promise,
             replays: 0,
             findings: Vec::new(),
         })
     }
 
     /// Buys until `is_over` says so.
-    pub(super) fn run(&mut self, is_over: &dyn Fn() -> bool) -> Result<()> {
+    pub(in crate::drill) fn run(&mut self, is_over: &dyn Fn() -> bool) -> Result<()> {
         while !is_over() {
             match self.random.random_range(0..100_u32) {
                 0..62 => self.buy_new()?,
@@ -142,7 +176,7 @@ impl Buyer {
     }
 
     /// Makes up its mind to buy.
-    pub(super) fn wish(&mut self, product: &str, customer: String, quantity: u64) -> usize {
+    pub(in crate::drill) fn wish(&mut self, product: &str, customer: String, quantity: u64) -> usize {
         let index = self.purchases.len();
         let key = format!("key-{}-{index}", self.number);
         self.by_customer.entry(customer.clone()).or_default().push(index);
@@ -160,7 +194,7 @@ impl Buyer {
     }
 
     /// Asks for a purchase, for the first time or again.
-    pub(super) fn buy(&mut self, index: usize) -> Result<()> {
+    pub(in crate::drill) fn buy(&mut self, index: usize) -> Result<()> {
         let Some(purchase) = self.purchases.get_mut(index) else { return Ok(()) };
         let is_first = !purchase.is_open && purchase.order.is_none();
         (purchase.is_open, purchase.round) = (true, self.round);
@@ -182,11 +216,11 @@ impl Buyer {
     }
 
     fn heed(&mut self, index: usize, answer: &Response, is_first: bool) -> Result<()> {
-        let loss = self.loss;
+        let (loss, promise) = (self.loss, self.promise);
         let gives_up = self.random.random_range(0..2_u32) == 0;
         let Some(purchase) = self.purchases.get_mut(index) else { return Ok(()) };
         let key = purchase.wish.key.clone();
-        if let Some(problem) = judged(answer, purchase, loss) {
+        if let Some(problem) = judged(answer, purchase, loss, promise) {
             self.findings.push(format!("{key}: {problem}: {} {}", answer.status, answer.text()));
         }
         let id = answer.json().get("id").and_then(Value::as_str).map(str::to_owned);
@@ -224,11 +258,10 @@ impl Buyer {
             404 if may_be_lost => {}
             200 => {
                 let status = answer.json().get("status").and_then(Value::as_str).map(str::to_owned);
-                if let Some(purchase) = self.purchases.get_mut(index)
-                    && status.as_deref() == Some("confirmed")
-                {
-                    purchase.told = Told::Confirmed;
-                }
+                let (promise, status) = (self.promise, status.unwrap_or_default());
+                let problem =
+                    self.purchases.get_mut(index).and_then(|purchase| purchase.hear(&status, promise));
+                self.findings.extend(problem.map(|problem| format!("order {order} {problem}")));
             }
             status => self.findings.push(format!("order {order} cannot be seen: {status} {}", answer.text())),
         }
@@ -254,6 +287,13 @@ impl Buyer {
             }
             503 => {}
             404 | 409 if may_be_lost => {}
+            409 if self.promise == Promise::Decision => {
+                let problem = self
+                    .purchases
+                    .get_mut(index)
+                    .and_then(|purchase| purchase.hear("rejected", self.promise));
+                self.findings.extend(problem.map(|problem| format!("order {order} {problem}")));
+            }
             status => {
                 self.findings.push(format!("{key}: cannot cancel order {order}: {status} {}", answer.text()));
             }
@@ -262,7 +302,7 @@ impl Buyer {
     }
 
     /// Asks again for everything without a definite answer; a healthy shop gives one.
-    pub(super) fn resolve(&mut self) -> Result<()> {
+    pub(in crate::drill) fn resolve(&mut self) -> Result<()> {
         let open = self.purchases.iter().enumerate().filter(|(_, purchase)| purchase.is_open);
         for index in open.map(|(index, _)| index).collect::<Vec<_>>() {
             self.insist(index)?;
@@ -271,7 +311,7 @@ impl Buyer {
     }
 
     /// Asks until there is a definite answer.
-    pub(super) fn insist(&mut self, index: usize) -> Result<()> {
+    pub(in crate::drill) fn insist(&mut self, index: usize) -> Result<()> {
         let until = Instant::now() + DEFINITE_WITHIN;
         loop {
             self.buy(index)?;
@@ -291,8 +331,25 @@ impl Buyer {
         }
     }
 
+    /// Buys the scarce product, `quantity` units each time, until it is sold out.
+    pub(in crate::drill) fn buy_rest(&mut self, quantity: u64) -> Result<()> {
+        for _ in 0..REST_MAX {
+            let customer = format!("rest-{}-{}", self.number, self.purchases.len());
+            let index = self.wish(SCARCE, customer, quantity);
+            self.insist(index)?;
+            if self.purchases.get(index).is_none_or(|purchase| purchase.order.is_none()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Replays at most `most` purchases that were asked for in `rounds`.
-    pub(super) fn replay(&mut self, rounds: std::ops::RangeInclusive<u32>, most: usize) -> Result<()> {
+    pub(in crate::drill) fn replay(
+        &mut self,
+        rounds: std::ops::RangeInclusive<u32>,
+        most: usize,
+    ) -> Result<()> {
         let wanted = |purchase: &Purchase| purchase.order.is_some() && rounds.contains(&purchase.round);
         let found = self.purchases.iter().enumerate().rev().filter(|(_, purchase)| wanted(purchase));
         for index in found.map(|(index, _)| index).take(most).collect::<Vec<_>>() {
@@ -307,7 +364,7 @@ impl Buyer {
     }
 
     /// Purchases of a customer.
-    pub(super) fn of_customer(&self, customer: &str) -> &[usize] {
+    pub(in crate::drill) fn of_customer(&self, customer: &str) -> &[usize] {
         self.by_customer.get(customer).map_or(&[], Vec::as_slice)
     }
 
@@ -331,11 +388,27 @@ impl Buyer {
     }
 }
 
+/// Does something with every buyer at once.
+pub(in crate::drill) fn each(
+    buyers: &mut [Buyer],
+    work: impl Fn(&mut Buyer) -> Result<()> + Sync,
+) -> Result<()> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = buyers.iter_mut().map(|buyer| scope.spawn(move || work(buyer))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a buyer panicked")))
+    })
+}
+
 /// What is wrong with an answer to a purchase; `None` if nothing is.
-fn judged(answer: &Response, before: &Purchase, loss: Loss) -> Option<String> {
+fn judged(answer: &Response, before: &Purchase, loss: Loss, promise: Promise) -> Option<String> {
     let id = answer.json().get("id").and_then(|id| id.as_str().map(str::to_owned));
+    let has_plenty = promise == Promise::Decision && before.wish.product == PLENTY;
     match (answer.status, id, &before.order) {
         (503, ..) => None,
+        (201, ..) if before.told == Told::Rejected => Some("was rejected and is confirmed now".to_owned()),
+        (409, ..) if has_plenty => Some("is refused, and there is plenty".to_owned()),
+        (409, _, Some(_)) if promise == Promise::Decision && before.told != Told::Confirmed => None,
         (200..300, Some(id), Some(known)) if id != *known => {
             Some(format!("was order {known} and is another order now"))
         }
@@ -370,27 +443,50 @@ mod tests {
         }
     }
 
+    fn unit(answer: &Response, before: &Purchase, loss: Loss) -> Option<String> {
+        judged(answer, before, loss, Promise::Units)
+    }
+
     #[test]
     fn another_order_for_a_key_is_a_finding_and_the_same_is_none() {
         let known = purchase(Some("o1"));
-        assert!(judged(&answer(202, r#"{"id":"o2"}"#), &known, Loss::RedisAndNodes).is_some());
-        assert_eq!(judged(&answer(202, r#"{"id":"o1"}"#), &known, Loss::None), None);
+        assert!(unit(&answer(202, r#"{"id":"o2"}"#), &known, Loss::RedisAndNodes).is_some());
+        assert_eq!(unit(&answer(202, r#"{"id":"o1"}"#), &known, Loss::None), None);
     }
 
     #[test]
     fn an_accepted_order_is_refused_only_after_a_loss_and_never_a_confirmed_one() {
         let mut known = purchase(Some("o1"));
-        assert!(judged(&answer(409, "{}"), &known, Loss::None).is_some());
-        assert_eq!(judged(&answer(409, "{}"), &known, Loss::Redis), None);
+        assert!(unit(&answer(409, "{}"), &known, Loss::None).is_some());
+        assert_eq!(unit(&answer(409, "{}"), &known, Loss::Redis), None);
         known.told = Told::Confirmed;
-        assert!(judged(&answer(409, "{}"), &known, Loss::Redis).is_some());
-        assert_eq!(judged(&answer(409, "{}"), &purchase(None), Loss::None), None);
+        assert!(unit(&answer(409, "{}"), &known, Loss::Redis).is_some());
+        assert_eq!(unit(&answer(409, "{}"), &purchase(None), Loss::None), None);
     }
 
     #[test]
     fn a_sound_purchase_may_wait_but_is_not_refused_as_unsound() {
-        assert_eq!(judged(&answer(503, ""), &purchase(None), Loss::None), None);
-        assert!(judged(&answer(404, ""), &purchase(None), Loss::None).is_some());
-        assert!(judged(&answer(500, ""), &purchase(None), Loss::None).is_some());
+        assert_eq!(unit(&answer(503, ""), &purchase(None), Loss::None), None);
+        assert!(unit(&answer(404, ""), &purchase(None), Loss::None).is_some());
+        assert!(unit(&answer(500, ""), &purchase(None), Loss::None).is_some());
+    }
+
+    #[test]
+    fn a_decision_may_be_no_but_never_of_what_there_is_plenty_and_never_another_than_before() {
+        let decided =
+            |answer: &Response, before: &Purchase| judged(answer, before, Loss::None, Promise::Decision);
+        let mut known = purchase(Some("o1"));
+        assert!(decided(&answer(409, "{}"), &known).is_some());
+        known.wish.product = SCARCE.into();
+        assert_eq!(decided(&answer(409, "{}"), &known), None);
+        assert_eq!(known.hear("queued", Promise::Decision), None);
+        assert_eq!(known.hear("rejected", Promise::Decision), None);
+        assert_eq!(known.told, Told::Rejected);
+        assert!(decided(&answer(201, r#"{"id":"o1"}"#), &known).is_some());
+        assert!(known.clone().hear("queued", Promise::Decision).is_some());
+        assert!(known.hear("confirmed", Promise::Decision).is_some());
+        assert!(decided(&answer(409, "{}"), &known).is_some());
+        assert!(known.hear("rejected", Promise::Decision).is_some());
+        assert!(purchase(Some("o1")).hear("rejected", Promise::Units).is_some());
     }
 }

@@ -1,0 +1,85 @@
+//! What every node does again and again, whichever engine it runs: it reads the ledger, and tells who waits for it.
+//! All of it may run on any number of nodes at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use yoink_core::Timestamp;
+
+use super::Node;
+use crate::postgres::{Backlog, Postgres, PostgresError};
+
+/// How often those who wait for the ledger are told.
+const TELL_EVERY: Duration = Duration::from_millis(15);
+/// Refused orders that one turn tries again.
+const REFUSED_MAX: usize = 500;
+
+impl Node {
+    /// Takes over the ledger's products, and whether delivery is paused.
+    ///
+    /// # Errors
+    /// The ledger cannot be asked.
+    pub(crate) async fn follow_products(&self, postgres: &Postgres) -> Result<(), PostgresError> {
+        self.catalogue.replace(postgres.products().await?);
+        self.set_delivery_paused(postgres.delivery_is_paused().await?);
+        Ok(())
+    }
+
+    /// Takes over what waits in the ledger. Returns all of it.
+    ///
+    /// # Errors
+    /// The ledger cannot be asked.
+    pub(crate) async fn follow_backlog(&self, postgres: &Postgres) -> Result<Backlog, PostgresError> {
+        let backlog = postgres.backlog().await?;
+        self.note_refused(backlog.refused_retrying, backlog.dead_letters_open);
+        Ok(backlog)
+    }
+
+    /// Tries refused orders again whose time has come, unless delivery is paused.
+    ///
+    /// # Errors
+    /// The ledger cannot be asked.
+    pub(crate) async fn retry_refused(
+        &self,
+        postgres: &Postgres,
+        now: Timestamp,
+    ) -> Result<(), PostgresError> {
+        if self.delivery_is_paused() {
+            return Ok(());
+        }
+        let options = &self.options.delivery;
+        // The ledger doubles the wait with every attempt.
+        let retry_at = Timestamp(now.0.saturating_add(options.backoff_base.as_micros() as i64));
+        for order in postgres.due_refused(now, REFUSED_MAX).await? {
+            let then = options.on_dead_letter;
+            let tried = postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
+            self.note_retried(tried);
+        }
+        Ok(())
+    }
+
+    /// Tells those who wait for the ledger, for ever.
+    pub(crate) async fn tell_waiters(self: Arc<Self>, postgres: Postgres) {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            let orders = self.waiters.orders();
+            if orders.is_empty() {
+                continue;
+            }
+            // While the ledger is down there is nothing to tell.
+            for (order, status) in postgres.order_statuses(&orders).await.unwrap_or_default() {
+                self.waiters.tell(order, status);
+            }
+        }
+    }
+}
+
+/// What is wrong with the settings of PostgreSQL, in sentences; nothing if all is well.
+///
+/// # Errors
+/// It cannot be asked.
+pub(crate) async fn postgres_complaints(postgres: &Postgres) -> Result<Vec<String>, PostgresError> {
+    let target = postgres.target();
+    let reasons = postgres.check_settings().await?;
+    Ok(reasons.into_iter().map(|reason| format!("PostgreSQL at {target}: {reason}")).collect())
+}

@@ -1,0 +1,82 @@
+//! The queue of dead letters. A request in it was handed out too often while workers died: it is decided alone. Whatever
+//! else is in it is written down in the ledger, where operators see it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use lapin::message::Delivery;
+
+use super::hand::{Gone, Hand};
+use super::lock::Locks;
+use super::lot::{Taken, Worker, decide_alone};
+use super::message;
+use super::patience::Patience;
+use super::session::{End, Next, Session, again_and_again, closing};
+use super::shared::Shared;
+
+/// Messages in hand at most. They are seen to one by one.
+const PREFETCH: u16 = 16;
+/// Bytes of a message that are kept.
+const KEPT_BYTES_MAX: usize = 4_096;
+/// The longest wait between two attempts while the ledger has trouble.
+const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Sees to dead letters until the node closes. Connects again by itself.
+pub(crate) async fn work(shared: Arc<Shared>) {
+    again_and_again(&shared, "dead letters", || session(Arc::clone(&shared))).await;
+}
+
+async fn session(shared: Arc<Shared>) -> lapin::Result<End> {
+    let Some(mut session) = Session::open(&shared, &shared.names.dead, PREFETCH).await? else {
+        return Ok(End::Closing);
+    };
+    let (options, ledger) = (&shared.options, shared.desk.postgres.identity().id);
+    let locks = Arc::new(Locks::new(&options.redis, ledger, options.lock_life));
+    let worker = Worker::new(Arc::clone(&shared), Arc::clone(&session.hand), locks);
+    loop {
+        match session.next(&shared).await {
+            Next::Message(message) => {
+                let seen_to = tokio::select! {
+                    seen_to = see_to(&shared, &session.hand, &worker, *message) => seen_to,
+                    // Perhaps the ledger is away; all of it comes again.
+                    () = closing(&shared) => continue,
+                };
+                if seen_to.is_err() {
+                    return Ok(End::Gone);
+                }
+            }
+            Next::Closing => {
+                session.link.close().await;
+                return Ok(End::Closing);
+            }
+            Next::Gone => return Ok(End::Gone),
+        }
+    }
+}
+
+async fn see_to(shared: &Shared, hand: &Hand, worker: &Arc<Worker>, message: Delivery) -> Result<(), Gone> {
+    let what = match message::decode(&message.data, &shared.node.order_ids) {
+        Ok(request) => {
+            tracing::warn!(order = %request.order, "a request was handed out too often; it is decided alone");
+            let taken = Taken { request, tag: message.delivery_tag, at: Instant::now() };
+            return decide_alone(worker, taken).await;
+        }
+        Err(what) => what,
+    };
+    let bytes = message.data.as_slice();
+    let error = match bytes.len() > KEPT_BYTES_MAX {
+        true => format!("{what} ({} bytes, of which the first {KEPT_BYTES_MAX} are kept)", bytes.len()),
+        false => what.to_owned(),
+    };
+    // The same bytes are kept once, also if they come again because this worker died.
+    let entry: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let kept = bytes.get(..KEPT_BYTES_MAX).unwrap_or(bytes);
+    let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
+    let (postgres, queue) = (&shared.desk.postgres, shared.names.dead.as_str());
+    while let Err(error) = postgres.note_unreadable(queue, &entry, kept, &error, shared.node.now()).await {
+        shared.node.note_delivery_error(&error);
+        hand.pause(patience.next()).await?;
+    }
+    hand.acknowledge(vec![message.delivery_tag]).await
+}

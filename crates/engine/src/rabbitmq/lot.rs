@@ -1,0 +1,338 @@
+//! The requests of one product that a worker has in hand, decided batch by batch in their order.
+//!
+//! A worker never gives a message back. What cannot be decided now is held, so that neither crowds nor outages use up
+//! how often the broker hands a message out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use yoink_core::{OrderId, Timestamp};
+
+use super::hand::{Gone, Hand};
+use super::lock::{Asked, Lock, Locks};
+use super::message;
+use super::patience::Patience;
+use super::shared::Shared;
+use super::status::Gauges;
+use crate::failpoint;
+use crate::node::order_id::product_of;
+use crate::postgres::{Decided, Delivered, ErrorClass, PostgresError, Request, Verdict};
+use crate::views::OrderStatus;
+
+/// Requests that one transaction decides at most.
+const BATCH_MAX: usize = 512;
+/// The longest wait between two attempts while the ledger has trouble.
+const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
+/// take the worker for dead.
+const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
+/// How often a lock that is somebody else's is asked for, in milliseconds from and to.
+const LOCKED_WAIT_MS: std::ops::Range<u64> = 5..20;
+/// Who waits for a lock gets it after its holder has had it for so long.
+const TURN: Duration = Duration::from_millis(200);
+/// How long who handed a lock over stays away from it: longer than those who wait do between two attempts.
+const AFTER_TURN: Duration = Duration::from_millis(25);
+/// How often it is looked whether delivery is still paused.
+const PAUSED_WAIT: Duration = Duration::from_millis(50);
+
+/// A request in hand.
+pub(crate) struct Taken {
+    pub(crate) request: Request,
+    /// The number that the channel gave it.
+    pub(crate) tag: u64,
+    /// When it was handed out.
+    pub(crate) at: Instant,
+}
+
+/// What one worker decides with.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    hand: Arc<Hand>,
+    locks: Arc<Locks>,
+    /// By product; a product has an entry while a task is busy with it.
+    lots: Mutex<HashMap<i32, VecDeque<Taken>>>,
+    /// Leaves connections to those who only ask.
+    turnstile: Semaphore,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, hand: Arc<Hand>, locks: Arc<Locks>) -> Arc<Self> {
+        let at_once = shared.options.postgres_connections_max.saturating_sub(2).max(1);
+        let turnstile = Semaphore::new(at_once);
+        Arc::new(Self { shared, hand, locks, lots: Mutex::default(), turnstile })
+    }
+
+    /// One more request. Gives the lot that is to be run if no task is busy with its product.
+    pub(crate) fn add(self: &Arc<Self>, taken: Taken) -> Option<Lot> {
+        let product = product_of(taken.request.order);
+        let mut lots = self.lots.lock();
+        if let Some(lot) = lots.get_mut(&product) {
+            lot.push_back(taken);
+            return None;
+        }
+        lots.insert(product, VecDeque::from([taken]));
+        Some(Lot { worker: Arc::clone(self), product, lock: None, fence: None })
+    }
+
+    /// Gives everything in hand up: the broker hands it out anew.
+    pub(crate) fn end(&self) {
+        self.hand.end();
+    }
+
+    fn next_batch(&self, product: i32) -> Vec<Taken> {
+        let mut lots = self.lots.lock();
+        let Some(lot) = lots.get_mut(&product) else { return Vec::new() };
+        lot.drain(..lot.len().min(BATCH_MAX)).collect()
+    }
+
+    /// Forgets a lot in which nothing is left. False: something came.
+    fn finish(&self, product: i32) -> bool {
+        let mut lots = self.lots.lock();
+        let is_empty = lots.get(&product).is_none_or(VecDeque::is_empty);
+        if is_empty {
+            lots.remove(&product);
+        }
+        is_empty
+    }
+}
+
+/// What the ledger says of a batch in the end.
+enum Ruling {
+    Verdicts(Vec<Verdict>),
+    /// It can never be sent to the ledger.
+    Impossible(PostgresError),
+}
+
+/// The task of one product.
+pub(crate) struct Lot {
+    worker: Arc<Worker>,
+    product: i32,
+    lock: Option<Lock>,
+    /// The token of the batch before, decided under the lock that is held.
+    fence: Option<i64>,
+}
+
+impl Lot {
+    /// Decides until nothing of the product is left, or the channel is over.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let batch = self.worker.next_batch(self.product);
+            if batch.is_empty() {
+                self.leave().await;
+                match self.worker.finish(self.product) {
+                    true => return,
+                    false => continue,
+                }
+            }
+            if self.decide(batch).await.is_err() || self.hand_over().await.is_err() {
+                self.leave().await;
+                return;
+            }
+        }
+    }
+
+    async fn decide(&mut self, batch: Vec<Taken>) -> Result<(), Gone> {
+        let begun = Instant::now();
+        let (since, tags): (Vec<Instant>, Vec<u64>) = batch.iter().map(|taken| (taken.at, taken.tag)).unzip();
+        let since = since.into_iter().min().unwrap_or(begun);
+        let requests: Vec<Request> = batch.into_iter().map(|taken| taken.request).collect();
+        match self.insist(&requests, since).await? {
+            Ruling::Verdicts(verdicts) => self.note(begun, &requests, &verdicts),
+            Ruling::Impossible(_) if requests.len() > 1 => self.decide_each(&requests, since).await?,
+            Ruling::Impossible(error) => self.keep_unreadable(&requests, &error, since).await?,
+        }
+        failpoint::hit("lot.committed");
+        self.worker.hand.acknowledge(tags).await?;
+        failpoint::hit("lot.acknowledged");
+        Ok(())
+    }
+
+    /// One of them cannot be sent: it must not hold up the others.
+    async fn decide_each(&mut self, requests: &[Request], since: Instant) -> Result<(), Gone> {
+        for request in requests {
+            let (begun, one) = (Instant::now(), std::slice::from_ref(request));
+            match self.insist(one, since).await? {
+                Ruling::Verdicts(verdicts) => self.note(begun, one, &verdicts),
+                Ruling::Impossible(error) => self.keep_unreadable(one, &error, since).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the ledger until it has decided, however long that takes.
+    async fn insist(&mut self, requests: &[Request], since: Instant) -> Result<Ruling, Gone> {
+        let shared = Arc::clone(&self.worker.shared);
+        let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
+        loop {
+            self.wait_while_paused(since).await?;
+            self.enter(since).await?;
+            let now = shared.node.now();
+            let wait = shared.options.delivery.backoff_base.as_micros();
+            let retry_at = Timestamp(now.0.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX)));
+            failpoint::hit("lot.before-decide");
+            let decided = {
+                let _turn = self.worker.turnstile.acquire().await;
+                let postgres = &shared.desk.postgres;
+                postgres.decide(self.product, self.fence, (retry_at, now), requests).await
+            };
+            match decided {
+                Ok(Decided::Done { fence, verdicts }) => {
+                    // Without a lock everybody begins anew every time.
+                    self.fence = self.lock.as_ref().map(|_| fence);
+                    return Ok(Ruling::Verdicts(verdicts));
+                }
+                Ok(Decided::Stale) => {
+                    Gauges::add(&shared.gauges.stale, 1);
+                    self.leave().await;
+                }
+                Err(error) if error.class() == ErrorClass::Permanent => return Ok(Ruling::Impossible(error)),
+                Err(error) => {
+                    shared.node.note_delivery_error(&error);
+                    // Perhaps it is only this worker that has trouble.
+                    self.leave().await;
+                    self.hold(since, patience.next()).await?;
+                }
+            }
+        }
+    }
+
+    /// Counts what was decided here, and tells who waits for it.
+    fn note(&self, begun: Instant, requests: &[Request], verdicts: &[Verdict]) {
+        let shared = &self.worker.shared;
+        let mut delivered: Vec<(OrderId, Delivered)> = Vec::new();
+        for (request, verdict) in requests.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Confirmed => {
+                    Gauges::add(&shared.gauges.confirmed, 1);
+                    delivered.push((request.order, Delivered::Confirmed));
+                    shared.node.waiters.tell(request.order, OrderStatus::Confirmed);
+                }
+                Verdict::Refused => delivered.push((request.order, Delivered::Refused)),
+                Verdict::Known => delivered.push((request.order, Delivered::Known)),
+                Verdict::LimitReached { .. } | Verdict::SoldOut { .. } => {
+                    Gauges::add(&shared.gauges.rejected, 1);
+                    shared.node.waiters.tell(request.order, OrderStatus::Rejected);
+                }
+            }
+        }
+        shared.node.note_delivered(begun.elapsed(), &delivered);
+    }
+
+    /// Keeps a request that can never be decided where operators see it.
+    async fn keep_unreadable(
+        &self,
+        requests: &[Request],
+        error: &PostgresError,
+        since: Instant,
+    ) -> Result<(), Gone> {
+        let shared = &self.worker.shared;
+        let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
+        for request in requests {
+            tracing::error!(order = %request.order, %error, "a request can never be decided: it was written down");
+            let line = message::encode(request, &shared.node.order_ids);
+            let (entry, why) = (request.order.to_string(), error.to_string());
+            let postgres = &shared.desk.postgres;
+            let queue = shared.names.orders.as_str();
+            while let Err(error) =
+                postgres.note_unreadable(queue, &entry, line.as_bytes(), &why, shared.node.now()).await
+            {
+                shared.node.note_delivery_error(&error);
+                self.hold(since, patience.next()).await?;
+            }
+            Gauges::add(&shared.gauges.unreadable, 1);
+        }
+        Ok(())
+    }
+
+    async fn wait_while_paused(&mut self, since: Instant) -> Result<(), Gone> {
+        while self.worker.shared.node.delivery_is_paused() {
+            self.leave().await;
+            self.hold(since, PAUSED_WAIT).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits with everything in hand.
+    ///
+    /// # Errors
+    /// The channel is over, or what is in hand has been there for too long, which ends it.
+    async fn hold(&self, since: Instant, wait: Duration) -> Result<(), Gone> {
+        if since.elapsed() > HOLD_MAX {
+            tracing::warn!(
+                product = self.product,
+                "what could not be decided for long is given back to the broker"
+            );
+            self.worker.hand.end();
+            return Err(Gone);
+        }
+        self.worker.hand.pause(wait).await
+    }
+}
+
+/// The lock.
+impl Lot {
+    /// Comes to hold the lock, if there is to be one and Redis can be asked.
+    async fn enter(&mut self, since: Instant) -> Result<(), Gone> {
+        let worker = Arc::clone(&self.worker);
+        if !worker.shared.options.lock {
+            return Ok(());
+        }
+        if let Some(lock) = &mut self.lock {
+            if worker.locks.keep(lock).await {
+                return Ok(());
+            }
+            self.leave().await;
+        }
+        let mut has_waited = false;
+        loop {
+            match worker.locks.take(self.product).await {
+                Asked::Taken(lock) => {
+                    self.lock = Some(lock);
+                    failpoint::hit("lot.locked");
+                    return Ok(());
+                }
+                Asked::NoRedis => return Ok(()),
+                Asked::Locked => {
+                    if !std::mem::replace(&mut has_waited, true) {
+                        Gauges::add(&worker.shared.gauges.locked, 1);
+                    }
+                    let wait = Duration::from_millis(rand::random_range(LOCKED_WAIT_MS));
+                    self.hold(since, wait).await?;
+                }
+            }
+        }
+    }
+
+    /// Gives the lock back, and forgets the token that came with it.
+    async fn leave(&mut self) {
+        self.fence = None;
+        if let Some(lock) = self.lock.take() {
+            self.worker.locks.give_back(lock).await;
+        }
+    }
+
+    /// After a while others get their turn.
+    async fn hand_over(&mut self) -> Result<(), Gone> {
+        let Some(lock) = self.lock.as_ref().filter(|lock| lock.age() > TURN) else { return Ok(()) };
+        if self.worker.locks.hand_over(lock).await {
+            (self.lock, self.fence) = (None, None);
+            self.worker.hand.pause(AFTER_TURN).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Decides one request without a lock, for those that were handed out too often.
+///
+/// # Errors
+/// The channel is over.
+pub(crate) async fn decide_alone(worker: &Arc<Worker>, taken: Taken) -> Result<(), Gone> {
+    let product = product_of(taken.request.order);
+    let mut lot = Lot { worker: Arc::clone(worker), product, lock: None, fence: None };
+    lot.decide(vec![taken]).await?;
+    lot.leave().await;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Opening and closing the engine.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lapin::uri::AMQPUri;
+use parking_lot::Mutex;
+use redis::IntoConnectionInfo as _;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::buying::Buying;
+use super::publisher::{Publisher, PublisherTask};
+use super::replays::Replays;
+use super::shared::{RabbitOptions, Shared};
+use super::status::Gauges;
+use super::topology::Names;
+use super::{RabbitEngine, broker};
+use crate::node::{ClaimError, Desk, Node, NodeOptions, claim_ledger};
+use crate::postgres::{Postgres, PostgresOpenError};
+
+/// Threads of the background: publishing, workers, and what the edge asks of the ledger.
+const BACKGROUND_THREADS: usize = 2;
+/// What is left to be done once workers and publisher have ended.
+const LAST_REPORT_MAX: Duration = Duration::from_secs(1);
+
+/// Why a rabbitmq engine did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum RabbitOpenError {
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] PostgresOpenError),
+    /// The ledger is sold from by another engine.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The broker's URL cannot be read.
+    #[error(
+        "the RabbitMQ URL cannot be used ({what}); it should look like amqp://user:password@host:5672/vhost"
+    )]
+    Amqp {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Redis's URL cannot be read.
+    #[error("the Redis URL cannot be used; it should look like redis://user:password@host:6379")]
+    Redis {
+        /// What is wrong with it.
+        #[source]
+        source: redis::RedisError,
+    },
+    /// The operating system gave no threads.
+    #[error("cannot start the engine's threads")]
+    Threads(#[source] std::io::Error),
+}
+
+/// What all clones of an engine share.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) broker: AMQPUri,
+    /// Taken when the engine is closed.
+    owned: Mutex<Option<Owned>>,
+}
+
+struct Owned {
+    runtime: Runtime,
+    publisher: JoinHandle<()>,
+    workers: Option<JoinHandle<()>>,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // The last clone may go on a runtime, where waiting for another one is not allowed.
+        if let Some(owned) = self.owned.get_mut().take() {
+            owned.runtime.shutdown_background();
+        }
+    }
+}
+
+impl RabbitEngine {
+    /// Connects to PostgreSQL and starts what goes on in the background. The broker and Redis need not be there yet.
+    ///
+    /// # Errors
+    /// See [`RabbitOpenError`].
+    pub(crate) fn open(options: RabbitOptions) -> Result<Self, RabbitOpenError> {
+        let broker = broker::parse(&options.amqp).map_err(|what| RabbitOpenError::Amqp { what })?;
+        let redis = options.redis.as_str().into_connection_info();
+        redis.map_err(|source| RabbitOpenError::Redis { source })?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(BACKGROUND_THREADS)
+            .thread_name("yoink-background")
+            .enable_all()
+            .build()
+            .map_err(RabbitOpenError::Threads)?;
+        let handle = runtime.handle().clone();
+        let postgres = handle.block_on(connect(&options))?;
+        let node_options = NodeOptions {
+            settings: options.settings,
+            workers: options.workers,
+            delivery: options.delivery.clone(),
+        };
+        let identity = postgres.identity();
+        let node = Arc::new(Node::new(node_options, &identity.secret));
+        let shared = Arc::new(Shared {
+            desk: Desk { runtime: handle.clone(), postgres: postgres.clone(), node: Arc::clone(&node) },
+            node: Arc::clone(&node),
+            names: Names::new(identity.id),
+            gauges: Gauges::default(),
+            publisher: Publisher::new(),
+            replays: Replays::default(),
+            buying: Buying::default(),
+            closing: watch::Sender::new(false),
+            options,
+        });
+        // What cannot be read now is read a moment later.
+        let _ = handle.block_on(shared.follow_products());
+        let publisher = handle.spawn(PublisherTask::new(Arc::clone(&shared), broker.clone()).run());
+        handle.spawn(Arc::clone(&shared).watch_ledger());
+        handle.spawn(Arc::clone(&shared).watch_queue());
+        handle.spawn(Arc::clone(&shared).watch_settings());
+        handle.spawn(Arc::clone(&shared).answer_replays());
+        handle.spawn(Arc::clone(&node).tell_waiters(postgres));
+        let workers =
+            (shared.options.workers > 0).then(|| handle.spawn(Arc::clone(&shared).employ_workers()));
+        let owned = Mutex::new(Some(Owned { runtime, publisher, workers }));
+        Ok(Self { parts: Arc::new(Parts { shared, broker, owned }) })
+    }
+
+    /// Refuses new calls, waits at most `drain` until the broker has answered for what is under way and workers have
+    /// decided what they have in hand, and ends what goes on in the background. What is in the queue is decided by
+    /// whoever works next. Blocks; calling it again does nothing.
+    pub(crate) fn close_blocking(&self, drain: Duration) {
+        let shared = self.shared();
+        shared.node.close();
+        let Some(owned) = self.parts.owned.lock().take() else { return };
+        shared.publisher.close();
+        shared.closing.send_replace(true);
+        let until = Instant::now().checked_add(drain);
+        let ended = async {
+            // A publisher that was torn down has nothing under way either.
+            let _ = owned.publisher.await;
+            if let Some(workers) = owned.workers {
+                let _ = workers.await;
+            }
+        };
+        owned.runtime.block_on(async {
+            let left = until.map_or(drain, |until| until.saturating_duration_since(Instant::now()));
+            if tokio::time::timeout(left, ended).await.is_err() {
+                tracing::warn!("closing before everything under way was answered");
+            }
+            // The next node that reads the ledger knows then what was confirmed.
+            let _ = tokio::time::timeout(LAST_REPORT_MAX, shared.report()).await;
+        });
+        owned.runtime.shutdown_timeout(Duration::from_millis(500));
+    }
+}
+
+async fn connect(options: &RabbitOptions) -> Result<Postgres, RabbitOpenError> {
+    let connections_max = options.postgres_connections_max.max(1);
+    let postgres = Postgres::connect(&options.postgres, connections_max, options.settings).await?;
+    claim_ledger(&postgres, "rabbitmq").await?;
+    Ok(postgres)
+}

@@ -1,0 +1,171 @@
+//! A connection that messages of one queue come over, from its beginning to its end, again and again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer};
+
+use super::broker::{self, Link};
+use super::hand::Hand;
+use super::patience::Patience;
+use super::shared::Shared;
+use super::topology;
+
+/// The longest wait between two attempts to connect, or to find the ledger well.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// A connection that lasted for so long was a good one.
+const GOOD_AFTER: Duration = Duration::from_secs(1);
+/// How long what is on its way from the broker is waited for after it was asked for no more.
+const LAST_ONES_MAX: Duration = Duration::from_millis(500);
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The node closes.
+    Closing,
+    /// The channel is over.
+    Gone,
+}
+
+/// Runs sessions, one after the other, until the node closes. `what` they are for is told in the log.
+pub(super) async fn again_and_again<F>(shared: &Shared, what: &str, session: impl Fn() -> F)
+where
+    F: Future<Output = lapin::Result<End>>,
+{
+    let mut patience = Patience::up_to(WAIT_MAX);
+    let mut is_told = false;
+    loop {
+        let begun = Instant::now();
+        let ended = session().await;
+        if begun.elapsed() >= GOOD_AFTER {
+            patience.reset();
+            is_told = false;
+        }
+        match ended {
+            Ok(End::Closing) => return,
+            Ok(End::Gone) => {
+                tracing::info!(what, "a worker lost its connection to the broker and connects again")
+            }
+            Err(error) if !std::mem::replace(&mut is_told, true) => {
+                tracing::warn!(what, %error, "a worker cannot use the broker; it tries again for ever");
+            }
+            Err(error) => tracing::debug!(what, %error, "a worker cannot use the broker"),
+        }
+        if !wait_unless_closing(shared, patience.next()).await {
+            return;
+        }
+    }
+}
+
+/// Waits for so long. False: the node closes.
+async fn wait_unless_closing(shared: &Shared, wait: Duration) -> bool {
+    tokio::time::timeout(wait, closing(shared)).await.is_err()
+}
+
+/// Waits until the node closes.
+pub(super) async fn closing(shared: &Shared) {
+    // The sender is in `shared`, so it is not dropped meanwhile.
+    let _ = shared.closing.subscribe().wait_for(|is_closing| *is_closing).await;
+}
+
+/// Messages of one queue, over one channel.
+pub(super) struct Session {
+    pub(super) link: Link,
+    pub(super) hand: Arc<Hand>,
+    channel: Channel,
+    consumer: Consumer,
+}
+
+/// What comes next.
+pub(super) enum Next {
+    Message(Box<Delivery>),
+    Closing,
+    Gone,
+}
+
+impl Session {
+    /// Begins to take messages, at most `prefetch` at once, as soon as the ledger could decide them: a message that is
+    /// taken and held for too long counts as handed out in vain. `None`: the node closes.
+    ///
+    /// # Errors
+    /// The broker cannot be reached, or refuses.
+    pub(super) async fn open(
+        shared: &Shared,
+        queue: &ShortString,
+        prefetch: u16,
+    ) -> lapin::Result<Option<Self>> {
+        let mut patience = Patience::up_to(WAIT_MAX);
+        while shared.desk.postgres.delivery_is_paused().await.unwrap_or(true) {
+            if !wait_unless_closing(shared, patience.next()).await {
+                return Ok(None);
+            }
+        }
+        tokio::select! {
+            begun = Self::begin(shared, queue, prefetch) => begun.map(Some),
+            () = closing(shared) => Ok(None),
+        }
+    }
+
+    async fn begin(shared: &Shared, queue: &ShortString, prefetch: u16) -> lapin::Result<Self> {
+        let uri = broker::parse(&shared.options.amqp).map_err(std::io::Error::other)?;
+        let link = Link::connect(&uri, "yoink worker").await?;
+        // Nodes make it, and give it time to be on disk.
+        topology::find(&link.connection, &shared.names).await?;
+        let channel = link.connection.create_channel().await?;
+        channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
+        let consuming = channel.basic_consume(
+            queue.clone(),
+            ShortString::default(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = consuming.await?;
+        Ok(Self { link, hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
+    }
+
+    /// The next message, which is in hand then.
+    pub(super) async fn next(&mut self, shared: &Shared) -> Next {
+        let next = tokio::select! {
+            biased;
+            () = closing(shared) => Next::Closing,
+            () = self.hand.wait_over() => Next::Gone,
+            found = self.consumer.next() => match found {
+                Some(Ok(message)) => Next::Message(Box::new(message)),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the channel of a worker is over");
+                    Next::Gone
+                }
+                // The broker says so when the queue was deleted.
+                None => Next::Gone,
+            },
+        };
+        match &next {
+            Next::Message(message) => self.hand.take(message.delivery_tag),
+            Next::Gone => self.hand.end(),
+            Next::Closing => {}
+        }
+        next
+    }
+
+    /// Asks for no more. Gives what had been sent by then; it is in hand.
+    pub(super) async fn last_ones(&mut self) -> Vec<Delivery> {
+        let mut messages = Vec::new();
+        let all = async {
+            let cancel = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+            if cancel.await.is_err() {
+                return;
+            }
+            while let Some(Ok(message)) = self.consumer.next().await {
+                self.hand.take(message.delivery_tag);
+                messages.push(message);
+            }
+        };
+        // What comes later is handed out anew.
+        let _ = tokio::time::timeout(LAST_ONES_MAX, all).await;
+        messages
+    }
+}

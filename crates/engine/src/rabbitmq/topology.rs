@@ -1,0 +1,121 @@
+//! What the broker holds: names, and how they are declared.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Connection, ExchangeKind};
+use uuid::Uuid;
+
+/// Times that the broker hands a message to a worker which then dies, before it goes to the dead letters. A worker never
+/// gives a message back by itself, so only deaths and cut connections count.
+const DELIVERIES_MAX: i64 = 20;
+
+/// The names in the broker: each has the ledger's id, so that two shops can share a broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// The exchange that requests are published to; the queue's name is the routing key.
+    pub(crate) exchange: ShortString,
+    /// The queue of requests.
+    pub(crate) orders: ShortString,
+    /// The exchange of dead letters.
+    pub(crate) dead_exchange: ShortString,
+    /// The queue of what could not be read, or was handed out too often.
+    pub(crate) dead: ShortString,
+}
+
+impl Names {
+    pub(crate) fn new(ledger: Uuid) -> Self {
+        let id = ledger.simple().to_string();
+        let id = id.get(..8).unwrap_or_default();
+        let name = |what: &str| ShortString::from(format!("yoink.{id}.{what}"));
+        Self {
+            exchange: name("requests"),
+            orders: name("orders"),
+            dead_exchange: name("dead-letters"),
+            dead: name("dead"),
+        }
+    }
+}
+
+/// Whether the queue of requests was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// It was.
+    Known,
+    /// It was made now. The broker (seen with 3.10) says so before the queue's place in it is on disk: killed within
+    /// about a second, it comes back with a queue that takes nothing. So whoever made it gives it time.
+    New,
+}
+
+/// Fails unless the queue of requests is there.
+///
+/// # Errors
+/// It is not, or the broker cannot be asked.
+pub(crate) async fn find(connection: &Connection, names: &Names) -> lapin::Result<()> {
+    look_for(connection, &names.orders).await
+}
+
+/// Declares everything, unless it is there. `queue_max` is how many requests may wait; above it the broker refuses more. A
+/// queue that is there is used as it is: an operator may have made it otherwise.
+///
+/// # Errors
+/// The broker does not do it.
+pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u64) -> lapin::Result<Queue> {
+    let durable = || ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let channel = connection.create_channel().await?;
+    for exchange in [&names.exchange, &names.dead_exchange] {
+        let arguments = FieldTable::default();
+        channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, durable(), arguments).await?;
+    }
+    let mut dead = quorum();
+    dead.insert("x-overflow".into(), text("reject-publish"));
+    // Newer brokers drop what was handed out twenty times, unless they are told otherwise: nothing is dropped here.
+    dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i32::MAX.into()));
+    let dead = queue(connection, &names.dead, &names.dead_exchange, dead).await?;
+    let mut orders = quorum();
+    // Whoever is above the length is told so; nothing that was accepted is dropped for it.
+    orders.insert("x-overflow".into(), text("reject-publish"));
+    orders
+        .insert("x-max-length".into(), AMQPValue::LongLongInt(i64::try_from(queue_max).unwrap_or(i64::MAX)));
+    orders
+        .insert("x-dead-letter-exchange".into(), AMQPValue::LongString(names.dead_exchange.as_str().into()));
+    orders.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(names.dead.as_str().into()));
+    orders.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    orders.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
+    let orders = queue(connection, &names.orders, &names.exchange, orders).await?;
+    Ok(if dead == Queue::New { dead } else { orders })
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    // Replicated and fsynced before it confirms, also on a single node.
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+async fn look_for(connection: &Connection, queue: &ShortString) -> lapin::Result<()> {
+    // The broker closes a channel that asked for what is not there.
+    let asking = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    asking.queue_declare(queue.clone(), passive, FieldTable::default()).await.map(drop)
+}
+
+async fn queue(
+    connection: &Connection,
+    name: &ShortString,
+    exchange: &ShortString,
+    arguments: FieldTable,
+) -> lapin::Result<Queue> {
+    let is_there = look_for(connection, name).await.is_ok();
+    let channel = connection.create_channel().await?;
+    if !is_there {
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(name.clone(), durable, arguments).await?;
+    }
+    let (key, options) = (name.clone(), QueueBindOptions::default());
+    channel.queue_bind(name.clone(), exchange.clone(), key, options, FieldTable::default()).await?;
+    Ok(if is_there { Queue::Known } else { Queue::New })
+}

@@ -1,0 +1,122 @@
+//! Locks that are somebody else's, are lost, and change hands.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use yoink_engine::Engine;
+
+use crate::shop::{Became, Shop, deciding, occupy, processed, until};
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_lock_that_is_somebody_elses_is_waited_for_with_everything_in_hand() {
+    let shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    let mut asked = shop.crowd(&[&edge], "first", 5);
+    shop.judge(&[&edge], &asked);
+    let connections = shop.rabbit_edge.counts().connections;
+
+    shop.redis.command(&["SET", &shop.lock(), "somebody", "PX", "600000"]).unwrap();
+    asked.extend(shop.crowd(&[&edge], "second", 20));
+    until("the worker has all of it", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 20));
+    until("the worker found the lock taken", || processed(&worker).locked == 1);
+    assert_eq!(shop.count("SELECT count(*) FROM orders"), 5, "nothing is decided meanwhile");
+    shop.redis.command(&["DEL", &shop.lock()]).unwrap();
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 25, rejected: 0, ended: 0 });
+    assert_eq!(processed(&worker).locked, 1, "waiting once counts once");
+    assert_eq!(shop.rabbit_edge.counts().connections, connections, "nothing was handed out anew");
+}
+
+#[test]
+fn a_lock_that_somebody_else_took_meanwhile_is_left_to_him() {
+    let shop = Shop::start();
+    let worker = shop.open(|_| {});
+    shop.stock(&worker, 100, None);
+    let row = occupy(&shop);
+    let asked = shop.crowd(&[&worker], "one", 1);
+    until("it is being decided", || deciding(&shop) == 1);
+    shop.redis.command(&["SET", &shop.lock(), "somebody", "PX", "600000"]).unwrap();
+    drop(row);
+    assert_eq!(shop.judge(&[&worker], &asked).confirmed, 1);
+    worker.close_blocking(Duration::from_secs(5));
+    let value = shop.redis.command(&["GET", &shop.lock()]).unwrap();
+    assert_eq!(value.text().as_deref(), Some("somebody"));
+}
+
+/// Somebody begins to decide right after the batch with this customer's order.
+const MEDDLER: &str = "
+    CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE products SET fence = fence + 1 WHERE number = 1;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER meddle AFTER INSERT ON orders FOR EACH ROW WHEN (NEW.customer = 'first-0')
+    EXECUTE FUNCTION meddle()";
+
+#[test]
+fn who_comes_with_an_old_token_decides_nothing_and_begins_anew() {
+    let shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 30, None);
+    shop.sql(MEDDLER);
+    let row = occupy(&shop);
+    let mut asked = shop.crowd(&[&edge], "first", 1);
+    until("it is being decided", || deciding(&shop) == 1);
+    asked.extend(shop.crowd(&[&edge], "second", 39));
+    until("all of it is in hand", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 40));
+    drop(row);
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 30, rejected: 10, ended: 0 });
+    assert_eq!((processed(&worker).stale, processed(&edge).requeued), (1, 0));
+}
+
+#[test]
+fn two_who_both_hold_the_lock_sell_nothing_twice() {
+    let shop = Shop::start();
+    let workers = [(); 2].map(|()| shop.open(|options| options.lock_life = LONG));
+    let edge = shop.open_edge();
+    shop.stock(&edge, 30, None);
+    until("both work", || workers.iter().all(|worker| worker.rabbit_status().unwrap().is_consuming));
+    let row = occupy(&shop);
+    let asked = shop.crowd(&[&edge], "crowd", 40);
+    until("all of it is in hand", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 40));
+    // One of them decides with the lock, and has more in hand. Now the other one takes the lock, too.
+    until("one decides", || deciding(&shop) == 1);
+    shop.redis.command(&["FLUSHALL"]).unwrap();
+    until("both decide", || deciding(&shop) == 2);
+    drop(row);
+    assert_eq!(shop.judge(&[&edge], &asked), Became { confirmed: 30, rejected: 10, ended: 0 });
+    assert_eq!(processed(&edge).requeued, 0);
+}
+
+#[test]
+fn locks_that_vanish_and_change_hands_all_the_time_do_no_harm() {
+    let shop = Shop::start();
+    let engines: Vec<Engine> =
+        (0..3).map(|_| shop.open(|options| options.lock_life = Duration::from_millis(60))).collect();
+    let nodes: Vec<&Engine> = engines.iter().collect();
+    shop.stock(nodes[0], 500, None);
+    let (is_over, lock) = (AtomicBool::new(false), shop.lock());
+    let asked = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut redis = shop.redis.client().unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                redis.command(&["FLUSHALL"]).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+                redis.command(&["SET", &lock, "somebody", "PX", "4"]).unwrap();
+                std::thread::sleep(Duration::from_millis(6));
+            }
+        });
+        let mut asked = Vec::new();
+        for round in 0..8 {
+            asked.extend(shop.crowd(&nodes, &format!("round-{round}"), 100));
+        }
+        nodes.iter().for_each(|engine| drop(shop.run(engine.wait_delivered(0, Duration::from_secs(60)))));
+        is_over.store(true, Ordering::Relaxed);
+        asked
+    });
+    let became = shop.judge(&nodes, &asked);
+    assert_eq!((became.confirmed, became.rejected), (500, asked.len() - 500));
+}

@@ -1,0 +1,49 @@
+//! Brokers that lose what they confirmed.
+
+use std::time::Duration;
+
+use yoink_engine::Confirmed;
+
+use crate::shop::{Shop, processed, until};
+
+#[test]
+fn what_the_broker_loses_is_queued_again_by_whoever_sent_it() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    let mut asked = shop.crowd(&[&edge], "purged", 20);
+    assert_eq!(shop.rabbit.purge(&shop.queue()).unwrap(), 20);
+    let worker = shop.open(|_| {});
+    assert_eq!(shop.judge(&[&edge, &worker], &asked).confirmed, 20);
+    assert_eq!(processed(&edge).requeued, 20);
+
+    worker.close_blocking(Duration::from_secs(5));
+    asked.extend(shop.crowd(&[&edge], "deleted", 10));
+    assert_eq!(shop.rabbit.delete_queue(&shop.queue()).unwrap(), 10);
+    let worker = shop.open(|_| {});
+    assert_eq!(shop.judge(&[&edge, &worker], &asked).confirmed, 30);
+}
+
+#[test]
+fn what_a_dead_node_cannot_queue_again_is_named() {
+    let shop = Shop::start();
+    let (worker, edge) = (shop.open(|options| options.workers = 0), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    let asked = shop.crowd(&[&edge], "lost", 7);
+    assert_eq!((asked.len(), shop.run(edge.wait_delivered(0, Duration::ZERO))), (7, Confirmed::NotYet));
+    edge.close_blocking(Duration::from_secs(5));
+    assert_eq!(shop.rabbit.purge(&shop.queue()).unwrap(), 7);
+    let mut last = None;
+    until("the loss is noticed", || {
+        let reconciliation = shop.reconcile(&worker);
+        let is_noticed = reconciliation.lost == 7;
+        last = Some(reconciliation);
+        is_noticed
+    });
+    let reconciliation = last.unwrap();
+    assert!(!reconciliation.ok);
+    let broken: Vec<_> = reconciliation.invariants.iter().filter(|invariant| !invariant.ok).collect();
+    let [invariant] = broken.as_slice() else { panic!("{broken:?}") };
+    assert_eq!(invariant.id, "queue-lost-nothing");
+    assert!(invariant.detail.contains("[1,8)"), "{}", invariant.detail);
+}

@@ -1,0 +1,123 @@
+//! Connections that are cut, servers that go away, workers that close.
+
+use std::time::{Duration, Instant};
+
+use yoink_core::Rejection;
+use yoink_engine::{CallError, Engine};
+
+use crate::shop::{Became, Shop, deciding, occupy, processed, request, until};
+
+#[test]
+fn what_was_decided_and_not_acknowledged_comes_again_and_is_known() {
+    let shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    let row = occupy(&shop);
+    let asked = shop.crowd(&[&edge], "crowd", 10);
+    until("it is being decided", || deciding(&shop) == 1);
+    until("all of it is in hand", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 10));
+    assert!(shop.rabbit_edge.cut_all() >= 2, "the publisher's and the workers' connections");
+    until("the broker noticed", || shop.rabbit.queue_messages(&shop.queue()).unwrap() != (0, 10));
+    drop(row);
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 10, rejected: 0, ended: 0 });
+    assert_eq!(processed(&worker).confirmed, 10, "each once");
+}
+
+#[test]
+fn many_cuts_lose_nothing() {
+    let shop = Shop::start();
+    let engines: Vec<Engine> = (0..2).map(|_| shop.open(|_| {})).collect();
+    let nodes: Vec<&Engine> = engines.iter().collect();
+    shop.stock(nodes[0], 300, None);
+    let mut asked = Vec::new();
+    for round in 0..6 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(30));
+                shop.rabbit_edge.cut_all();
+            });
+            asked.extend(shop.crowd(&nodes, &format!("round-{round}"), 60));
+        });
+    }
+    let became = shop.judge(&nodes, &asked);
+    assert_eq!((became.confirmed, became.rejected), (300, asked.len() - 300));
+    assert!(shop.dead_letters(nodes[0]).is_empty());
+}
+
+#[test]
+fn while_the_ledger_is_away_everything_is_held_and_nothing_is_handed_out_anew() {
+    let mut shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    let mut asked = shop.crowd(&[&edge], "first", 5);
+    shop.judge(&[&edge], &asked);
+    let (connections, queue) = (shop.rabbit_edge.counts().connections, shop.queue());
+
+    shop.postgres.kill();
+    asked.extend(shop.crowd(&[&edge], "second", 30));
+    until("the worker has all of it", || shop.rabbit.queue_messages(&queue).unwrap() == (0, 30));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert_eq!(shop.rabbit.queue_messages(&queue).unwrap(), (0, 30), "all of it is held");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    shop.postgres.restart().unwrap();
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 35, rejected: 0, ended: 0 });
+    assert_eq!(shop.rabbit_edge.counts().connections, connections, "no message had to be handed out anew");
+}
+
+#[test]
+fn who_has_the_last_one_is_not_told_that_nothing_is_left_because_the_ledger_is_away() {
+    let mut shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 1, None);
+    let asked = shop.crowd(&[&edge], "first", 1);
+    assert_eq!(shop.judge(&[&edge, &worker], &asked).confirmed, 1);
+    let of = |customer: &str| shop.run(edge.purchase(request(customer, "key")));
+    until("the node knows that nothing is left", || {
+        matches!(of("late"), Err(CallError::Refused(Rejection::SoldOut { .. })))
+    });
+    assert_eq!(of("first-0").unwrap().order, asked[0].order);
+
+    shop.postgres.kill();
+    for customer in ["first-0", "late"] {
+        let told = shop.run(edge.purchase(request(customer, "key")));
+        assert!(matches!(told, Err(CallError::OutcomeUnknown)), "{customer}: {told:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_closes_decides_what_it_has_in_hand() {
+    let shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 1_000, None);
+    let row = occupy(&shop);
+    let asked = shop.crowd(&[&edge], "crowd", 200);
+    let queue = shop.queue();
+    until("all of it is in hand", || shop.rabbit.queue_messages(&queue).unwrap() == (0, 200));
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| worker.close_blocking(Duration::from_secs(30)));
+        until("it takes no more", || !worker.rabbit_status().unwrap().is_consuming);
+        assert!(!closing.is_finished(), "it has something to decide");
+        drop(row);
+    });
+    assert_eq!(shop.rabbit.queue_messages(&queue).unwrap(), (0, 0), "all of it was acknowledged");
+    assert_eq!(shop.judge(&[&edge], &asked), Became { confirmed: 200, rejected: 0, ended: 0 });
+    let locks = shop.redis.command(&["EXISTS", &shop.lock()]).unwrap();
+    assert_eq!(locks.integer(), Some(0), "the lock was given back");
+}
+
+#[test]
+fn while_delivery_is_paused_nothing_is_decided() {
+    let shop = Shop::start();
+    let engine = shop.open(|_| {});
+    shop.stock(&engine, 10, None);
+    shop.run(engine.delivery().pause()).unwrap();
+    let asked = shop.crowd(&[&engine], "crowd", 10);
+    // In the queue, or in the hand of a worker that had begun before.
+    let held = || shop.rabbit.queue_messages(&shop.queue()).unwrap();
+    until("all of it is held", || held().0 + held().1 == 10);
+    assert_eq!(shop.count("SELECT count(*) FROM orders"), 0);
+    shop.run(engine.delivery().resume()).unwrap();
+    assert_eq!(shop.judge(&[&engine], &asked).confirmed, 10);
+}

@@ -1,0 +1,237 @@
+//! What a node tells its customers while the broker comes and goes: an order that was confirmed is there, and one that was
+//! certainly not queued is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use yoink_engine::{CallError, Confirmed, Engine, OrderStatus, PurchaseRequest, Replayed};
+
+use crate::common;
+use crate::shop::{SHOE, Shop, request, until};
+
+/// How long everything that waits may take to be decided.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a customer was told who asked once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Queued,
+    Nothing,
+    Unknown,
+}
+
+/// Buys once, without asking again.
+async fn buy(engine: &Engine, request: PurchaseRequest) -> Told {
+    match engine.purchase(request).await {
+        Ok(_) => Told::Queued,
+        Err(CallError::Unreachable | CallError::Overloaded) => Told::Nothing,
+        Err(CallError::OutcomeUnknown) => Told::Unknown,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// One shoe for each of so many customers, at once.
+fn crowd(shop: &Shop, engine: &Engine, name: &str, count: usize) -> BTreeMap<String, Told> {
+    let customers: Vec<String> = (0..count).map(|number| format!("{name}-{number}")).collect();
+    let each = customers.iter().map(|customer| buy(engine, request(customer, "key")));
+    let told = shop.run(join_all(each));
+    customers.into_iter().zip(told).collect()
+}
+
+/// Customers come one after the other at several tills until `is_over`; each is another one.
+async fn stream(engine: &Engine, name: &str, is_over: &AtomicBool) -> BTreeMap<String, Told> {
+    let tills = (0..32).map(|till| async move {
+        let mut told = BTreeMap::new();
+        while !is_over.load(Ordering::Acquire) {
+            let customer = format!("{name}-{till}-{}", told.len());
+            let answer = buy(engine, common::buy(&customer, SHOE, 1, None)).await;
+            told.insert(customer, answer);
+            if answer != Told::Queued {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        told
+    });
+    join_all(tills).await.into_iter().flatten().collect()
+}
+
+/// Closes the tills, also if the test fails.
+struct Open<'a>(&'a AtomicBool);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Waits until all is decided, and holds what was told against the ledger.
+fn check(shop: &Shop, engine: &Engine, told: &BTreeMap<String, Told>) {
+    let settled = shop.run(engine.wait_delivered(0, SETTLED_WITHIN));
+    assert_eq!(settled, Confirmed::Yes, "{:?}", engine.rabbit_status());
+    let rows = shop.sql("SELECT customer FROM orders");
+    let in_ledger: Vec<String> = rows.into_iter().map(|mut row| row.remove(0).unwrap()).collect();
+    let distinct: BTreeSet<&String> = in_ledger.iter().collect();
+    assert_eq!(distinct.len(), in_ledger.len(), "somebody has two orders");
+    for (customer, told) in told {
+        let is_there = distinct.contains(customer);
+        match told {
+            Told::Queued => assert!(is_there, "{customer} was told that the request is queued"),
+            Told::Nothing => assert!(!is_there, "{customer} was told that nothing happened"),
+            Told::Unknown => {}
+        }
+    }
+    let reconciliation = shop.reconcile(engine);
+    assert!(reconciliation.ok && reconciliation.lost == 0, "{reconciliation:#?}");
+}
+
+fn wait_until_it_publishes(engine: &Engine) {
+    until("the node publishes", || engine.rabbit_status().unwrap().is_publishing);
+}
+
+fn count(told: &BTreeMap<String, Told>, what: Told) -> usize {
+    told.values().filter(|told| **told == what).count()
+}
+
+#[test]
+fn the_broker_may_come_later() {
+    let mut shop = Shop::start();
+    shop.rabbit.terminate().unwrap();
+    let engine = shop.open(|options| options.amqp = shop.rabbit.url());
+    shop.stock(&engine, 10, None);
+    let mut told = crowd(&shop, &engine, "early", 3);
+    assert_eq!(count(&told, Told::Nothing), 3, "{told:?}");
+    assert!(!engine.rabbit_status().unwrap().is_publishing);
+    shop.rabbit.restart().unwrap();
+    wait_until_it_publishes(&engine);
+    told.extend(crowd(&shop, &engine, "later", 3));
+    assert_eq!(count(&told, Told::Queued), 3, "{told:?}");
+    check(&shop, &engine, &told);
+}
+
+#[test]
+fn a_broker_that_is_killed_under_load_loses_nothing_that_was_promised() {
+    let mut shop = Shop::start();
+    let engine = shop.open(|options| options.amqp = shop.rabbit.url());
+    shop.stock(&engine, 1_000_000, None);
+    let mut all = BTreeMap::new();
+    for round in 0..3 {
+        let is_over = AtomicBool::new(false);
+        let told = std::thread::scope(|scope| {
+            let (engine, is_over) = (&engine, &is_over);
+            let open = Open(is_over);
+            let name = format!("round-{round}");
+            let runtime = common::runtime();
+            let buying = scope.spawn(move || runtime.block_on(stream(engine, &name, is_over)));
+            let before = engine.figures().accepted;
+            until("the node sells", || engine.figures().accepted > before + 500);
+            shop.rabbit.kill();
+            until("the node notices", || !engine.rabbit_status().unwrap().is_publishing);
+            shop.rabbit.restart().unwrap();
+            let before = engine.figures().accepted;
+            until("the node sells again", || engine.figures().accepted > before + 500);
+            drop(open);
+            buying.join().unwrap()
+        });
+        assert!(count(&told, Told::Nothing) > 0, "somebody came while the broker was down");
+        all.extend(told);
+    }
+    check(&shop, &engine, &all);
+}
+
+#[test]
+fn a_queue_that_is_deleted_under_load_is_made_anew_and_what_was_in_it_is_queued_again() {
+    let shop = Shop::start();
+    let engine = shop.open(|options| options.amqp = shop.rabbit.url());
+    shop.stock(&engine, 1_000_000, None);
+    shop.run(engine.delivery().pause()).unwrap();
+    let is_over = AtomicBool::new(false);
+    let told = std::thread::scope(|scope| {
+        let (engine, is_over) = (&engine, &is_over);
+        let open = Open(is_over);
+        let runtime = common::runtime();
+        let buying = scope.spawn(move || runtime.block_on(stream(engine, "buyer", is_over)));
+        until("much is queued", || engine.figures().accepted > 3_000);
+        shop.rabbit.delete_queue(&shop.queue()).unwrap();
+        let before = engine.figures().accepted;
+        until("the node sells again", || engine.figures().accepted > before + 500);
+        drop(open);
+        buying.join().unwrap()
+    });
+    shop.run(engine.delivery().resume()).unwrap();
+    check(&shop, &engine, &told);
+    assert!(engine.rabbit_status().unwrap().processed.requeued > 0);
+}
+
+#[test]
+fn a_broker_without_memory_takes_nothing_and_says_so() {
+    let mut shop = Shop::start();
+    let engine = shop.open(|options| options.amqp = shop.rabbit.url());
+    shop.stock(&engine, 1_000, None);
+    wait_until_it_publishes(&engine);
+    let mut told = crowd(&shop, &engine, "before", 10);
+    assert_eq!(count(&told, Told::Queued), 10);
+    shop.rabbit.set_memory_alarm(true).unwrap();
+    // It tells those who publish.
+    let mut number = 0;
+    until("the node knows", || {
+        number += 1;
+        told.extend(crowd(&shop, &engine, &format!("during-{number}"), 1));
+        !engine.rabbit_status().unwrap().is_publishing
+    });
+    let refused = crowd(&shop, &engine, "after", 10);
+    assert_eq!(count(&refused, Told::Nothing), 10, "{refused:?}");
+    told.extend(refused);
+    shop.rabbit.set_memory_alarm(false).unwrap();
+    wait_until_it_publishes(&engine);
+    let later = crowd(&shop, &engine, "later", 10);
+    assert_eq!(count(&later, Told::Queued), 10, "{later:?}");
+    told.extend(later);
+    check(&shop, &engine, &told);
+}
+
+#[test]
+fn a_full_queue_takes_no_more_and_nothing_is_dropped() {
+    let shop = Shop::start();
+    let options = |options: &mut yoink_engine::RabbitOptions| {
+        (options.amqp, options.queue_max, options.workers) = (shop.rabbit.url(), 5, 0);
+    };
+    let engine = shop.open(options);
+    shop.stock(&engine, 1_000, None);
+    wait_until_it_publishes(&engine);
+    let mut told = BTreeMap::new();
+    for number in 0..40 {
+        told.extend(crowd(&shop, &engine, &format!("buyer-{number}"), 1));
+    }
+    let (queued, refused) = (count(&told, Told::Queued), count(&told, Told::Nothing));
+    assert!(queued >= 5 && refused >= 20 && queued + refused == 40, "{told:?}");
+    let _worker = shop.open(|options| options.amqp = shop.rabbit.url());
+    check(&shop, &engine, &told);
+}
+
+#[test]
+fn the_same_request_sixty_four_times_at_once_is_one_order() {
+    let shop = Shop::start();
+    let engine = shop.open(|options| (options.amqp, options.workers) = (shop.rabbit.url(), 0));
+    shop.stock(&engine, 1_000, None);
+    wait_until_it_publishes(&engine);
+    let bought = shop.run(join_all((0..64).map(|_| engine.purchase(request("ann", "key")))));
+    let bought: Vec<_> = bought.into_iter().map(Result::unwrap).collect();
+    let orders: BTreeSet<_> = bought.iter().map(|purchased| purchased.order).collect();
+    assert_eq!(orders.len(), 1);
+    assert_eq!(bought.iter().filter(|purchased| purchased.replayed == Replayed::No).count(), 1);
+    assert_eq!(shop.rabbit.queue_messages(&shop.queue()).unwrap(), (1, 0));
+    // This node knows what it queued; another one knows only that the id may be one of this shop's.
+    let order = bought[0].order;
+    let view = shop.run(engine.order(order)).unwrap().unwrap();
+    assert_eq!((view.status, view.customer.as_str(), view.quantity), (OrderStatus::Queued, "ann", 1));
+    let other = shop.open(|options| options.amqp = shop.rabbit.url());
+    until("it is decided", || shop.run(other.order(order)).unwrap().is_some());
+    let again = shop.run(other.purchase(request("ann", "key"))).unwrap();
+    assert_eq!((again.order, again.replayed), (order, Replayed::Yes));
+    assert!(other.may_be_queued(order) && !other.may_be_queued(yoink_core::OrderId([7; 16])));
+    let twice = shop.run(engine.purchase(common::buy("ann", SHOE, 2, Some("key"))));
+    let original = Some(order);
+    assert_eq!(twice, Err(yoink_core::Rejection::KeyReused { original }.into()));
+}
