@@ -16,8 +16,8 @@ const FAULTS: &str = "yoink-server/faults,yoink-engine/faults";
 
 /// What of the contract is tried on a cluster every time: what goes to Redis.
 const CLUSTER_PART: [&str; 3] = ["purchase::", "orders::", "products::"];
-/// What of the contract is tried every time on workers that take no lock: what they decide.
-const LOCKLESS_PART: [&str; 2] = ["purchase::", "orders::"];
+/// What of the contract is tried every time on the rabbitmq engine: what goes through the queue.
+const BROKER_PART: [&str; 3] = ["purchase::", "orders::", "products::"];
 /// Tests of the contract at once on one broker, which ends whenever none of them is running.
 const ON_ONE_BROKER: &str = "--test-threads=4";
 
@@ -41,8 +41,9 @@ pub(crate) struct TestArgs {
     /// Times to kill at each labelled step
     #[arg(long, value_name = "N", default_value_t = 5)]
     kills_per_step: u32,
-    /// Do what takes some minutes more, too: the whole contract on a cluster and without the lock, many more kills at the
-    /// labelled steps of the redis engine, and a build of the product without failpoints for schemathesis
+    /// Do what takes some minutes more, too: the whole contract on a cluster and on RabbitMQ with and without the lock, the
+    /// drill of the rabbitmq engine, many more kills at the labelled steps of the redis engine, and a build of the product
+    /// without failpoints for schemathesis
     #[arg(long)]
     long: bool,
 }
@@ -65,9 +66,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     steps.run("contract, redis", || contract("redis", &[]));
     let part = if args.long { &[][..] } else { &CLUSTER_PART[..] };
     steps.run("contract, redis cluster", || contract("redis-cluster", part));
-    steps.run("contract, rabbitmq", || contract_on_broker("rabbitmq", &[]));
-    let part = if args.long { &[][..] } else { &LOCKLESS_PART[..] };
-    steps.run("contract, rabbitmq without lock", || contract_on_broker("rabbitmq-no-lock", part));
+    let part = if args.long { &[][..] } else { &BROKER_PART[..] };
+    steps.run("contract, rabbitmq", || contract_on_broker("rabbitmq", part));
+    if args.long {
+        steps.run("contract, rabbitmq without lock", || contract_on_broker("rabbitmq-no-lock", &[]));
+    }
     steps.run("documentation", documentation_tests);
     if !args.quick {
         let mut binary = None;
@@ -103,7 +106,11 @@ fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<St
     let tried = (!args.long).then(|| binary.to_path_buf());
     let schemathesis: Step<'a> =
         ("schemathesis", Box::new(|| schemathesis::run(&SchemathesisArgs { binary: tried })));
-    vec![("redis", vec![redis]), ("rabbitmq", vec![rabbitmq]), ("", vec![random, every_step, schemathesis])]
+    let mut beside = vec![("redis", vec![redis]), ("", vec![random, every_step, schemathesis])];
+    if args.long {
+        beside.push(("rabbitmq", vec![rabbitmq]));
+    }
+    beside
 }
 
 fn cargo_command(arguments: &[&str]) -> Result<Command> {

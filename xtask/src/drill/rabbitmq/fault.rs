@@ -169,41 +169,14 @@ pub(super) fn strike(
     let worker = Role::Worker(random.random_range(0..WORKERS));
     let node = Role::Node(random.random_range(0..NODES));
     Ok(match fault {
-        Fault::BrokerKill => {
-            stage.rabbit.kill();
-            Some(Broken::Broker)
-        }
-        Fault::BrokerLoss => {
-            stage.rabbit.kill();
-            let data = stage.rabbit.folder().join("mnesia");
-            std::fs::remove_dir_all(&data)?;
-            std::fs::create_dir(&data)?;
-            Some(Broken::Broker)
-        }
-        Fault::BrokerPause => {
-            stage.rabbit.pause()?;
-            std::thread::sleep(Duration::from_millis(random.random_range(300..4_000)));
-            stage.rabbit.resume();
-            None
-        }
-        Fault::QueueDeletion | Fault::QueuePurge => {
-            empty_queue(fault, stage)?;
-            None
-        }
-        Fault::TinyQueue => {
-            broker::make_tiny(stage, random)?;
-            None
-        }
-        Fault::MemoryAlarm => {
-            stage.rabbit.set_memory_alarm(true)?;
-            std::thread::sleep(Duration::from_millis(random.random_range(200..3_500)));
-            stage.rabbit.set_memory_alarm(false)?;
-            None
-        }
-        Fault::Poison => {
-            broker::poison(stage, random)?;
-            None
-        }
+        Fault::BrokerKill
+        | Fault::BrokerLoss
+        | Fault::BrokerPause
+        | Fault::QueueDeletion
+        | Fault::QueuePurge
+        | Fault::TinyQueue
+        | Fault::MemoryAlarm
+        | Fault::Poison => strike_broker(fault, stage, random)?,
         Fault::WorkerKill => kill(stage, worker)?,
         Fault::NodeKill => kill(stage, node)?,
         Fault::PostgresKill => {
@@ -251,6 +224,48 @@ pub(super) fn strike(
             strikes::die_at(stage, RabbitStage::shop, (label, hits), victim, |_| Ok(()))?;
             Some(Broken::Process(victim))
         }
+    })
+}
+
+/// What is done to the broker.
+fn strike_broker(fault: Fault, stage: &mut RabbitStage, random: &mut SmallRng) -> Result<Option<Broken>> {
+    Ok(match fault {
+        Fault::BrokerKill => {
+            stage.rabbit.kill();
+            Some(Broken::Broker)
+        }
+        Fault::BrokerLoss => {
+            stage.rabbit.kill();
+            let data = stage.rabbit.folder().join("mnesia");
+            std::fs::remove_dir_all(&data)?;
+            std::fs::create_dir(&data)?;
+            Some(Broken::Broker)
+        }
+        Fault::BrokerPause => {
+            stage.rabbit.pause()?;
+            std::thread::sleep(Duration::from_millis(random.random_range(300..4_000)));
+            stage.rabbit.resume();
+            None
+        }
+        Fault::QueueDeletion | Fault::QueuePurge => {
+            empty_queue(fault, stage)?;
+            None
+        }
+        Fault::TinyQueue => {
+            broker::make_tiny(stage, random)?;
+            None
+        }
+        Fault::MemoryAlarm => {
+            stage.rabbit.set_memory_alarm(true)?;
+            std::thread::sleep(Duration::from_millis(random.random_range(200..3_500)));
+            stage.rabbit.set_memory_alarm(false)?;
+            None
+        }
+        Fault::Poison => {
+            broker::poison(stage, random)?;
+            None
+        }
+        other => bail!("{} is nothing that is done to the broker", other.name()),
     })
 }
 
