@@ -207,6 +207,8 @@ impl Keeper {
         })?;
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
+        let units = |index: usize| text(index).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0);
+        self.shared.note_difference(product, units(3).saturating_sub(units(7).saturating_sub(units(8))));
         let Some(found) = figure(0) else { return Ok(Seen::Missing) };
         match i64::try_from(found).unwrap_or(i64::MAX).cmp(&i64::from(epoch)) {
             std::cmp::Ordering::Less => return Ok(Seen::Missing),

@@ -202,6 +202,35 @@ fn hand_edited_stock_sells_no_unit_that_there_is_not() {
 }
 
 #[test]
+fn hand_edited_stock_shows_in_the_figures_until_it_is_mended() {
+    let shop = Shop::start();
+    let stock = 10;
+    shop.open_with_shoes(stock, |_| ()).close_blocking(Duration::ZERO);
+    // A node that sells and mends nothing.
+    let watcher = shop.open(|options| options.workers = 0);
+    let wait_for = |error: i64| {
+        let begun = Instant::now();
+        loop {
+            let errors = watcher.figures().conservation_error_units;
+            if errors.iter().map(|(_, error)| *error).eq([error]) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{errors:?}, not {error}");
+            sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(0);
+    let sale = shop.key("sale");
+    shop.redis(&["HINCRBY", &sale, "available", "7"]);
+    wait_for(7);
+    shop.redis(&["HINCRBY", &sale, "available", "-20"]);
+    wait_for(-13);
+    let mender = shop.open(|_| ());
+    wait_for(0);
+    shop.close_the_books(&mender, stock, &mut Vec::new());
+}
+
+#[test]
 fn invented_units_are_refused_by_the_ledger_and_revoked_visibly() {
     let shop = Shop::start();
     let mut stock = 40;
