@@ -360,7 +360,7 @@ impl Keeper {
                 order: offer.order,
                 customer: offer.customer.clone(),
                 quantity: offer.quantity,
-                mode: Mode::Offer,
+                mode: Mode::Offer { accepted_at: offer.accepted_at, price: offer.price },
                 reply,
             });
             let sent = answered.await.unwrap_or_else(|_| Sent::Unknown("the engine is closing".into()));

@@ -3,10 +3,12 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use yoink_engine::Engine;
+use yoink_core::{Money, ProductChange};
+use yoink_engine::{Engine, OrderStatus};
 use yoink_testkit::{Mode, Proxy, RedisServer};
 
-use crate::shop::{Bought, Shop, rounds};
+use crate::common;
+use crate::shop::{Bought, SHOE, Shop, request, rounds};
 
 const STOCK: u64 = 20_000;
 /// As in `crash.rs`.
@@ -102,6 +104,34 @@ fn what_is_lost_with_its_node_is_revoked_visibly_or_gone_unpromised() {
     let engine = shop.open(|_| ());
     let took = shop.wait_until_selling(&engine, &mut bought);
     assert!(took < SELLING_WITHIN, "selling again after {took:?}");
+    let kept = shop.close_the_books(&engine, stock, &mut bought);
+    assert_eq!(kept.ended, 0);
+}
+
+#[test]
+fn an_order_that_comes_back_keeps_its_price_and_its_time() {
+    let shop = Shop::start();
+    let stock = 10;
+    let engine = shop.open_with_shoes(stock, |_| ());
+    shop.run(engine.delivery().pause()).unwrap();
+    let early = shop.run(engine.purchase(request("early", 2, "key-early"))).unwrap();
+    let id = common::id(SHOE);
+    let dear = Money { amount: 2 * early.unit_price.amount, ..early.unit_price };
+    let change = ProductChange { price: Some(dear), ..ProductChange::default() };
+    shop.run(engine.change_product(id, change)).unwrap();
+    shop.redis(&["FLUSHALL"]);
+    let mut bought =
+        vec![Bought { customer: "early".into(), key: "key-early".into(), quantity: 2, order: early.order }];
+    let took = shop.wait_until_selling(&engine, &mut bought);
+    assert!(took < SELLING_WITHIN, "selling again after {took:?}");
+    shop.run(engine.delivery().resume()).unwrap();
+    shop.reconcile(&engine);
+    let terms = |order| {
+        let view = shop.run(engine.order(order)).unwrap().unwrap();
+        (view.status, view.unit_price, view.accepted_at)
+    };
+    assert_eq!(terms(early.order), (OrderStatus::Confirmed, early.unit_price, early.accepted_at));
+    assert_eq!(terms(bought[1].order).1, dear, "who comes later pays what it costs then");
     let kept = shop.close_the_books(&engine, stock, &mut bought);
     assert_eq!(kept.ended, 0);
 }
