@@ -27,7 +27,7 @@ use super::worker::Worker;
 use super::{Shared, checks};
 use crate::node::catalogue::Listed;
 use crate::node::postgres_complaints;
-use crate::postgres::{Credit, Grant, Postgres, PostgresError, SaleState};
+use crate::postgres::{Credit, Grant, Postgres, PostgresError};
 
 /// How often Redis is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -168,7 +168,7 @@ impl Keeper {
         match seen {
             Ok(Seen::Selling) if distrusted.is_none() => {
                 listed.set_selling(true);
-                if listed.row.state != SaleState::Open {
+                if !listed.is_open_in_ledger() {
                     // Its loader died before it told the ledger.
                     self.load(&listed, None);
                 }
@@ -189,7 +189,7 @@ impl Keeper {
             }
         }
         // An epoch whose opening the ledger does not know might be filled once more.
-        if listed.row.state == SaleState::Open && self.shared.offers.has(listed.row.number) {
+        if listed.is_open_in_ledger() && self.shared.offers.has(listed.row.number) {
             self.offer(&listed).await;
         }
     }
@@ -249,12 +249,17 @@ impl Keeper {
         }
     }
 
-    /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
+    /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does, unless the ledger
+    /// does not know yet that the epoch was opened: sold from and then lost, it could be filled a second time.
     async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
         let (product, epoch) = (listed.row.number, listed.epoch());
-        if self.shared.offers_since(product, epoch).elapsed() > OFFERS_WAIT.saturating_mul(4) {
-            let _ = self.loader.sell(server, product, epoch).await;
+        if self.shared.offers_since(product, epoch).elapsed() <= OFFERS_WAIT.saturating_mul(4) {
+            return Seen::Offers;
         }
+        if !listed.is_open_in_ledger() {
+            return Seen::Unopened;
+        }
+        let _ = self.loader.sell(server, product, epoch).await;
         Seen::Offers
     }
 
@@ -403,6 +408,8 @@ impl Keeper {
 enum Seen {
     Selling,
     Offers,
+    /// It takes offers for long, and the ledger does not know it: its loader died.
+    Unopened,
     /// The catalogue is behind.
     NewerEpoch,
     /// Not there, not of this server, or not open.

@@ -139,7 +139,11 @@ impl Loader {
         let is_open = matches!(found.state.as_deref(), Some("open" | "offers"));
         if is_ours && is_open && !is_distrusted {
             if !is_open_in_ledger(row) {
-                self.postgres.set_open(row.number, row.epoch).await?;
+                self.tell_opened(row.number, row.epoch).await?;
+                if found.state.as_deref() == Some("offers") && row.epoch > 1 {
+                    // Nodes begin to offer now.
+                    tokio::time::sleep(OFFERS_WAIT).await;
+                }
             }
             return self.sell(server, row.number, row.epoch).await;
         }
@@ -172,8 +176,7 @@ impl Loader {
         failpoint::hit("loader.sealed");
         self.fill(server, row.number, epoch).await?;
         failpoint::hit("loader.opened");
-        self.postgres.set_open(row.number, epoch).await?;
-        self.shared.node.catalogue.replace(self.postgres.products().await?);
+        self.tell_opened(row.number, epoch).await?;
         if !is_first {
             tokio::time::sleep(OFFERS_WAIT).await;
         }
@@ -186,6 +189,15 @@ impl Loader {
                 tracing::warn!(%error, product = %row.id, epoch = row.epoch, "what came late to the old epoch is left");
             }
         }
+        Ok(())
+    }
+
+    /// Writes down that an epoch was opened, before anything is sold from it: it is never filled again.
+    async fn tell_opened(&self, product: i32, epoch: i32) -> Result<(), LoadError> {
+        if !self.postgres.set_open(product, epoch).await? {
+            return Err(LoadError::Refused("another epoch is on sale by now".to_owned()));
+        }
+        self.shared.node.catalogue.replace(self.postgres.products().await?);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Redis loses what it had, all of it or a part: it is filled anew, and what nodes accepted comes back.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use yoink_core::{Money, ProductChange};
 use yoink_engine::{Engine, OrderStatus};
@@ -134,4 +134,29 @@ fn an_order_that_comes_back_keeps_its_price_and_its_time() {
     assert_eq!(terms(bought[1].order).1, dear, "who comes later pays what it costs then");
     let kept = shop.close_the_books(&engine, stock, &mut bought);
     assert_eq!(kept.ended, 0);
+}
+
+#[test]
+fn an_epoch_that_the_ledger_does_not_know_to_be_open_is_not_sold_from() {
+    let shop = Shop::start();
+    let stock = 10;
+    shop.open_with_shoes(stock, |_| ()).close_blocking(Duration::ZERO);
+    // As if its loader had died after it filled Redis and before it told the ledger.
+    let sale = shop.key("sale");
+    shop.redis(&["HSET", &sale, "state", "offers"]);
+    shop.sql("UPDATE products SET state = 'loading'");
+    let seller = shop.open(|options| options.workers = 0);
+    let state = || shop.redis(&["HGET", &sale, "state"]).text();
+    let begun = Instant::now();
+    // Longer than a loader that lives needs.
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert_eq!(state().as_deref(), Some("offers"), "after {:?}", begun.elapsed());
+        sleep(Duration::from_millis(20));
+    }
+    let mender = shop.open(|_| ());
+    let mut bought = Vec::new();
+    let took = shop.wait_until_selling(&seller, &mut bought);
+    assert!(took < SELLING_WITHIN, "selling after {took:?}");
+    assert_eq!(shop.count("SELECT count(*) FROM products WHERE state = 'open' AND epoch = 1"), 1);
+    shop.close_the_books(&mender, stock, &mut bought);
 }
