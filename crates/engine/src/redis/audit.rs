@@ -7,7 +7,7 @@ use yoink_core::audit::{InvariantId, Report};
 use super::RedisEngine;
 use super::entry::parse_line;
 use super::keys::SaleKeys;
-use super::look::look;
+use super::look::{is_of_another_type, look};
 use crate::CallError;
 use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, ProductRow};
@@ -114,7 +114,11 @@ impl RedisEngine {
         let mut from = "-".to_owned();
         loop {
             let fields = ["epoch", "available", "credited", "granted", "number"];
-            let (sale, page, _) = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await?;
+            let asked = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await;
+            let (sale, page, _) = match asked {
+                Err(error) if is_of_another_type(&error) => return Ok(None),
+                asked => asked?,
+            };
             let figures: Vec<u64> = sale.iter().map_while(|value| value.as_deref()?.parse().ok()).collect();
             let [of, available, credited, granted, number] = figures.as_slice() else { return Ok(None) };
             if i64::try_from(*of) != Ok(i64::from(epoch)) {

@@ -17,7 +17,7 @@ use super::entry::number_of;
 use super::keys::SaleKeys;
 use super::lane::{Lane, Mode, Sent, Ticket};
 use super::loader::{Loader, OFFERS_WAIT, description};
-use super::look::look;
+use super::look::{is_of_another_type, look};
 use super::offers::Offer;
 use super::script;
 use super::servers::{Server, Servers};
@@ -201,10 +201,14 @@ impl Keeper {
         let begun = Instant::now();
         let asked = look(&server, &keys, &SALE_FIELDS, ("-", 1), "e").await;
         self.shared.gauges.asked(Command::Look, begun);
-        let (sale, oldest, buyers) = asked.map_err(|error| {
-            self.servers.forget(&server, product);
-            error.to_string()
-        })?;
+        let (sale, oldest, buyers) = match asked {
+            Ok(seen) => seen,
+            Err(error) if is_of_another_type(&error) => return Ok(Seen::Wrong),
+            Err(error) => {
+                self.servers.forget(&server, product);
+                return Err(error.to_string());
+            }
+        };
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
         let units = |index: usize| text(index).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0);

@@ -20,6 +20,7 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::keys::{GROUP, SaleKeys};
+use super::look::is_of_another_type;
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
@@ -204,14 +205,18 @@ impl Loader {
     async fn look(&self, server: &Server, row: &ProductRow) -> Result<Found, LoadError> {
         let mut connection = server.connection.clone();
         // Whoever edits it by hand may write what is no number.
-        let (epoch, server, state, ledger): (Option<String>, _, _, _) = redis::cmd("HMGET")
+        let asked: Result<(Option<String>, _, _, _), RedisError> = redis::cmd("HMGET")
             .arg(SaleKeys::new(row.number, row.epoch).sale)
             .arg("epoch")
             .arg("server")
             .arg("state")
             .arg("ledger")
             .query_async(&mut connection)
-            .await?;
+            .await;
+        let (epoch, server, state, ledger) = match asked {
+            Err(error) if is_of_another_type(&error) => (None, None, None, None),
+            asked => asked?,
+        };
         Ok(Found { epoch: epoch.and_then(|epoch| epoch.parse().ok()), server, state, ledger })
     }
 

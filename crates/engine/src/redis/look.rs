@@ -1,6 +1,6 @@
 //! Looking at a sale without changing it.
 
-use redis::RedisResult;
+use redis::{RedisError, RedisResult};
 use redis::streams::StreamRangeReply;
 
 use super::keys::SaleKeys;
@@ -28,4 +28,9 @@ pub(crate) async fn look(
         call.arg(*field);
     }
     call.invoke_async(&mut server.connection.clone()).await
+}
+
+/// Whether a key holds what no script of this engine puts there: somebody else wrote to it.
+pub(crate) fn is_of_another_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
 }
