@@ -54,8 +54,47 @@ pub(super) struct Compared {
     /// Orders on their way.
     waiting_orders: u64,
     /// What is wrong, in words.
-    pub(super) detail: Option<String>,
+    detail: Option<String>,
+    /// Neither agreement nor a difference could be told.
+    is_moving: bool,
 }
+
+impl Compared {
+    /// It never stood still for long enough to be counted.
+    fn moving() -> Self {
+        let detail = Some("it could not be compared while it moves; try again when less is sold".to_owned());
+        Self { detail, is_moving: true, ..Self::default() }
+    }
+
+    /// Whether it shows the same figures; what is on its way may differ.
+    fn is_as(&self, other: &Self) -> bool {
+        let figures = |of: &Self| (of.surplus_units, of.stuck_units, of.lost_orders, of.detail.is_some());
+        figures(self) == figures(other)
+    }
+
+    /// How Redis differs from the ledger, in words, if it certainly does.
+    pub(super) fn difference(self) -> Option<String> {
+        self.detail.filter(|_| !self.is_moving)
+    }
+}
+
+/// One look at Redis, between two at the ledger.
+struct Look {
+    before: LedgerSide,
+    after: LedgerSide,
+    /// Redis, held against the first.
+    compared: Compared,
+}
+
+impl Look {
+    /// Whether the ledger moved meanwhile.
+    fn has_moved(&self) -> bool {
+        self.before != self.after
+    }
+}
+
+/// A product, and how many grants of its epoch the ledger has.
+type LedgerSide = (ProductRow, u64);
 
 impl RedisEngine {
     /// Recounts everything. Selling goes on; what moves while it is counted is looked at again.
@@ -76,30 +115,48 @@ impl RedisEngine {
         Ok(judge(&ledger, &report, &compared))
     }
 
-    /// Looks at a sale until two looks at the ledger agree around one at Redis.
+    /// Looks at a sale until what the ledger and Redis say agrees: in one look during which the ledger stood still, or
+    /// in two, one after the other. A difference is believed if two looks, one after the other, show the same one while
+    /// the ledger stands still, and no later look finds that they agree.
     pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
-        let mut compared =
-            Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() };
+        let (mut last, mut believed): (Option<Look>, Option<Compared>) = (None, None);
         for _ in 0..LOOKS_MAX {
-            let before = self.ledger_side(product).await?;
-            let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;
-            let after = self.ledger_side(product).await?;
-            let Some(redis) = redis else {
-                // Being filled anew.
-                tokio::time::sleep(super::keeper_pause()).await;
-                continue;
-            };
-            compared = hold_against(&before.0, before.1, &redis);
-            if before == after && compared.detail.is_none() {
-                return Ok(compared);
+            let look = self.look_at_both(product).await?;
+            let compared = &look.compared;
+            if let Some(last) = &last
+                && last.compared.is_as(compared)
+            {
+                let stood_still = !last.has_moved() && !look.has_moved() && last.after == look.before;
+                if stood_still && compared.detail.is_some() {
+                    believed = Some(compared.clone());
+                }
             }
+            let is_second = last.is_some_and(|last| last.compared.detail.is_none());
+            if compared.detail.is_none() && (!look.has_moved() || is_second) {
+                return Ok(look.compared);
+            }
+            last = Some(look);
             tokio::time::sleep(super::keeper_pause()).await;
         }
-        Ok(compared)
+        Ok(believed.unwrap_or_else(Compared::moving))
+    }
+
+    async fn look_at_both(&self, product: i32) -> Result<Look, CallError> {
+        let before = self.ledger_side(product).await?;
+        let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;
+        let after = self.ledger_side(product).await?;
+        let compared = match redis {
+            Some(redis) => hold_against(&before.0, before.1, &redis),
+            // Being filled anew, if it is so only for a moment.
+            None => {
+                Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() }
+            }
+        };
+        Ok(Look { before, after, compared })
     }
 
     /// A product, and how many grants of its epoch the ledger has.
-    async fn ledger_side(&self, product: i32) -> Result<(ProductRow, u64), CallError> {
+    async fn ledger_side(&self, product: i32) -> Result<LedgerSide, CallError> {
         let row = self.postgres().product_numbered(product).await?.ok_or(CallError::OutcomeUnknown)?;
         let grants = self.postgres().grants_of(product, row.epoch).await?;
         Ok((row, grants))
@@ -177,6 +234,7 @@ fn hold_against(row: &ProductRow, grants: u64, redis: &InRedis) -> Compared {
         lost_orders: redis.number.saturating_sub(known),
         waiting_orders: redis.waiting_orders,
         detail: (!details.is_empty()).then(|| details.join("; ")),
+        is_moving: false,
     }
 }
 
@@ -220,5 +278,21 @@ fn judge(
             failed: sum(|of| of.failed.saturating_add(of.revoked)),
         },
         invariants,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_is_neither_counted_nor_repaired() {
+        let moving = Compared::moving();
+        assert_eq!((moving.surplus_units, moving.stuck_units, moving.lost_orders), (0, 0, 0));
+        assert!(moving.detail.is_some(), "it is told");
+        assert_eq!(moving.difference(), None, "and no reason to repair");
+        let lost = Compared { lost_orders: 1, detail: Some("one".to_owned()), ..Compared::default() };
+        assert!(!lost.is_as(&Compared::default()));
+        assert_eq!(lost.difference().as_deref(), Some("one"));
     }
 }
