@@ -66,10 +66,17 @@ impl Compared {
         Self { detail, is_moving: true, ..Self::default() }
     }
 
-    /// Whether it shows the same figures; what is on its way may differ.
-    fn is_as(&self, other: &Self) -> bool {
-        let figures = |of: &Self| (of.surplus_units, of.stuck_units, of.lost_orders, of.detail.is_some());
-        figures(self) == figures(other)
+    /// What two looks both show to be wrong; `None` if one of them found nothing.
+    fn in_both(&self, later: &Self) -> Option<Self> {
+        self.detail.as_ref()?;
+        Some(Self {
+            surplus_units: self.surplus_units.min(later.surplus_units),
+            stuck_units: self.stuck_units.min(later.stuck_units),
+            lost_orders: self.lost_orders.min(later.lost_orders),
+            waiting_orders: later.waiting_orders,
+            detail: Some(later.detail.clone()?),
+            is_moving: false,
+        })
     }
 
     /// How Redis differs from the ledger, in words, if it certainly does.
@@ -116,23 +123,21 @@ impl RedisEngine {
     }
 
     /// Looks at a sale until what the ledger and Redis say agrees: in one look during which the ledger stood still, or
-    /// in two, one after the other. A difference is believed if two looks, one after the other, show the same one while
-    /// the ledger stands still, and no later look finds that they agree.
+    /// in two, one after the other. What differs is believed as far as two looks, one after the other, show it while the
+    /// ledger stands still, and no later look finds that they agree.
     pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
         let (mut last, mut believed): (Option<Look>, Option<Compared>) = (None, None);
         for _ in 0..LOOKS_MAX {
             let look = self.look_at_both(product).await?;
-            let compared = &look.compared;
             if let Some(last) = &last
-                && last.compared.is_as(compared)
+                && !last.has_moved()
+                && !look.has_moved()
+                && last.after == look.before
             {
-                let stood_still = !last.has_moved() && !look.has_moved() && last.after == look.before;
-                if stood_still && compared.detail.is_some() {
-                    believed = Some(compared.clone());
-                }
+                believed = last.compared.in_both(&look.compared).or(believed);
             }
             let is_second = last.is_some_and(|last| last.compared.detail.is_none());
-            if compared.detail.is_none() && (!look.has_moved() || is_second) {
+            if look.compared.detail.is_none() && (!look.has_moved() || is_second) {
                 return Ok(look.compared);
             }
             last = Some(look);
@@ -148,9 +153,7 @@ impl RedisEngine {
         let compared = match redis {
             Some(redis) => hold_against(&before.0, before.1, &redis),
             // Being filled anew, if it is so only for a moment.
-            None => {
-                Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() }
-            }
+            None => Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() },
         };
         Ok(Look { before, after, compared })
     }
@@ -291,8 +294,19 @@ mod tests {
         assert_eq!((moving.surplus_units, moving.stuck_units, moving.lost_orders), (0, 0, 0));
         assert!(moving.detail.is_some(), "it is told");
         assert_eq!(moving.difference(), None, "and no reason to repair");
-        let lost = Compared { lost_orders: 1, detail: Some("one".to_owned()), ..Compared::default() };
-        assert!(!lost.is_as(&Compared::default()));
-        assert_eq!(lost.difference().as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn of_two_looks_what_both_show_is_believed() {
+        let detail = Some("wrong".to_owned());
+        let first =
+            Compared { lost_orders: 3, surplus_units: 1, detail: detail.clone(), ..Compared::default() };
+        let second =
+            Compared { lost_orders: 1, stuck_units: 1, detail: detail.clone(), ..Compared::default() };
+        let both = first.in_both(&second).unwrap();
+        assert_eq!((both.lost_orders, both.surplus_units, both.stuck_units), (1, 0, 0));
+        assert_eq!(both.difference(), detail);
+        assert_eq!(first.in_both(&Compared::default()), None);
+        assert_eq!(Compared::default().in_both(&second), None);
     }
 }

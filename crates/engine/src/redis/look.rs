@@ -1,7 +1,7 @@
 //! Looking at a sale without changing it.
 
-use redis::{RedisError, RedisResult};
 use redis::streams::StreamRangeReply;
+use redis::{RedisError, RedisResult};
 
 use super::keys::SaleKeys;
 use super::script;
