@@ -369,7 +369,7 @@ impl Keeper {
                 order: offer.order,
                 customer: offer.customer.clone(),
                 quantity: offer.quantity,
-                mode: Mode::Offer { accepted_at: offer.accepted_at, price: offer.price },
+                mode: Mode::Offer { number: grant.1, accepted_at: offer.accepted_at, price: offer.price },
                 reply,
             });
             let sent = answered.await.unwrap_or_else(|_| Sent::Unknown("the engine is closing".into()));
@@ -389,7 +389,7 @@ impl Keeper {
             | Sent::NotSent(_)
             | Sent::Unknown(_) => self.shared.offers.add(product, grant, offer),
             Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {
-                // Its units went to somebody else: the buyer is told.
+                // Its units went to somebody else: the buyer is told. Redis remembers it as an order that has ended.
                 let revoked = Grant {
                     order: offer.order,
                     number: i64::try_from(grant.1).unwrap_or(i64::MAX),

@@ -35,6 +35,8 @@ pub(crate) enum Mode {
     Buy,
     /// What the buyer was told then stays true.
     Offer {
+        /// Which grant of its epoch it was.
+        number: u64,
         accepted_at: Timestamp,
         price: Money,
     },
@@ -222,8 +224,8 @@ async fn call(
     };
     for ticket in tickets {
         call.arg(to_hex(ticket.order)).arg(ticket.customer.as_str()).arg(ticket.quantity);
-        if let Mode::Offer { accepted_at, price } = ticket.mode {
-            call.arg(accepted_at.0).arg(format!("{}|{}", price.amount, price.currency.as_str()));
+        if let Mode::Offer { number, accepted_at, price } = ticket.mode {
+            call.arg(number).arg(accepted_at.0).arg(format!("{}|{}", price.amount, price.currency.as_str()));
         }
     }
     call.invoke_async(&mut server.connection.clone()).await

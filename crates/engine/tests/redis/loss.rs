@@ -4,11 +4,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use yoink_core::{Money, ProductChange};
-use yoink_engine::{Engine, OrderStatus};
+use yoink_engine::{Engine, OrderStatus, Replayed};
 use yoink_testkit::{Mode, Proxy, RedisServer};
 
 use crate::common;
-use crate::shop::{Bought, SHOE, Shop, request, rounds};
+use crate::shop::{Bought, SHOE, Shop, insist, request, rounds};
 
 const STOCK: u64 = 20_000;
 /// As in `crash.rs`.
@@ -159,4 +159,36 @@ fn an_epoch_that_the_ledger_does_not_know_to_be_open_is_not_sold_from() {
     assert!(took < SELLING_WITHIN, "selling after {took:?}");
     assert_eq!(shop.count("SELECT count(*) FROM products WHERE state = 'open' AND epoch = 1"), 1);
     shop.close_the_books(&mender, stock, &mut bought);
+}
+
+#[test]
+fn an_order_that_was_revoked_is_not_accepted_again_under_its_key() {
+    let shop = Shop::start();
+    let stock = 10;
+    let url = shop.redis.url();
+    // Goes on while the first node is cut off from Redis.
+    let second = shop.open_with_shoes(stock, |options| options.redis = url);
+    let first = shop.open(|options| options.workers = 0);
+    shop.run(second.delivery().pause()).unwrap();
+    let early = shop.run(insist(&first, "early", 10)).unwrap();
+    shop.redis_edge.set(Mode::Refuse).unwrap();
+    shop.redis_edge.cut_all();
+    shop.redis(&["FLUSHALL"]);
+    shop.run(second.delivery().resume()).unwrap();
+    let late = shop.run(insist(&second, "late", 10)).expect("nobody knows that they are sold");
+    shop.reconcile(&second);
+    shop.redis_edge.set(Mode::Pass).unwrap();
+    let begun = Instant::now();
+    while shop.count("SELECT count(*) FROM orders WHERE customer = 'early' AND status = 'failed'") == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is not revoked");
+        sleep(Duration::from_millis(20));
+    }
+    // Now there are units for it.
+    shop.run(second.cancel(late.order, "changed my mind".into())).unwrap();
+    shop.reconcile(&first);
+    let again = shop.run(second.purchase(request("early", 10, &early.key))).unwrap();
+    assert_eq!((again.order, again.replayed), (early.order, Replayed::Yes));
+    let mut bought = vec![early, late];
+    let kept = shop.close_the_books(&second, stock, &mut bought);
+    assert_eq!(kept.ended, 2);
 }
