@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use yoink_core::{Figures, ProductId};
 
-use crate::postgres::ProductRow;
+use crate::postgres::{ProductRow, SaleState};
 use crate::views::ProductView;
 
 /// A product as this node knows it.
@@ -35,6 +35,11 @@ struct Live {
 impl Listed {
     pub(crate) fn epoch(&self) -> i32 {
         self.live.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether the ledger was seen to say that the epoch on sale was opened.
+    pub(crate) fn is_open_in_ledger(&self) -> bool {
+        self.row.epoch == self.epoch() && self.row.state == SaleState::Open
     }
 
     pub(crate) fn available(&self) -> u64 {

@@ -7,7 +7,7 @@ use yoink_core::audit::{InvariantId, Report};
 use super::RedisEngine;
 use super::entry::parse_line;
 use super::keys::SaleKeys;
-use super::look::look;
+use super::look::{is_of_another_type, look};
 use crate::CallError;
 use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, ProductRow};
@@ -55,8 +55,54 @@ pub(super) struct Compared {
     /// Orders on their way.
     waiting_orders: u64,
     /// What is wrong, in words.
-    pub(super) detail: Option<String>,
+    detail: Option<String>,
+    /// Neither agreement nor a difference could be told.
+    is_moving: bool,
 }
+
+impl Compared {
+    /// It never stood still for long enough to be counted.
+    fn moving() -> Self {
+        let detail = Some("it could not be compared while it moves; try again when less is sold".to_owned());
+        Self { detail, is_moving: true, ..Self::default() }
+    }
+
+    /// What two looks both show to be wrong; `None` if one of them found nothing.
+    fn in_both(&self, later: &Self) -> Option<Self> {
+        self.detail.as_ref()?;
+        Some(Self {
+            surplus_units: self.surplus_units.min(later.surplus_units),
+            stuck_units: self.stuck_units.min(later.stuck_units),
+            lost_orders: self.lost_orders.min(later.lost_orders),
+            waiting_orders: later.waiting_orders,
+            detail: Some(later.detail.clone()?),
+            is_moving: false,
+        })
+    }
+
+    /// How Redis differs from the ledger, in words, if it certainly does.
+    pub(super) fn difference(self) -> Option<String> {
+        self.detail.filter(|_| !self.is_moving)
+    }
+}
+
+/// One look at Redis, between two at the ledger.
+struct Look {
+    before: LedgerSide,
+    after: LedgerSide,
+    /// Redis, held against the first.
+    compared: Compared,
+}
+
+impl Look {
+    /// Whether the ledger moved meanwhile.
+    fn has_moved(&self) -> bool {
+        self.before != self.after
+    }
+}
+
+/// A product, and how many grants of its epoch the ledger has.
+type LedgerSide = (ProductRow, u64);
 
 impl RedisEngine {
     /// Recounts everything. Selling goes on; what moves while it is counted is looked at again.
@@ -77,30 +123,44 @@ impl RedisEngine {
         Ok(judge(&ledger, &report, &compared))
     }
 
-    /// Looks at a sale until two looks at the ledger agree around one at Redis.
+    /// Looks at a sale until what the ledger and Redis say agrees: in one look during which the ledger stood still, or
+    /// in two, one after the other. What differs is believed as far as two looks, one after the other, show it while the
+    /// ledger stands still, and no later look finds that they agree.
     pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
-        let mut compared =
-            Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() };
+        let (mut last, mut believed): (Option<Look>, Option<Compared>) = (None, None);
         for _ in 0..LOOKS_MAX {
-            let before = self.ledger_side(product).await?;
-            let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;
-            let after = self.ledger_side(product).await?;
-            let Some(redis) = redis else {
-                // Being filled anew.
-                tokio::time::sleep(super::keeper_pause()).await;
-                continue;
-            };
-            compared = hold_against(&before.0, before.1, &redis);
-            if before == after && compared.detail.is_none() {
-                return Ok(compared);
+            let look = self.look_at_both(product).await?;
+            if let Some(last) = &last
+                && !last.has_moved()
+                && !look.has_moved()
+                && last.after == look.before
+            {
+                believed = last.compared.in_both(&look.compared).or(believed);
             }
+            let is_second = last.is_some_and(|last| last.compared.detail.is_none());
+            if look.compared.detail.is_none() && (!look.has_moved() || is_second) {
+                return Ok(look.compared);
+            }
+            last = Some(look);
             tokio::time::sleep(super::keeper_pause()).await;
         }
-        Ok(compared)
+        Ok(believed.unwrap_or_else(Compared::moving))
+    }
+
+    async fn look_at_both(&self, product: i32) -> Result<Look, CallError> {
+        let before = self.ledger_side(product).await?;
+        let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;
+        let after = self.ledger_side(product).await?;
+        let compared = match redis {
+            Some(redis) => hold_against(&before.0, before.1, &redis),
+            // Being filled anew, if it is so only for a moment.
+            None => Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() },
+        };
+        Ok(Look { before, after, compared })
     }
 
     /// A product, and how many grants of its epoch the ledger has.
-    async fn ledger_side(&self, product: i32) -> Result<(ProductRow, u64), CallError> {
+    async fn ledger_side(&self, product: i32) -> Result<LedgerSide, CallError> {
         let row = self.postgres().product_numbered(product).await?.ok_or(CallError::OutcomeUnknown)?;
         let grants = self.postgres().grants_of(product, row.epoch).await?;
         Ok((row, grants))
@@ -115,7 +175,11 @@ impl RedisEngine {
         let mut from = "-".to_owned();
         loop {
             let fields = ["epoch", "available", "credited", "granted", "number"];
-            let (sale, page, _) = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await?;
+            let asked = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await;
+            let (sale, page, _) = match asked {
+                Err(error) if is_of_another_type(&error) => return Ok(None),
+                asked => asked?,
+            };
             let figures: Vec<u64> = sale.iter().map_while(|value| value.as_deref()?.parse().ok()).collect();
             let [of, available, credited, granted, number] = figures.as_slice() else { return Ok(None) };
             if i64::try_from(*of) != Ok(i64::from(epoch)) {
@@ -174,6 +238,7 @@ fn hold_against(row: &ProductRow, grants: u64, redis: &InRedis) -> Compared {
         lost_orders: redis.number.saturating_sub(known),
         waiting_orders: redis.waiting_orders,
         detail: (!details.is_empty()).then(|| details.join("; ")),
+        is_moving: false,
     }
 }
 
@@ -217,5 +282,32 @@ fn judge(
             failed: sum(|of| of.failed.saturating_add(of.revoked)),
         },
         invariants,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_is_neither_counted_nor_repaired() {
+        let moving = Compared::moving();
+        assert_eq!((moving.surplus_units, moving.stuck_units, moving.lost_orders), (0, 0, 0));
+        assert!(moving.detail.is_some(), "it is told");
+        assert_eq!(moving.difference(), None, "and no reason to repair");
+    }
+
+    #[test]
+    fn of_two_looks_what_both_show_is_believed() {
+        let detail = Some("wrong".to_owned());
+        let first =
+            Compared { lost_orders: 3, surplus_units: 1, detail: detail.clone(), ..Compared::default() };
+        let second =
+            Compared { lost_orders: 1, stuck_units: 1, detail: detail.clone(), ..Compared::default() };
+        let both = first.in_both(&second).unwrap();
+        assert_eq!((both.lost_orders, both.surplus_units, both.stuck_units), (1, 0, 0));
+        assert_eq!(both.difference(), detail);
+        assert_eq!(first.in_both(&Compared::default()), None);
+        assert_eq!(Compared::default().in_both(&second), None);
     }
 }

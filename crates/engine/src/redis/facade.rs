@@ -63,9 +63,8 @@ impl RedisEngine {
 
     pub(crate) fn figures(&self) -> EngineFigures {
         let shared = self.shared();
-        let differences = shared.differences.lock().clone();
         let conservation = |listed: &Arc<Listed>| -> (ProductId, i64) {
-            (listed.row.id, differences.get(&listed.row.number).copied().unwrap_or(0))
+            (listed.row.id, shared.difference(listed.row.number))
         };
         // Nobody waits for a writer here: no inbox.
         EngineFigures {

@@ -17,7 +17,7 @@ use super::entry::number_of;
 use super::keys::SaleKeys;
 use super::lane::{Lane, Mode, Sent, Ticket};
 use super::loader::{Loader, OFFERS_WAIT, description};
-use super::look::look;
+use super::look::{is_of_another_type, look};
 use super::offers::Offer;
 use super::script;
 use super::servers::{Server, Servers};
@@ -27,7 +27,7 @@ use super::worker::Worker;
 use super::{Shared, checks};
 use crate::node::catalogue::Listed;
 use crate::node::postgres_complaints;
-use crate::postgres::{Credit, Grant, Postgres, PostgresError, SaleState};
+use crate::postgres::{Credit, Grant, Postgres, PostgresError};
 
 /// How often Redis is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -168,7 +168,7 @@ impl Keeper {
         match seen {
             Ok(Seen::Selling) if distrusted.is_none() => {
                 listed.set_selling(true);
-                if listed.row.state != SaleState::Open {
+                if !listed.is_open_in_ledger() {
                     // Its loader died before it told the ledger.
                     self.load(&listed, None);
                 }
@@ -189,7 +189,7 @@ impl Keeper {
             }
         }
         // An epoch whose opening the ledger does not know might be filled once more.
-        if listed.row.state == SaleState::Open && self.shared.offers.has(listed.row.number) {
+        if listed.is_open_in_ledger() && self.shared.offers.has(listed.row.number) {
             self.offer(&listed).await;
         }
     }
@@ -201,12 +201,18 @@ impl Keeper {
         let begun = Instant::now();
         let asked = look(&server, &keys, &SALE_FIELDS, ("-", 1), "e").await;
         self.shared.gauges.asked(Command::Look, begun);
-        let (sale, oldest, buyers) = asked.map_err(|error| {
-            self.servers.forget(&server, product);
-            error.to_string()
-        })?;
+        let (sale, oldest, buyers) = match asked {
+            Ok(seen) => seen,
+            Err(error) if is_of_another_type(&error) => return Ok(Seen::Wrong),
+            Err(error) => {
+                self.servers.forget(&server, product);
+                return Err(error.to_string());
+            }
+        };
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
+        let units = |index: usize| text(index).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0);
+        self.shared.note_difference(product, units(3).saturating_sub(units(7).saturating_sub(units(8))));
         let Some(found) = figure(0) else { return Ok(Seen::Missing) };
         match i64::try_from(found).unwrap_or(i64::MAX).cmp(&i64::from(epoch)) {
             std::cmp::Ordering::Less => return Ok(Seen::Missing),
@@ -247,12 +253,17 @@ impl Keeper {
         }
     }
 
-    /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does.
+    /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does, unless the ledger
+    /// does not know yet that the epoch was opened: sold from and then lost, it could be filled a second time.
     async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
         let (product, epoch) = (listed.row.number, listed.epoch());
-        if self.shared.offers_since(product, epoch).elapsed() > OFFERS_WAIT.saturating_mul(4) {
-            let _ = self.loader.sell(server, product, epoch).await;
+        if self.shared.offers_since(product, epoch).elapsed() <= OFFERS_WAIT.saturating_mul(4) {
+            return Seen::Offers;
         }
+        if !listed.is_open_in_ledger() {
+            return Seen::Unopened;
+        }
+        let _ = self.loader.sell(server, product, epoch).await;
         Seen::Offers
     }
 
@@ -358,7 +369,7 @@ impl Keeper {
                 order: offer.order,
                 customer: offer.customer.clone(),
                 quantity: offer.quantity,
-                mode: Mode::Offer,
+                mode: Mode::Offer { number: grant.1, accepted_at: offer.accepted_at, price: offer.price },
                 reply,
             });
             let sent = answered.await.unwrap_or_else(|_| Sent::Unknown("the engine is closing".into()));
@@ -378,7 +389,7 @@ impl Keeper {
             | Sent::NotSent(_)
             | Sent::Unknown(_) => self.shared.offers.add(product, grant, offer),
             Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {
-                // Its units went to somebody else: the buyer is told.
+                // Its units went to somebody else: the buyer is told. Redis remembers it as an order that has ended.
                 let revoked = Grant {
                     order: offer.order,
                     number: i64::try_from(grant.1).unwrap_or(i64::MAX),
@@ -401,6 +412,8 @@ impl Keeper {
 enum Seen {
     Selling,
     Offers,
+    /// It takes offers for long, and the ledger does not know it: its loader died.
+    Unopened,
     /// The catalogue is behind.
     NewerEpoch,
     /// Not there, not of this server, or not open.

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use yoink_core::{CustomerId, OrderId};
+use yoink_core::{CustomerId, Money, OrderId, Timestamp};
 
 use super::Shared;
 use super::answer::{Answer, NotLoaded, parse};
@@ -33,7 +33,23 @@ pub(crate) const DECIDE_WITHIN: Duration = Duration::from_millis(1_500);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Buy,
-    Offer,
+    /// What the buyer was told then stays true.
+    Offer {
+        /// Which grant of its epoch it was.
+        number: u64,
+        accepted_at: Timestamp,
+        price: Money,
+    },
+}
+
+impl Mode {
+    /// As `purchase.lua` calls it. One call has one.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Buy => "buy",
+            Self::Offer { .. } => "offer",
+        }
+    }
 }
 
 /// A purchase on its way.
@@ -173,11 +189,11 @@ impl LaneDriver {
 /// Takes tickets of one product, epoch and mode, in order.
 fn next_call(waiting: &mut Vec<Ticket>) -> Vec<Ticket> {
     let Some(first) = waiting.first() else { return Vec::new() };
-    let of = (first.product, first.epoch, first.mode);
+    let of = (first.product, first.epoch, first.mode.name());
     let mut room = CALL_PURCHASES_MAX;
     waiting
         .extract_if(.., |ticket| {
-            let belongs = room > 0 && (ticket.product, ticket.epoch, ticket.mode) == of;
+            let belongs = room > 0 && (ticket.product, ticket.epoch, ticket.mode.name()) == of;
             room -= usize::from(belongs);
             belongs
         })
@@ -201,16 +217,16 @@ async fn call(
         Some(_) => call.arg(""),
         None => call.arg(deadline_us),
     };
-    call.arg(match mode {
-        Mode::Buy => "buy",
-        Mode::Offer => "offer",
-    });
+    call.arg(mode.name());
     match now_override {
         Some(now_us) => call.arg(now_us),
         None => call.arg(""),
     };
     for ticket in tickets {
         call.arg(to_hex(ticket.order)).arg(ticket.customer.as_str()).arg(ticket.quantity);
+        if let Mode::Offer { number, accepted_at, price } = ticket.mode {
+            call.arg(number).arg(accepted_at.0).arg(format!("{}|{}", price.amount, price.currency.as_str()));
+        }
     }
     call.invoke_async(&mut server.connection.clone()).await
 }

@@ -10,6 +10,11 @@
 -- Answers 1, or a text: E epoch: that or a later epoch is on sale already, L: another loader began after this one,
 -- M count: buyers has another number of fields.
 
+-- What is of another type is somebody else's, and nothing of the sale.
+for i, kind in ipairs({'hash', 'hash', 'stream'}) do
+  local found = redis.call('TYPE', KEYS[i]).ok
+  if found ~= 'none' and found ~= kind then redis.call('DEL', KEYS[i]) end
+end
 local sale = redis.call('HMGET', KEYS[1], 'epoch', 'state', 'loader')
 if ARGV[3] == 'close' then
   if sale[1] == ARGV[1] and (sale[2] == 'open' or sale[2] == 'offers') then

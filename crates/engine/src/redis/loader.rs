@@ -20,6 +20,7 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::keys::{GROUP, SaleKeys};
+use super::look::is_of_another_type;
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
@@ -139,7 +140,11 @@ impl Loader {
         let is_open = matches!(found.state.as_deref(), Some("open" | "offers"));
         if is_ours && is_open && !is_distrusted {
             if !is_open_in_ledger(row) {
-                self.postgres.set_open(row.number, row.epoch).await?;
+                self.tell_opened(row.number, row.epoch).await?;
+                if found.state.as_deref() == Some("offers") && row.epoch > 1 {
+                    // Nodes begin to offer now.
+                    tokio::time::sleep(OFFERS_WAIT).await;
+                }
             }
             return self.sell(server, row.number, row.epoch).await;
         }
@@ -172,8 +177,7 @@ impl Loader {
         failpoint::hit("loader.sealed");
         self.fill(server, row.number, epoch).await?;
         failpoint::hit("loader.opened");
-        self.postgres.set_open(row.number, epoch).await?;
-        self.shared.node.catalogue.replace(self.postgres.products().await?);
+        self.tell_opened(row.number, epoch).await?;
         if !is_first {
             tokio::time::sleep(OFFERS_WAIT).await;
         }
@@ -189,17 +193,30 @@ impl Loader {
         Ok(())
     }
 
+    /// Writes down that an epoch was opened, before anything is sold from it: it is never filled again.
+    async fn tell_opened(&self, product: i32, epoch: i32) -> Result<(), LoadError> {
+        if !self.postgres.set_open(product, epoch).await? {
+            return Err(LoadError::Refused("another epoch is on sale by now".to_owned()));
+        }
+        self.shared.node.catalogue.replace(self.postgres.products().await?);
+        Ok(())
+    }
+
     async fn look(&self, server: &Server, row: &ProductRow) -> Result<Found, LoadError> {
         let mut connection = server.connection.clone();
         // Whoever edits it by hand may write what is no number.
-        let (epoch, server, state, ledger): (Option<String>, _, _, _) = redis::cmd("HMGET")
+        let asked: Result<(Option<String>, _, _, _), RedisError> = redis::cmd("HMGET")
             .arg(SaleKeys::new(row.number, row.epoch).sale)
             .arg("epoch")
             .arg("server")
             .arg("state")
             .arg("ledger")
             .query_async(&mut connection)
-            .await?;
+            .await;
+        let (epoch, server, state, ledger) = match asked {
+            Err(error) if is_of_another_type(&error) => (None, None, None, None),
+            asked => asked?,
+        };
         Ok(Found { epoch: epoch.and_then(|epoch| epoch.parse().ok()), server, state, ledger })
     }
 

@@ -1,7 +1,7 @@
 //! Looking at a sale without changing it.
 
-use redis::RedisResult;
 use redis::streams::StreamRangeReply;
+use redis::{RedisError, RedisResult};
 
 use super::keys::SaleKeys;
 use super::script;
@@ -28,4 +28,9 @@ pub(crate) async fn look(
         call.arg(*field);
     }
     call.invoke_async(&mut server.connection.clone()).await
+}
+
+/// Whether a key holds what no script of this engine puts there: somebody else wrote to it.
+pub(crate) fn is_of_another_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
 }

@@ -5,6 +5,7 @@
 -- KEYS  1 sale: hash    2 buyers: hash    3 grants: stream
 -- ARGV  1 epoch   2 the server that the caller talks to   3 deadline, microseconds, or ''   4 'buy' or 'offer'
 --       5 time, microseconds, or '' for this server's    then for each purchase: order id, customer, quantity
+--       and for each offer also: its number, when it was accepted, microseconds, and its price, 'amount|currency'
 --
 -- Answers one text per purchase, its parts separated by '|':
 --   G number time amount currency             granted
@@ -18,14 +19,29 @@
 -- or for all of them alike: N no such sale here, E epoch: another epoch, I another server, W being loaded,
 --   C broken: the units do not add up, T past the deadline.
 --
--- An offer was accepted once, by a Redis that was lost: only stock can stand against it.
+-- An offer was accepted once, by a Redis that was lost: only stock can stand against it, and it keeps its time and price.
+-- Where there is no stock it is remembered as an order that has ended: the same order id is never granted again.
 
-local asked = (#ARGV - 5) / 3
 local is_offer = ARGV[4] == 'offer'
+local stride = is_offer and 6 or 3
+local asked = (#ARGV - 5) / stride
+-- The place before the first argument of a purchase.
+local function place(i)
+  return 5 + stride * (i - 1)
+end
 local function all(answer)
   local answers = {}
   for i = 1, asked do answers[i] = answer end
   return answers
+end
+
+if is_offer then
+  for i = 1, asked do
+    local n, at, price = ARGV[place(i) + 4], ARGV[place(i) + 5], ARGV[place(i) + 6]
+    if not (string.find(n, '^%d+$') and string.find(at, '^%d+$') and string.find(price, '^%d+|%a%a%a$')) then
+      return redis.error_reply('ERR an offer has no number, no time or no price')
+    end
+  end
 end
 
 local sale = redis.call('HMGET', KEYS[1], 'epoch', 'server', 'state', 'available', 'credited', 'granted', 'number',
@@ -54,8 +70,8 @@ local paused, price = sale[13] == '1', sale[14]
 
 local fields = {}
 for i = 1, asked do
-  fields[2 * i - 1] = 'o' .. ARGV[3 + 3 * i]
-  fields[2 * i] = 'c' .. ARGV[4 + 3 * i]
+  fields[2 * i - 1] = 'o' .. ARGV[place(i) + 1]
+  fields[2 * i] = 'c' .. ARGV[place(i) + 2]
 end
 fields[#fields + 1] = 'e'
 local found = redis.call('HMGET', KEYS[2], unpack(fields))
@@ -67,12 +83,17 @@ local function look_up(index)
   return changed[fields[index]] or found[index]
 end
 
-local time = string.format('%.0f', now)
+local time_of_call = string.format('%.0f', now)
 local answers, writes, lines = {}, {}, {}
 local function decide(i)
-  local id, customer, quantity = ARGV[3 + 3 * i], ARGV[4 + 3 * i], tonumber(ARGV[5 + 3 * i])
+  local at = place(i)
+  local id, customer, quantity = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local time, cost = time_of_call, price
+  if is_offer then time, cost = ARGV[at + 5], ARGV[at + 6] end
   local before = look_up(2 * i - 1)
   if before then
+    -- An order that has ended is not accepted anew, whoever offers it.
+    if is_offer and string.sub(before, 1, 1) == 'X' then return 'S|0' end
     local n, q, t, p = string.match(before, '^%a|(%d+)|(%d+)|(%d+)|(%d+|%a+)|')
     if tonumber(q) ~= quantity then return 'K' end
     return 'P|' .. n .. '|' .. q .. '|' .. t .. '|' .. p
@@ -91,25 +112,32 @@ local function decide(i)
     used = tonumber(used)
   end
   if limit and not is_offer and used + quantity > limit then return 'L|' .. sale[9] .. '|' .. used .. '|' .. ids end
-  if quantity > available then return 'S|' .. string.format('%.0f', available) end
+  if quantity > available then
+    if is_offer then
+      local ended = string.format('X|%s|%d|', ARGV[at + 4], quantity) .. time .. '|' .. cost .. '|' .. customer
+      changed[fields[2 * i - 1]] = ended
+      writes[#writes + 1], writes[#writes + 2] = fields[2 * i - 1], ended
+    end
+    return 'S|' .. string.format('%.0f', available)
+  end
   if number - done >= backlog and not is_offer then return 'B' end
   available, granted, number = available - quantity, granted + quantity, number + 1
-  local rest = string.format('%.0f|%d|', number, quantity) .. time .. '|' .. price
+  local rest = string.format('%.0f|%d|', number, quantity) .. time .. '|' .. cost
   local order = 'G|' .. rest .. '|' .. customer
   local purchases = string.format('%d|', used + quantity) .. id .. string.sub(ids, 1, 19 * 32)
   changed[fields[2 * i - 1]], changed[fields[2 * i]] = order, purchases
   local w = #writes
   writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = fields[2 * i - 1], order, fields[2 * i], purchases
   lines[#lines + 1] = id .. '|' .. rest .. '|' .. customer
-  return string.format('G|%.0f|', number) .. time .. '|' .. price
+  return string.format('G|%.0f|', number) .. time .. '|' .. cost
 end
 for i = 1, asked do answers[i] = decide(i) end
 
+-- The first write; nothing below can fail.
+if #writes > 0 then redis.call('HSET', KEYS[2], unpack(writes)) end
 if #lines > 0 then
-  -- The first write; nothing below can fail.
   redis.call('HSET', KEYS[1], 'available', string.format('%.0f', available), 'granted',
     string.format('%.0f', granted), 'number', string.format('%.0f', number))
-  redis.call('HSET', KEYS[2], unpack(writes))
   redis.call('XADD', KEYS[3], '*', 'v1', table.concat(lines, '\n'))
 end
 return answers

@@ -66,7 +66,7 @@ impl RedisEngine {
         let mut repaired = Vec::new();
         for row in self.postgres().products().await? {
             let compared = self.compare(row.number).await.map_err(RepairError::NotCompared)?;
-            let Some(what) = compared.detail else { continue };
+            let Some(what) = compared.difference() else { continue };
             self.postgres().record_repair(row.number, &what, reason, self.shared().node.now()).await?;
             let epoch = self.fill_anew(&row).await?;
             repaired.push(Repaired { product: row.id, what, epoch });

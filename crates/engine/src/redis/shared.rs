@@ -20,8 +20,8 @@ pub(crate) struct Shared {
     pub(crate) offers: Offers,
     /// In which epoch a product was last seen to take offers only, and when first.
     offers_since: Mutex<HashMap<i32, (i32, Instant)>>,
-    /// Figures that do not add up in Redis, by product.
-    pub(crate) differences: Mutex<HashMap<i32, i64>>,
+    /// Units that do not add up in Redis, by product; those that add up are not in it.
+    differences: Mutex<HashMap<i32, i64>>,
     pub(crate) gauges: Gauges,
 }
 
@@ -54,6 +54,24 @@ impl Shared {
             (*of, *at) = (epoch, Instant::now());
         }
         *at
+    }
+
+    /// By how many units the figures of a product in Redis differed in the last look: what is available, less what was
+    /// given and not granted.
+    pub(crate) fn note_difference(&self, product: i32, units: i64) {
+        let mut differences = self.differences.lock();
+        let before = match units {
+            0 => differences.remove(&product),
+            _ => differences.insert(product, units),
+        };
+        if units != 0 && before != Some(units) {
+            tracing::error!(product, units, "the figures of a product in Redis do not add up");
+        }
+    }
+
+    /// What was noted last; 0 if all adds up.
+    pub(crate) fn difference(&self, product: i32) -> i64 {
+        self.differences.lock().get(&product).copied().unwrap_or(0)
     }
 
     /// How many grants of a product were made and settled, and the id of the oldest entry that waits.

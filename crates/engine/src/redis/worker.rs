@@ -282,8 +282,8 @@ impl Worker {
         let retry_at =
             Timestamp(now.0.saturating_add(self.shared.options.delivery.backoff_base.as_micros() as i64));
         let delivered = match self.postgres.deliver(self.product, epoch, now, retry_at, grants).await {
-            Err(error) if error.class() == ErrorClass::Permanent && grants.len() > 1 => {
-                // Not even a row by itself could be tried: find the one that cannot be sent.
+            Err(error) if error.class() == ErrorClass::Permanent => {
+                // Not even a row by itself could be tried: find the one that cannot be sent. (It may be the only one.)
                 let mut delivered = Vec::new();
                 for grant in grants {
                     let one = std::slice::from_ref(grant);

@@ -107,3 +107,21 @@ fn nobody_is_told_no_while_an_attempt_of_theirs_may_still_be_executed() {
     assert!(matches!(answer, Err(CallError::Refused(Rejection::SoldOut { .. }))), "{answer:?}");
     shop.close_the_books(&engine, 1, &mut bought);
 }
+
+#[test]
+fn an_audit_while_orders_move_counts_none_of_them_as_lost() {
+    let shop = Shop::start();
+    let engine = shop.open_with_shoes(20_000, |_| ());
+    let crowd = shop.crowd(&[&engine], 8);
+    let begun = Instant::now();
+    let mut audits = 0;
+    while audits < 3 || begun.elapsed() < Duration::from_secs(3) {
+        let found = shop.run(engine.reconcile()).unwrap();
+        let figures = [found.oversold, found.lost, found.duplicated, found.stuck];
+        assert_eq!(figures, [0; 4], "{found:#?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "audits take too long");
+        audits += 1;
+    }
+    let mut bought = shop.disperse(crowd);
+    shop.close_the_books(&engine, 20_000, &mut bought);
+}

@@ -92,6 +92,35 @@ fn a_dead_letter_gives_its_units_back_once() {
 }
 
 #[test]
+fn an_order_that_the_ledger_cannot_take_at_all_is_written_down_and_holds_nothing_up() {
+    let shop = Shop::start();
+    let engine = shop.open_with_shoes(10, |_| ());
+    // Neither as an order nor as one that was refused.
+    shop.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = 'check_violation'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON orders FOR EACH ROW
+         WHEN (NEW.customer = 'bad') EXECUTE FUNCTION refuse();
+         CREATE TRIGGER refuse BEFORE INSERT ON refused FOR EACH ROW
+         WHEN (NEW.customer = 'bad') EXECUTE FUNCTION refuse()",
+    );
+    // By itself, so that it is all that is carried.
+    shop.run(insist(&engine, "bad", 1)).unwrap();
+    let begun = Instant::now();
+    while shop.count("SELECT count(*) FROM unreadable WHERE error LIKE '%not this one%'") == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is not written down");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let good = shop.run(insist(&engine, "good", 1)).unwrap();
+    let begun = Instant::now();
+    while shop.count("SELECT count(*) FROM orders WHERE customer = 'good'") == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{good:?} is held up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(shop.count("SELECT count(*) FROM unreadable"), 1);
+}
+
+#[test]
 fn units_come_back_once_even_if_the_node_dies_between_the_ledger_and_redis() {
     let shop = Shop::start();
     let stock = 20;

@@ -1,12 +1,14 @@
 //! Redis loses what it had, all of it or a part: it is filled anew, and what nodes accepted comes back.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use yoink_engine::Engine;
+use yoink_core::{Money, ProductChange};
+use yoink_engine::{Engine, OrderStatus, Replayed};
 use yoink_testkit::{Mode, Proxy, RedisServer};
 
-use crate::shop::{Bought, Shop, rounds};
+use crate::common;
+use crate::shop::{Bought, SHOE, Shop, insist, request, rounds};
 
 const STOCK: u64 = 20_000;
 /// As in `crash.rs`.
@@ -104,4 +106,89 @@ fn what_is_lost_with_its_node_is_revoked_visibly_or_gone_unpromised() {
     assert!(took < SELLING_WITHIN, "selling again after {took:?}");
     let kept = shop.close_the_books(&engine, stock, &mut bought);
     assert_eq!(kept.ended, 0);
+}
+
+#[test]
+fn an_order_that_comes_back_keeps_its_price_and_its_time() {
+    let shop = Shop::start();
+    let stock = 10;
+    let engine = shop.open_with_shoes(stock, |_| ());
+    shop.run(engine.delivery().pause()).unwrap();
+    let early = shop.run(engine.purchase(request("early", 2, "key-early"))).unwrap();
+    let id = common::id(SHOE);
+    let dear = Money { amount: 2 * early.unit_price.amount, ..early.unit_price };
+    let change = ProductChange { price: Some(dear), ..ProductChange::default() };
+    shop.run(engine.change_product(id, change)).unwrap();
+    shop.redis(&["FLUSHALL"]);
+    let mut bought =
+        vec![Bought { customer: "early".into(), key: "key-early".into(), quantity: 2, order: early.order }];
+    let took = shop.wait_until_selling(&engine, &mut bought);
+    assert!(took < SELLING_WITHIN, "selling again after {took:?}");
+    shop.run(engine.delivery().resume()).unwrap();
+    shop.reconcile(&engine);
+    let terms = |order| {
+        let view = shop.run(engine.order(order)).unwrap().unwrap();
+        (view.status, view.unit_price, view.accepted_at)
+    };
+    assert_eq!(terms(early.order), (OrderStatus::Confirmed, early.unit_price, early.accepted_at));
+    assert_eq!(terms(bought[1].order).1, dear, "who comes later pays what it costs then");
+    let kept = shop.close_the_books(&engine, stock, &mut bought);
+    assert_eq!(kept.ended, 0);
+}
+
+#[test]
+fn an_epoch_that_the_ledger_does_not_know_to_be_open_is_not_sold_from() {
+    let shop = Shop::start();
+    let stock = 10;
+    shop.open_with_shoes(stock, |_| ()).close_blocking(Duration::ZERO);
+    // As if its loader had died after it filled Redis and before it told the ledger.
+    let sale = shop.key("sale");
+    shop.redis(&["HSET", &sale, "state", "offers"]);
+    shop.sql("UPDATE products SET state = 'loading'");
+    let seller = shop.open(|options| options.workers = 0);
+    let state = || shop.redis(&["HGET", &sale, "state"]).text();
+    let begun = Instant::now();
+    // Longer than a loader that lives needs.
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert_eq!(state().as_deref(), Some("offers"), "after {:?}", begun.elapsed());
+        sleep(Duration::from_millis(20));
+    }
+    let mender = shop.open(|_| ());
+    let mut bought = Vec::new();
+    let took = shop.wait_until_selling(&seller, &mut bought);
+    assert!(took < SELLING_WITHIN, "selling after {took:?}");
+    assert_eq!(shop.count("SELECT count(*) FROM products WHERE state = 'open' AND epoch = 1"), 1);
+    shop.close_the_books(&mender, stock, &mut bought);
+}
+
+#[test]
+fn an_order_that_was_revoked_is_not_accepted_again_under_its_key() {
+    let shop = Shop::start();
+    let stock = 10;
+    let url = shop.redis.url();
+    // Goes on while the first node is cut off from Redis.
+    let second = shop.open_with_shoes(stock, |options| options.redis = url);
+    let first = shop.open(|options| options.workers = 0);
+    shop.run(second.delivery().pause()).unwrap();
+    let early = shop.run(insist(&first, "early", 10)).unwrap();
+    shop.redis_edge.set(Mode::Refuse).unwrap();
+    shop.redis_edge.cut_all();
+    shop.redis(&["FLUSHALL"]);
+    shop.run(second.delivery().resume()).unwrap();
+    let late = shop.run(insist(&second, "late", 10)).expect("nobody knows that they are sold");
+    shop.reconcile(&second);
+    shop.redis_edge.set(Mode::Pass).unwrap();
+    let begun = Instant::now();
+    while shop.count("SELECT count(*) FROM orders WHERE customer = 'early' AND status = 'failed'") == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is not revoked");
+        sleep(Duration::from_millis(20));
+    }
+    // Now there are units for it.
+    shop.run(second.cancel(late.order, "changed my mind".into())).unwrap();
+    shop.reconcile(&first);
+    let again = shop.run(second.purchase(request("early", 10, &early.key))).unwrap();
+    assert_eq!((again.order, again.replayed), (early.order, Replayed::Yes));
+    let mut bought = vec![early, late];
+    let kept = shop.close_the_books(&second, stock, &mut bought);
+    assert_eq!(kept.ended, 2);
 }

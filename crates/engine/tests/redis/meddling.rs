@@ -95,6 +95,26 @@ fn entries_that_somebody_trims_away_are_delivered_all_the_same() {
 }
 
 #[test]
+fn a_key_of_another_type_is_replaced_by_what_the_ledger_and_the_node_know() {
+    let shop = Shop::start();
+    let engine = shop.open_with_shoes(STOCK, |_| ());
+    let mut bought = Vec::new();
+    for name in ["sale", "buyers", "grants"].repeat(rounds(1)) {
+        let crowd = shop.crowd(&[&engine], 4);
+        crowd.wait_for(20);
+        let epoch = shop.count("SELECT epoch FROM products");
+        shop.redis(&["SET", &shop.key(name), "x"]);
+        let took = shop.wait_until_selling(&engine, &mut bought);
+        assert!(took < Duration::from_secs(6), "{name}: selling again after {took:?}");
+        crowd.wait_for(20);
+        bought.extend(shop.disperse(crowd));
+        assert!(shop.count("SELECT epoch FROM products") > epoch, "{name}: it was not filled anew");
+    }
+    let kept = shop.close_the_books(&engine, STOCK, &mut bought);
+    assert_eq!(kept.ended, 0, "the node had what was overwritten");
+}
+
+#[test]
 fn nothing_is_sold_while_redis_may_forget_it() {
     let shop = Shop::start();
     let engine = shop.open_with_shoes(STOCK, |options| options.settings_every = Duration::from_secs(1));
@@ -199,6 +219,35 @@ fn hand_edited_stock_sells_no_unit_that_there_is_not() {
     }
     let kept = shop.close_the_books(&engine, stock, &mut bought);
     assert_eq!(kept.ended, 0, "figures that do not add up are noticed before anything is sold by them");
+}
+
+#[test]
+fn hand_edited_stock_shows_in_the_figures_until_it_is_mended() {
+    let shop = Shop::start();
+    let stock = 10;
+    shop.open_with_shoes(stock, |_| ()).close_blocking(Duration::ZERO);
+    // A node that sells and mends nothing.
+    let watcher = shop.open(|options| options.workers = 0);
+    let wait_for = |error: i64| {
+        let begun = Instant::now();
+        loop {
+            let errors = watcher.figures().conservation_error_units;
+            if errors.iter().map(|(_, error)| *error).eq([error]) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{errors:?}, not {error}");
+            sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(0);
+    let sale = shop.key("sale");
+    shop.redis(&["HINCRBY", &sale, "available", "7"]);
+    wait_for(7);
+    shop.redis(&["HINCRBY", &sale, "available", "-20"]);
+    wait_for(-13);
+    let mender = shop.open(|_| ());
+    wait_for(0);
+    shop.close_the_books(&mender, stock, &mut Vec::new());
 }
 
 #[test]
