@@ -35,8 +35,8 @@ pub(super) const BREAKS: &[Break] = &[
         promise: "1 no oversell, redis: one unit more than there is is given away",
         edits: &[Edit {
             file: PURCHASE,
-            right: "if quantity > available then return 'S|'",
-            wrong: "if quantity > available + 1 then return 'S|'",
+            right: "if quantity > available then\n    if is_offer",
+            wrong: "if quantity > available + 1 then\n    if is_offer",
         }],
         tests: REDIS,
         filter: ONE_STOCK,
@@ -305,8 +305,8 @@ pub(super) const BREAKS: &[Break] = &[
         promise: "7 nothing sticks, redis: the last unit is never sold",
         edits: &[Edit {
             file: PURCHASE,
-            right: "if quantity > available then return 'S|'",
-            wrong: "if quantity >= available then return 'S|'",
+            right: "if quantity > available then\n    if is_offer",
+            wrong: "if quantity >= available then\n    if is_offer",
         }],
         tests: REDIS,
         filter: ONE_STOCK,

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// How long a broker may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long a broker may take to say goodbye.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// A broker that is silent for about twice as long is gone. In seconds; the URL may say something else.
@@ -98,6 +100,15 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.cut.now();
+    }
+}
+
+/// Waits for an answer of the broker's. One that says nothing for five seconds has failed; what is asked of a connection
+/// that ends meanwhile may never be answered at all.
+pub(crate) async fn within<T>(asked: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    match tokio::time::timeout(ANSWER_MAX, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }
 

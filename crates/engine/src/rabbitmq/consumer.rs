@@ -10,6 +10,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
+use super::broker;
 use super::hand::{Gone, Hand};
 use super::lock::Locks;
 use super::lot::{Taken, Worker};
@@ -37,8 +38,12 @@ pub(crate) async fn work(shared: Arc<Shared>) {
 async fn session(shared: Arc<Shared>, locks: Arc<Locks>) -> lapin::Result<End> {
     let opened = Session::open(&shared, &shared.names.orders, shared.options.prefetch).await?;
     let Some(mut session) = opened else { return Ok(End::Closing) };
-    let aside = session.link.connection.create_channel().await?;
-    aside.confirm_select(ConfirmSelectOptions::default()).await?;
+    let aside = broker::within(async {
+        let channel = session.link.connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    });
+    let aside = aside.await?;
     // As many as can be in hand.
     let (sender, receiver) = mpsc::channel(usize::from(shared.options.prefetch.max(1)));
     let worker = Worker::new(Arc::clone(&shared), Arc::clone(&session.hand), locks);

@@ -10,7 +10,7 @@ use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus, ErrorKind};
 
-use super::broker::Link;
+use super::broker::{Link, within};
 use super::message;
 use super::shared::Shared;
 use super::topology::{self, Queue};
@@ -175,12 +175,4 @@ async fn look(shared: &Shared, channel: &Channel) -> lapin::Result<u64> {
     let name = shared.names.orders.clone();
     let queue = within(channel.queue_declare(name, options, FieldTable::default())).await?;
     Ok(u64::from(queue.message_count()))
-}
-
-/// A broker that says nothing for five seconds has failed.
-async fn within<T>(asked: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
-    match tokio::time::timeout(Duration::from_secs(5), asked).await {
-        Ok(answer) => answer,
-        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-    }
 }

@@ -113,17 +113,21 @@ impl Session {
     async fn begin(shared: &Shared, queue: &ShortString, prefetch: u16) -> lapin::Result<Self> {
         let uri = broker::parse(&shared.options.amqp).map_err(std::io::Error::other)?;
         let link = Link::connect(&uri, "yoink worker").await?;
-        // Nodes make it, and give it time to be on disk.
-        topology::find(&link.connection, &shared.names).await?;
-        let channel = link.connection.create_channel().await?;
-        channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
-        let consuming = channel.basic_consume(
-            queue.clone(),
-            ShortString::default(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let consumer = consuming.await?;
+        let ready = async {
+            // Nodes make it, and give it time to be on disk.
+            topology::find(&link.connection, &shared.names).await?;
+            let channel = link.connection.create_channel().await?;
+            channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
+            let consuming = channel.basic_consume(
+                queue.clone(),
+                ShortString::default(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            );
+            let consumer = consuming.await?;
+            Ok((channel, consumer))
+        };
+        let (channel, consumer) = broker::within(ready).await?;
         Ok(Self { link, hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
     }
 

@@ -7,6 +7,7 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use yoink_testkit::RabbitServer;
 
+use super::fault::{Broken, Fault};
 use super::stage::{RabbitStage, WORKERS};
 use crate::drill::shop::buyer::PLENTY;
 use crate::drill::shop::processes::Role;
@@ -40,8 +41,40 @@ impl Names {
     }
 }
 
+/// Does what concerns the broker alone.
+pub(super) fn strike(fault: Fault, stage: &mut RabbitStage, random: &mut SmallRng) -> Result<Option<Broken>> {
+    match fault {
+        Fault::BrokerLoss => {
+            stage.rabbit.kill();
+            let data = stage.rabbit.folder().join("mnesia");
+            std::fs::remove_dir_all(&data)?;
+            std::fs::create_dir(&data)?;
+            return Ok(Some(Broken::Broker));
+        }
+        Fault::BrokerPause => {
+            stage.rabbit.pause()?;
+            std::thread::sleep(Duration::from_millis(random.random_range(300..4_000)));
+            stage.rabbit.resume();
+        }
+        Fault::QueueDeletion | Fault::QueuePurge => empty_queue(fault, stage)?,
+        Fault::TinyQueue => make_tiny(stage, random)?,
+        Fault::MemoryAlarm => {
+            stage.rabbit.set_memory_alarm(true)?;
+            std::thread::sleep(Duration::from_millis(random.random_range(200..3_500)));
+            stage.rabbit.set_memory_alarm(false)?;
+        }
+        Fault::Poison => poison(stage, random)?,
+        // BrokerKill; everything else concerns others, too.
+        _ => {
+            stage.rabbit.kill();
+            return Ok(Some(Broken::Broker));
+        }
+    }
+    Ok(None)
+}
+
 /// Lets the queue hold a few messages only, and workers stand still until it is full.
-pub(super) fn make_tiny(stage: &mut RabbitStage, random: &mut SmallRng) -> Result<()> {
+fn make_tiny(stage: &mut RabbitStage, random: &mut SmallRng) -> Result<()> {
     let (policy, pattern) = (format!("{{\"max-length\":{TINY}}}"), format!("^{}$", stage.names.orders));
     stage.rabbit.ctl(&["set_policy", "--apply-to", "queues", "tiny", &pattern, &policy])?;
     for index in 0..WORKERS {
@@ -58,7 +91,7 @@ pub(super) fn make_tiny(stage: &mut RabbitStage, random: &mut SmallRng) -> Resul
 }
 
 /// Waits until a few messages wait in the queue. Workers stand still.
-pub(super) fn wait_filled(stage: &RabbitStage) -> Result<()> {
+fn wait_filled(stage: &RabbitStage) -> Result<()> {
     let until = Instant::now() + FULL_WITHIN;
     loop {
         let (ready, in_hand) = stage.rabbit.queue_messages(&stage.names.orders)?;
@@ -74,8 +107,26 @@ pub(super) fn wait_filled(stage: &RabbitStage) -> Result<()> {
     }
 }
 
+/// Takes what is in the queue away, and perhaps the queue. Workers stand still for a moment before, so that there is
+/// something in it.
+fn empty_queue(fault: Fault, stage: &mut RabbitStage) -> Result<()> {
+    for index in 0..WORKERS {
+        stage.shop.process(Role::Worker(index))?.freeze();
+    }
+    let filled = wait_filled(stage);
+    let emptied = filled.and_then(|()| match fault {
+        Fault::QueueDeletion => Ok(stage.rabbit.delete_queue(&stage.names.orders)?),
+        _ => Ok(stage.rabbit.purge(&stage.names.orders)?),
+    });
+    for index in 0..WORKERS {
+        stage.shop.process(Role::Worker(index))?.thaw();
+    }
+    ensure!(emptied? > 0, "the queue was empty: nothing was lost");
+    Ok(())
+}
+
 /// Puts a message into a queue that is no request, of one kind of several.
-pub(super) fn poison(stage: &mut RabbitStage, random: &mut SmallRng) -> Result<()> {
+fn poison(stage: &mut RabbitStage, random: &mut SmallRng) -> Result<()> {
     // No two are the same: the ledger keeps the same bytes once.
     let number = stage.poison;
     let unique = format!("{number}-{:032x}", random.random::<u128>());

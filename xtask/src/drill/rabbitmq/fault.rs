@@ -170,13 +170,13 @@ pub(super) fn strike(
     let node = Role::Node(random.random_range(0..NODES));
     Ok(match fault {
         Fault::BrokerKill
-        | Fault::BrokerLoss
         | Fault::BrokerPause
+        | Fault::BrokerLoss
         | Fault::QueueDeletion
         | Fault::QueuePurge
         | Fault::TinyQueue
         | Fault::MemoryAlarm
-        | Fault::Poison => strike_broker(fault, stage, random)?,
+        | Fault::Poison => broker::strike(fault, stage, random)?,
         Fault::WorkerKill => kill(stage, worker)?,
         Fault::NodeKill => kill(stage, node)?,
         Fault::PostgresKill => {
@@ -227,48 +227,6 @@ pub(super) fn strike(
     })
 }
 
-/// What is done to the broker.
-fn strike_broker(fault: Fault, stage: &mut RabbitStage, random: &mut SmallRng) -> Result<Option<Broken>> {
-    Ok(match fault {
-        Fault::BrokerKill => {
-            stage.rabbit.kill();
-            Some(Broken::Broker)
-        }
-        Fault::BrokerLoss => {
-            stage.rabbit.kill();
-            let data = stage.rabbit.folder().join("mnesia");
-            std::fs::remove_dir_all(&data)?;
-            std::fs::create_dir(&data)?;
-            Some(Broken::Broker)
-        }
-        Fault::BrokerPause => {
-            stage.rabbit.pause()?;
-            std::thread::sleep(Duration::from_millis(random.random_range(300..4_000)));
-            stage.rabbit.resume();
-            None
-        }
-        Fault::QueueDeletion | Fault::QueuePurge => {
-            empty_queue(fault, stage)?;
-            None
-        }
-        Fault::TinyQueue => {
-            broker::make_tiny(stage, random)?;
-            None
-        }
-        Fault::MemoryAlarm => {
-            stage.rabbit.set_memory_alarm(true)?;
-            std::thread::sleep(Duration::from_millis(random.random_range(200..3_500)));
-            stage.rabbit.set_memory_alarm(false)?;
-            None
-        }
-        Fault::Poison => {
-            broker::poison(stage, random)?;
-            None
-        }
-        other => bail!("{} is nothing that is done to the broker", other.name()),
-    })
-}
-
 /// Mends what a fault left broken.
 pub(super) fn mend(broken: Broken, stage: &mut RabbitStage) -> Result<()> {
     match broken {
@@ -303,24 +261,6 @@ fn end(stage: &mut RabbitStage, role: Role) -> Result<Option<Broken>> {
     let output = process.output();
     ensure!(status.success(), "SIGTERM ended {role:?} with {}; it wrote:\n{output}", ended_by(status));
     kill(stage, role)
-}
-
-/// Takes what is in the queue away, and perhaps the queue. Workers stand still for a moment before, so that there is
-/// something in it.
-fn empty_queue(fault: Fault, stage: &mut RabbitStage) -> Result<()> {
-    for index in 0..WORKERS {
-        stage.shop.process(Role::Worker(index))?.freeze();
-    }
-    let filled = broker::wait_filled(stage);
-    let emptied = filled.and_then(|()| match fault {
-        Fault::QueueDeletion => Ok(stage.rabbit.delete_queue(&stage.names.orders)?),
-        _ => Ok(stage.rabbit.purge(&stage.names.orders)?),
-    });
-    for index in 0..WORKERS {
-        stage.shop.process(Role::Worker(index))?.thaw();
-    }
-    ensure!(emptied? > 0, "the queue was empty: nothing was lost");
-    Ok(())
 }
 
 /// Cuts connections on some edges `count` times each, spread over the whole time of an outage.

@@ -23,6 +23,8 @@ pub(in crate::drill) const LIMITED: &str = "limited";
 pub(in crate::drill) const LIMIT: u64 = 2;
 /// Customers of [`LIMITED`] per buyer.
 const LIMITED_CUSTOMERS: u64 = 400;
+/// Who is put off rests for so many pauses, at most: what is open then has to be asked for again later.
+const PUT_OFF_PAUSES: f64 = 12.0;
 /// Purchases in one go until nothing is left.
 const REST_MAX: usize = 2_000;
 /// No answer for this long is no answer.
@@ -108,6 +110,8 @@ pub(in crate::drill) struct Buyer {
     random: SmallRng,
     clients: Vec<Client>,
     pause: Duration,
+    /// The last answer was that it cannot be told now.
+    is_put_off: bool,
     pub(in crate::drill) round: u32,
     pub(in crate::drill) loss: Loss,
     promise: Promise,
@@ -134,6 +138,7 @@ impl Buyer {
             random: SmallRng::seed_from_u64(seed.wrapping_add(number as u64)),
             clients: nodes.iter().map(client).collect(),
             pause,
+            is_put_off: false,
             round: 0,
             loss: Loss::None,
             promise,
@@ -155,7 +160,8 @@ impl Buyer {
                 76..84 => self.look(),
                 _ => self.cancel_some()?,
             }
-            std::thread::sleep(self.pause.mul_f64(self.random.random_range(0.0..2.0)));
+            let patience = if std::mem::take(&mut self.is_put_off) { PUT_OFF_PAUSES } else { 2.0 };
+            std::thread::sleep(self.pause.mul_f64(self.random.random_range(0.0..patience)));
         }
         Ok(())
     }
@@ -238,6 +244,7 @@ impl Buyer {
                 self.record.write(&Line::Refused { key, status: 503 })
             }
             (503, _) => {
+                self.is_put_off = true;
                 purchase.was_unanswered |= answer.header("order-outcome") != Some("none");
                 Ok(())
             }
