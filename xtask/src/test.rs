@@ -13,6 +13,9 @@ use crate::{drill, schemathesis, tidy};
 
 /// Features that only tests have.
 const FAULTS: &str = "yoink-server/faults,yoink-engine/faults";
+/// The same, and tests that start a RabbitMQ each: that takes seconds of a core, each time.
+const EVERYTHING: &str = "yoink-server/faults,yoink-engine/faults,yoink-server/broker-tests,yoink-engine/broker-tests,\
+                          yoink-testkit/broker-tests";
 
 /// What of the contract is tried on a cluster every time: what goes to Redis.
 const CLUSTER_PART: [&str; 3] = ["purchase::", "orders::", "products::"];
@@ -41,8 +44,8 @@ pub(crate) struct TestArgs {
     /// Times to kill at each labelled step
     #[arg(long, value_name = "N", default_value_t = 5)]
     kills_per_step: u32,
-    /// Do what takes some minutes more, too: the whole contract on a cluster and on RabbitMQ with and without the lock, the
-    /// drill of the rabbitmq engine, many more kills at the labelled steps of the redis engine, and a build of the product
+    /// Do what takes some minutes more, too: the tests that start a RabbitMQ each, the whole contract on a cluster and on
+    /// RabbitMQ with and without the lock, the drill of the rabbitmq engine, many more kills at the labelled steps of the redis engine, and a build of the product
     /// without failpoints for schemathesis
     #[arg(long)]
     long: bool,
@@ -58,7 +61,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     steps.run("tidy", || Ok(Counted::of(1, tidy::run()?)));
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--"];
     steps.run("lints", || cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings"));
-    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--features", FAULTS, "--"];
+    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--features", EVERYTHING, "--"];
     steps.run("lints, faults", || {
         cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings")
     });
@@ -69,6 +72,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     let part = if args.long { &[][..] } else { &BROKER_PART[..] };
     steps.run("contract, rabbitmq", || contract_on_broker("rabbitmq", part));
     if args.long {
+        steps.run("tests, rabbitmq", broker_tests);
         steps.run("contract, rabbitmq without lock", || contract_on_broker("rabbitmq-no-lock", &[]));
     }
     steps.run("documentation", documentation_tests);
@@ -145,6 +149,13 @@ fn contract(engine: &str, part: &[&str]) -> Result<Counted> {
 /// The same in one process, whatever is installed: a broker takes seconds to start, so all tests share one.
 fn contract_on_broker(engine: &str, part: &[&str]) -> Result<Counted> {
     count_tests_on(Some(engine), &[&["test"], &CONTRACT[..], part, &[ON_ONE_BROKER]].concat())
+}
+
+/// Tests that start a RabbitMQ each, two at a time.
+fn broker_tests() -> Result<Counted> {
+    let which = ["-p", "yoink-testkit", "-p", "yoink-engine", "-p", "yoink-server", "--features", EVERYTHING];
+    let tests = ["--no-fail-fast", "--test", "rabbit", "--test", "cli", "--", "--test-threads=2"];
+    count_tests(&[&["test"], &which[..], &tests[..]].concat())
 }
 
 /// The examples in the documentation, which nextest does not run.

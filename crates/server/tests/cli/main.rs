@@ -12,6 +12,7 @@ mod end_to_end;
 mod errors;
 mod help;
 mod life;
+#[cfg(feature = "broker-tests")]
 mod rabbit;
 mod redis;
 mod slow_crowd;
