@@ -1,6 +1,7 @@
 //! Ends the process group of a server if the process that started it dies without a word, even by kill -9.
 
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 // In the form of `kill` that every POSIX shell knows: dash takes no `--` after `kill -KILL`, and would kill nothing.
@@ -31,6 +32,9 @@ impl Leash {
         let mut shell = Command::new("/bin/sh")
             .args(["-c", script, "yoink-leash"])
             .arg(group.to_string())
+            // Whoever ends a test with everything in its group (Ctrl-C, a test runner) must not end the leash before it
+            // has done its work.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
