@@ -1,0 +1,125 @@
+//! What can be run: every strategy, with the defect that it carries.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+
+use crate::scene::Act;
+use crate::shop::{Shop, Strategy};
+use crate::strategies;
+
+/// What an audit can find. Also the name of the figure that counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Broken {
+    /// More units were sold than there were.
+    Oversold,
+    /// A buyer was told yes, and the books know nothing of it.
+    Lost,
+    /// One request became two orders.
+    Duplicated,
+    /// Units are neither sold nor for sale.
+    Stuck,
+}
+
+impl Broken {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Broken::Oversold => "oversold",
+            Broken::Lost => "lost",
+            Broken::Duplicated => "duplicated",
+            Broken::Stuck => "stuck",
+        }
+    }
+}
+
+/// Where a strategy comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A generation of the older systems.
+    Generation,
+    /// A bug that people ship believing that they have fixed it.
+    Museum,
+    /// One of Yoink's engines: the real binary.
+    Engine,
+}
+
+/// What a strategy breaks, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defect {
+    /// What the audit finds.
+    pub breaks: Broken,
+    /// How it comes about, in one sentence.
+    pub how: &'static str,
+}
+
+/// The servers that a strategy needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// PostgreSQL.
+    pub postgres: bool,
+    /// Redis, with these lines of configuration besides the safe ones.
+    pub redis: Option<&'static [&'static str]>,
+    /// RabbitMQ.
+    pub rabbit: bool,
+}
+
+/// Where the number stands from which a shop sells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shelf {
+    /// `products.stock` in PostgreSQL.
+    Postgres,
+    /// The key `stock:ID` in Redis.
+    Redis,
+}
+
+/// Who sells.
+#[derive(Clone, Copy, Debug)]
+pub enum Seller {
+    /// A shop of the lab's, with the number that it sells from.
+    Strategy(Open, Shelf),
+    /// `yoink serve --engine NAME`.
+    Engine(&'static str),
+}
+
+/// Opens a strategy in a shop.
+pub type Open = fn(Arc<Shop>) -> BoxFuture<'static, Result<Arc<dyn Strategy>>>;
+
+/// One way of selling.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Where it comes from.
+    pub kind: Kind,
+    /// What it does, in one line.
+    pub line: &'static str,
+    /// What it breaks; `None` for the correct ones.
+    pub defect: Option<Defect>,
+    /// What is different in a design without the defect, or why this one has none.
+    pub repair: &'static str,
+    /// The servers that it needs.
+    pub needs: Needs,
+    /// Statements for tables and rules of its own, beside `products` and `orders`.
+    pub schema: &'static str,
+    /// What happens in a run.
+    pub scene: &'static [Act],
+    /// What happens at a named point of the shop's code, as [`crate::shop::Points::parse`] reads it.
+    pub point: Option<&'static str>,
+    /// Who sells.
+    pub seller: Seller,
+}
+
+/// All of them, in the order in which they are told: generations, bugs, engines.
+#[must_use]
+pub fn all() -> Vec<Entry> {
+    strategies::ALL.to_vec()
+}
+
+/// The strategy called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<Entry> {
+    strategies::ALL.iter().find(|entry| entry.name == name).copied()
+}

@@ -1,0 +1,103 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Ways of selling a limited number of units to a crowd, right and wrong: run them, and see which numbers add up.
+#[derive(Debug, Parser)]
+#[command(name = "yoink-lab", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the strategies, one line each
+    List(ListArgs),
+    /// Run strategies under the same crowd, audit each, and print who oversold, lost or sold twice
+    Run(RunArgs),
+    /// Sell by one strategy until standard input ends (used by `run`)
+    #[command(hide = true)]
+    Shop(ShopArgs),
+}
+
+/// Options of `list`.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Names as `yoink-lab list` gives them, or `all`
+    #[arg(required = true)]
+    pub strategies: Vec<String>,
+    /// Where the servers are, and how large the crowd is
+    #[command(flatten)]
+    pub setting: Setting,
+    /// Print JSON: one document, an object per strategy
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Servers and crowd.
+#[derive(Args, Clone, Debug)]
+pub struct Setting {
+    /// Buyers, each of whom wants one unit
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub buyers: u64,
+    /// Units of each product
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub units: u64,
+    /// Products, each with so many units; the buyers are spread over them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=50))]
+    pub products: u64,
+    /// A PostgreSQL to use instead of a private one; each run creates a database in it
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<String>,
+    /// A Redis to use instead of a private one
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// A RabbitMQ to use instead of a private one
+    #[arg(long, value_name = "URL")]
+    pub amqp: Option<String>,
+    /// The `yoink` program that sells for the engines [default: the one beside this program]
+    #[arg(long, value_name = "PATH")]
+    pub yoink: Option<PathBuf>,
+}
+
+/// Options of `shop`.
+#[derive(Args, Debug)]
+pub struct ShopArgs {
+    /// The strategy
+    pub strategy: String,
+    /// A name that no other run has
+    #[arg(long)]
+    pub run: String,
+    /// Where to listen
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// Where to write what happens
+    #[arg(long)]
+    pub trace: PathBuf,
+    /// What happens at a named point of the code
+    #[arg(long)]
+    pub point: Option<String>,
+    /// PostgreSQL
+    #[arg(long)]
+    pub postgres: Option<String>,
+    /// Redis
+    #[arg(long)]
+    pub redis: Option<String>,
+    /// RabbitMQ
+    #[arg(long)]
+    pub amqp: Option<String>,
+}

@@ -1,0 +1,23 @@
+//! `yoink-lab`: runs ways of selling, right and wrong, and audits each.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use yoink_lab::cli::{Cli, Command};
+use yoink_lab::commands;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::List(args) => commands::list(&args),
+        Command::Run(args) => commands::run(args).await,
+        Command::Shop(args) => commands::shop(args).await,
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            commands::complain(&format!("{error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! One run of one strategy: its scene, its books, its verdict.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use tokio::task::{JoinHandle, block_in_place};
+use uuid::Uuid;
+
+use crate::audit::{Verdict, judge};
+use crate::books::{Books, Count, read_orders};
+use crate::catalogue::{Entry, Seller, Shelf};
+use crate::crowd::{Answers, Crowd, Wave};
+use crate::scene::Act;
+use crate::shop::{Addresses, Event, EventKind, Trace, read_trace, stock_key};
+use crate::stage::{Servers, ShopCommand, ShopProcess, connect, open_books, own_program};
+
+/// How long the stock may take to be sold so far as an act waits for.
+const SOLD_MAX: Duration = Duration::from_secs(10);
+
+/// How large a run is.
+#[derive(Clone, Debug)]
+pub struct Size {
+    /// Buyers in all waves together.
+    pub buyers: u64,
+    /// Units on the shelf.
+    pub units: u64,
+    /// Products, each with a shelf and a crowd of its own; they sell one after the other.
+    pub products: u64,
+}
+
+impl Default for Size {
+    fn default() -> Size {
+        Size { buyers: 1_000, units: 100, products: 1 }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was run.
+    pub entry: Entry,
+    /// What the audit found.
+    pub verdict: Verdict,
+    /// What the crowd was told.
+    pub answers: Answers,
+    /// Everything that happened, in order.
+    pub events: Vec<Event>,
+    /// What the books hold.
+    pub books: Books,
+    /// Seconds, with starting the servers.
+    pub took_s: f64,
+}
+
+impl Outcome {
+    /// How often the database could not be used.
+    #[must_use]
+    pub fn database_errors(&self) -> u64 {
+        let errors = self.events.iter().filter(|event| event.kind == EventKind::DatabaseError);
+        u64::try_from(errors.count()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it went as the catalogue says: the defect shows, or nothing does.
+    #[must_use]
+    pub fn is_as_expected(&self) -> bool {
+        match self.entry.defect {
+            Some(defect) => self.verdict.count(defect.breaks) > 0,
+            None => self.verdict.is_ok(),
+        }
+    }
+}
+
+/// Told what a run is doing.
+pub type Say<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+/// Runs a strategy once.
+///
+/// # Errors
+/// There is no result: a server does not start, the shop does not open, the crowd cannot buy.
+pub async fn run(
+    entry: Entry,
+    size: &Size,
+    servers: &mut Servers,
+    folder: PathBuf,
+    say: Say<'_>,
+) -> Result<Outcome> {
+    let begun = Instant::now();
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    say("starts the servers");
+    block_in_place(|| servers.start(entry.needs))?;
+    let addresses = servers.addresses(entry.needs).await?;
+    let mut outcome = match entry.seller {
+        Seller::Strategy(_, shelf) => {
+            let mut stage = Stage::open(entry, size, servers, addresses, folder.clone(), shelf).await?;
+            stage.play(say).await?;
+            stage.close(say).await?
+        }
+        Seller::Engine(_) => bail!("{} is not run by this version", entry.name),
+    };
+    outcome.took_s = begun.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+/// A shop, its servers and its crowd.
+struct Stage<'a> {
+    entry: Entry,
+    size: Size,
+    servers: &'a mut Servers,
+    addresses: Addresses,
+    shelf: Shelf,
+    products: Vec<String>,
+    trace_path: PathBuf,
+    trace: Trace,
+    shop: ShopProcess,
+    crowd: Crowd,
+    begun: Option<JoinHandle<Result<Wave>>>,
+    answers: Answers,
+    redis_mark: u64,
+}
+
+impl<'a> Stage<'a> {
+    async fn open(
+        entry: Entry,
+        size: &Size,
+        servers: &'a mut Servers,
+        addresses: Addresses,
+        folder: PathBuf,
+        shelf: Shelf,
+    ) -> Result<Stage<'a>> {
+        let run = format!("{:.8}", Uuid::new_v4().simple());
+        let products: Vec<String> = (1..=size.products).map(|n| format!("sneaker-{n}-{run}")).collect();
+        let url =
+            addresses.postgres.as_deref().context("every shop of the lab's keeps books in PostgreSQL")?;
+        open_books(&connect(url).await?, &entry, &products, size.units).await?;
+        let trace_path = folder.join("trace.jsonl");
+        let command = ShopCommand {
+            program: own_program()?,
+            strategy: entry.name,
+            addresses: addresses.clone(),
+            run,
+            trace: trace_path.clone(),
+            point: entry.point,
+        };
+        let shop = block_in_place(|| ShopProcess::open(command))?;
+        let seed = Uuid::new_v4().as_u128() as u64 >> 16;
+        Ok(Stage {
+            crowd: Crowd::new(shop.url(), products.clone(), folder, seed),
+            trace: Trace::open(&trace_path)?,
+            size: size.clone(),
+            begun: None,
+            answers: Answers::default(),
+            redis_mark: 0,
+            entry,
+            servers,
+            addresses,
+            shelf,
+            products,
+            trace_path,
+            shop,
+        })
+    }
+
+    async fn play(&mut self, say: Say<'_>) -> Result<()> {
+        for act in self.entry.scene {
+            if let Some(fault) = act.fault() {
+                say(fault);
+                self.trace.fault("", fault);
+            }
+            self.act(*act, say).await.with_context(|| format!("the act {act:?} failed"))?;
+            block_in_place(|| self.shop.keep_open())?;
+        }
+        self.join().await
+    }
+
+    async fn act(&mut self, act: Act, say: Say<'_>) -> Result<()> {
+        match act {
+            Act::Crowd(percent) => {
+                let buyers = self.share(percent);
+                say(&format!("{buyers} buyers want {} units", self.size.units));
+                let wave = tokio::spawn(self.crowd.wave(buyers));
+                // A supervisor opens a shop that has died while its buyers are still at the door.
+                while !wave.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    block_in_place(|| self.shop.keep_open())?;
+                }
+                self.answers.add(&wave.await??)
+            }
+            Act::DoubleClicks(percent) => {
+                let buyers = self.share(percent);
+                say(&format!("{buyers} buyers click twice"));
+                let wave = self.crowd.wave_of_double_clicks(buyers).await?;
+                self.answers.add(&wave)
+            }
+            Act::Begin(percent) => {
+                let buyers = self.share(percent);
+                say(&format!("{buyers} buyers want {} units", self.size.units));
+                self.begun = Some(tokio::spawn(self.crowd.wave(buyers)));
+                Ok(())
+            }
+            Act::Join => self.join().await,
+            Act::Sold(percent) => self.wait_until_sold(percent).await,
+            Act::Hostile(quantity) => block_in_place(|| self.hostile(quantity)),
+            Act::Wait(pause) => {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            }
+            Act::Drain => block_in_place(|| self.shop.drain()).map(|_| ()),
+            Act::PostgresDown
+            | Act::PostgresUp
+            | Act::RedisRestarts
+            | Act::RedisDown
+            | Act::RedisUp
+            | Act::RedisMark
+            | Act::RedisPowerCut
+            | Act::ShopKilled => block_in_place(|| self.fault(act)),
+        }
+    }
+
+    fn share(&self, percent: u64) -> u64 {
+        (self.size.buyers * percent).div_ceil(100).max(1)
+    }
+
+    async fn join(&mut self) -> Result<()> {
+        let Some(begun) = self.begun.take() else { return Ok(()) };
+        let wave = begun.await.context("the crowd's task ended")??;
+        self.answers.add(&wave)
+    }
+
+    /// Waits until so much of the stock was taken, by what the shop says in its trace.
+    async fn wait_until_sold(&self, percent: u64) -> Result<()> {
+        let wanted = self.size.units * self.size.products * percent / 100;
+        let begun = Instant::now();
+        while begun.elapsed() < SOLD_MAX {
+            let events = read_trace(&self.trace_path)?;
+            let taken = events.iter().filter(|event| event.unit.is_some()).count();
+            if u64::try_from(taken).unwrap_or(0) >= wanted {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bail!("not even {wanted} units were sold within {SOLD_MAX:?}")
+    }
+
+    fn hostile(&mut self, quantity: i64) -> Result<()> {
+        let (user, key) = (format!("hostile-{}", Uuid::new_v4()), Uuid::new_v4().to_string());
+        let body = json!({"userId": user, "productId": self.products.first(), "quantity": quantity});
+        let answer = self.shop.client().post_with_key("/buy", &key, &body);
+        let answer = answer.context("the hostile buyer got no answer")?;
+        self.trace.fault(&key, &format!("somebody asks for {quantity} units, and is told {}", answer.status));
+        Ok(())
+    }
+
+    fn fault(&mut self, act: Act) -> Result<()> {
+        const OURS: &str = "this strategy's faults need a server that the lab has started itself";
+        let servers = &mut *self.servers;
+        match act {
+            Act::PostgresDown => servers.postgres.as_mut().context(OURS)?.terminate()?,
+            Act::PostgresUp => servers.postgres.as_mut().context(OURS)?.restart()?,
+            Act::RedisDown => servers.redis.as_mut().context(OURS)?.kill(),
+            Act::RedisUp => servers.redis.as_mut().context(OURS)?.restart()?,
+            Act::RedisRestarts => {
+                let redis = servers.redis.as_mut().context(OURS)?;
+                redis.kill();
+                redis.restart()?;
+            }
+            Act::RedisMark => {
+                self.redis_mark = std::fs::metadata(servers.redis.as_ref().context(OURS)?.aof()?)?.len();
+            }
+            Act::RedisPowerCut => {
+                let redis = servers.redis.as_mut().context(OURS)?;
+                redis.kill();
+                let written = std::fs::metadata(redis.aof()?)?.len();
+                redis.truncate_aof(written.saturating_sub(self.redis_mark))?;
+                redis.restart()?;
+            }
+            Act::ShopKilled => self.shop.kill(),
+            other => bail!("{other:?} is no fault"),
+        }
+        Ok(())
+    }
+
+    async fn close(mut self, say: Say<'_>) -> Result<Outcome> {
+        say("waits until nothing is under way");
+        block_in_place(|| self.shop.drain())?;
+        say("counts the books");
+        let url = self.addresses.postgres.as_deref().context("there is no PostgreSQL")?;
+        let client = connect(url).await?;
+        let mut books = Books { counts: Vec::new(), orders: read_orders(&client).await? };
+        for product in &self.products {
+            let available = self.available(&client, product).await?;
+            books.counts.push(Count { product: product.clone(), stocked: self.size.units, available });
+        }
+        let verdict = judge(&books, &self.answers.told);
+        let events = read_trace(&self.trace_path)?;
+        Ok(Outcome { entry: self.entry, verdict, answers: self.answers, events, books, took_s: 0.0 })
+    }
+
+    /// The number that the shop would go on selling from.
+    async fn available(&self, client: &tokio_postgres::Client, product: &str) -> Result<i64> {
+        if self.shelf == Shelf::Postgres {
+            let row = client.query_one("SELECT stock FROM products WHERE id = $1", &[&product]).await?;
+            return Ok(i64::from(row.get::<_, i32>(0)));
+        }
+        let url = self.addresses.redis.as_deref().context("there is no Redis")?;
+        let mut redis = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+        let count: Option<i64> = redis::cmd("GET").arg(stock_key(product)).query_async(&mut redis).await?;
+        Ok(count.unwrap_or(0))
+    }
+}

@@ -1,0 +1,74 @@
+//! What several strategies do in the same words: taking a unit in Redis, writing an order in PostgreSQL.
+
+use anyhow::{Context as _, Result};
+use deadpool_postgres::GenericClient;
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands as _, Script};
+
+use super::Attempt;
+
+/// The key of a product's stock in Redis.
+#[must_use]
+pub fn stock_key(product: &str) -> String {
+    format!("stock:{product}")
+}
+
+/// Takes units if there are enough, in one atomic step, as the older systems' script does: gives the count before, or
+/// `None` if there are too few or there is no count.
+///
+/// # Errors
+/// Redis cannot be used.
+pub async fn decrement(redis: &mut ConnectionManager, product: &str, quantity: i64) -> Result<Option<i64>> {
+    let script = Script::new(
+        r"local stock = tonumber(redis.call('GET', KEYS[1]))
+        if not stock or stock < tonumber(ARGV[1]) then return false end
+        redis.call('DECRBY', KEYS[1], ARGV[1])
+        return stock",
+    );
+    let taken = script.key(stock_key(product)).arg(quantity).invoke_async(redis).await;
+    taken.context("Redis cannot take a unit")
+}
+
+/// Adds units to the count in Redis.
+///
+/// # Errors
+/// Redis cannot be used.
+pub async fn give_back(redis: &mut ConnectionManager, product: &str, quantity: i64) -> Result<i64> {
+    redis.incr(stock_key(product), quantity).await.context("Redis cannot take a unit back")
+}
+
+/// The unit that a count of `stock` means: the last one is 1.
+#[must_use]
+pub fn unit_of(stock: i64) -> Option<i64> {
+    (stock > 0).then_some(stock)
+}
+
+/// An order as it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct NewOrder<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// What was asked for.
+    pub attempt: &'a Attempt,
+    /// `CONFIRMED`, or `FAILED` with its units given back.
+    pub status: &'a str,
+}
+
+/// Writes an order.
+///
+/// # Errors
+/// PostgreSQL cannot be used, or refuses.
+pub async fn insert_order<C: GenericClient>(
+    client: &C,
+    order: NewOrder<'_>,
+) -> Result<(), tokio_postgres::Error> {
+    let NewOrder { id, attempt, status } = order;
+    let quantity = i32::try_from(attempt.quantity).unwrap_or(i32::MAX);
+    client
+        .execute(
+            "INSERT INTO orders (id, user_id, product_id, quantity, request, status) VALUES ($1, $2, $3, $4, $5, $6)",
+            &[&id, &attempt.user, &attempt.product, &quantity, &attempt.key, &status],
+        )
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Results as a table, as JSON, and in one line.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use crate::catalogue::Broken;
+use crate::run::Outcome;
+
+const COLUMNS: [&str; 11] = [
+    "strategy",
+    "oversold",
+    "lost",
+    "duplicated",
+    "stuck",
+    "p95",
+    "requests/s",
+    "database errors",
+    "5xx",
+    "sold",
+    "verdict",
+];
+
+/// The table of all runs.
+#[must_use]
+pub fn text(outcomes: &[Outcome]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(COLUMNS);
+    for outcome in outcomes {
+        table.add_row(row(outcome));
+    }
+    for (index, _) in COLUMNS.iter().enumerate().filter(|(index, _)| (1..=9).contains(index)) {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.to_string()
+}
+
+fn row(outcome: &Outcome) -> Vec<String> {
+    let (verdict, answers) = (&outcome.verdict, &outcome.answers);
+    let count = |broken| verdict.count(broken).to_string();
+    vec![
+        outcome.entry.name.to_owned(),
+        count(Broken::Oversold),
+        count(Broken::Lost),
+        count(Broken::Duplicated),
+        count(Broken::Stuck),
+        format!("{:.1} ms", answers.percentile_ms(95)),
+        format!("{:.0}", answers.rps()),
+        outcome.database_errors().to_string(),
+        format!("{:.1} %", server_error_rate(outcome) * 100.0),
+        format!("{} of {}", verdict.sold, verdict.stocked),
+        in_words(outcome),
+    ]
+}
+
+fn server_error_rate(outcome: &Outcome) -> f64 {
+    let answers = &outcome.answers;
+    if answers.requests == 0 { 0.0 } else { answers.server_errors as f64 / answers.requests as f64 }
+}
+
+fn in_words(outcome: &Outcome) -> String {
+    let broken: Vec<&str> = outcome.verdict.findings.iter().map(|finding| finding.breaks.name()).collect();
+    match (broken.is_empty(), outcome.is_as_expected()) {
+        (true, true) => "every number adds up".to_owned(),
+        (true, false) => "NOT AS EXPECTED: it broke nothing".to_owned(),
+        (false, true) => broken.join(", "),
+        (false, false) => format!("NOT AS EXPECTED: {}", broken.join(", ")),
+    }
+}
+
+/// One run in one line.
+#[must_use]
+pub fn line(outcome: &Outcome) -> String {
+    let verdict = &outcome.verdict;
+    format!("sold {} of {}: {}", verdict.sold, verdict.stocked, in_words(outcome))
+}
+
+/// All runs as one JSON document: an object per strategy.
+#[must_use]
+pub fn json(outcomes: &[Outcome]) -> Value {
+    Value::Array(outcomes.iter().map(object).collect())
+}
+
+fn object(outcome: &Outcome) -> Value {
+    let (verdict, answers) = (&outcome.verdict, &outcome.answers);
+    json!({
+        "strategy": outcome.entry.name,
+        "oversold": verdict.count(Broken::Oversold),
+        "lost": verdict.count(Broken::Lost),
+        "duplicated": verdict.count(Broken::Duplicated),
+        "stuck": verdict.count(Broken::Stuck),
+        "ok": verdict.is_ok(),
+        "as_expected": outcome.is_as_expected(),
+        "findings": verdict.findings.iter().map(|finding| finding.says.clone()).collect::<Vec<_>>(),
+        "stocked": verdict.stocked,
+        "sold": verdict.sold,
+        "available": outcome.books.counts.iter().map(|count| count.available).sum::<i64>(),
+        "requests": answers.requests,
+        "accepted": answers.accepted,
+        "refused": answers.refused,
+        "unanswered": answers.unanswered,
+        "server_errors": answers.server_errors,
+        "error_5xx_rate": server_error_rate(outcome),
+        "database_errors": outcome.database_errors(),
+        "rps": answers.rps(),
+        "p50_ms": answers.percentile_ms(50),
+        "p95_ms": answers.percentile_ms(95),
+        "p99_ms": answers.percentile_ms(99),
+        "took_s": outcome.took_s,
+    })
+}
