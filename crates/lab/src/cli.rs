@@ -21,6 +21,8 @@ pub enum Command {
     List(ListArgs),
     /// Run strategies under the same crowd, audit each, and print who oversold, lost or sold twice
     Run(RunArgs),
+    /// Run one strategy and show, step by step, the interleaving that broke it
+    Explain(ExplainArgs),
     /// Sell by one strategy until standard input ends (used by `run`)
     #[command(hide = true)]
     Shop(ShopArgs),
@@ -44,6 +46,19 @@ pub struct RunArgs {
     #[command(flatten)]
     pub setting: Setting,
     /// Print JSON: one document, an object per strategy
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// A name as `yoink-lab list` gives it
+    pub strategy: String,
+    /// Where the servers are, and how large the crowd is
+    #[command(flatten)]
+    pub setting: Setting,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

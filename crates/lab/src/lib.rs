@@ -21,3 +21,4 @@ pub mod shop;
 pub mod stage;
 pub mod strategies;
 pub mod table;
+pub mod timeline;

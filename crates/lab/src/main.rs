@@ -11,6 +11,7 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::List(args) => commands::list(&args),
         Command::Run(args) => commands::run(args).await,
+        Command::Explain(args) => commands::explain(args).await,
         Command::Shop(args) => commands::shop(args).await,
     };
     match done {

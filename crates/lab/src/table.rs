@@ -83,7 +83,9 @@ pub fn json(outcomes: &[Outcome]) -> Value {
     Value::Array(outcomes.iter().map(object).collect())
 }
 
-fn object(outcome: &Outcome) -> Value {
+/// One run as a JSON object.
+#[must_use]
+pub fn object(outcome: &Outcome) -> Value {
     let (verdict, answers) = (&outcome.verdict, &outcome.answers);
     json!({
         "strategy": outcome.entry.name,

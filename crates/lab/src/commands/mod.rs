@@ -1,5 +1,6 @@
 //! What the command line can do, one file each.
 
+mod explain;
 mod list;
 mod run;
 mod shop;
@@ -10,6 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::catalogue::{self, Entry};
 
+pub use explain::explain;
 pub use list::list;
 pub use run::run;
 pub use shop::shop;

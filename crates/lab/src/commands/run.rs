@@ -7,6 +7,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{chosen, complain, show};
+use crate::catalogue::Entry;
 use crate::cli::{RunArgs, Setting};
 use crate::run::{Outcome, Size, run as run_one};
 use crate::stage::{Given, Servers, runs_folder};
@@ -37,7 +38,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-async fn run_all(entries: &[crate::catalogue::Entry], setting: &Setting) -> Result<Vec<Outcome>> {
+pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Result<Vec<Outcome>> {
     let given = Given {
         postgres: setting.postgres.clone(),
         redis: setting.redis.clone(),

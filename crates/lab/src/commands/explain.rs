@@ -1,0 +1,60 @@
+//! `yoink-lab explain`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::run::run_all;
+use super::{chosen, show};
+use crate::cli::ExplainArgs;
+use crate::run::Outcome;
+use crate::table;
+use crate::timeline::{Timeline, timeline};
+
+/// Runs a strategy and shows the interleaving that broke it.
+///
+/// # Errors
+/// The run gave no result.
+pub async fn explain(args: ExplainArgs) -> Result<ExitCode> {
+    let entries = chosen(std::slice::from_ref(&args.strategy))?;
+    let outcomes = run_all(&entries, &args.setting).await?;
+    let outcome = outcomes.first().context("nothing was run")?;
+    let timeline = timeline(outcome);
+    if args.json {
+        let lines = timeline.iter().flat_map(|timeline| &timeline.lines);
+        let lines: Vec<_> = lines
+            .map(|line| {
+                json!({
+                    "after_us": line.after_us, "who": line.who, "what": line.what, "detail": line.detail,
+                    "is_fault": line.is_fault,
+                })
+            })
+            .collect();
+        let title = timeline.as_ref().map(|timeline| timeline.title.clone());
+        let document = json!({"result": table::object(outcome), "title": title, "timeline": lines});
+        show(&serde_json::to_string_pretty(&document)?)?;
+    } else {
+        show(&in_words(outcome, timeline.as_ref()))?;
+    }
+    Ok(if outcome.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
+    let entry = &outcome.entry;
+    let mut text = format!("{}: {}\n\n", entry.name, entry.line);
+    if let Some(defect) = entry.defect {
+        text += &format!("What breaks: {}, because {}.\n", defect.breaks.name(), defect.how);
+    }
+    text += &format!("This run:    {}\n", table::line(outcome));
+    for finding in &outcome.verdict.findings {
+        text += &format!("             {}\n", finding.says);
+    }
+    match (timeline, entry.defect) {
+        (Some(timeline), _) => text += &format!("\n{}", timeline.text()),
+        (None, None) => text += "\nThere is nothing to show: every number adds up.\n",
+        (None, Some(_)) => text += "\nThis time nothing was broken. Run it again, or with more buyers.\n",
+    }
+    let word = if entry.defect.is_some() { "The repair: " } else { "Why:        " };
+    text + &format!("\n{word} {}\n", entry.repair)
+}

@@ -1,0 +1,252 @@
+//! The interleaving that broke a run, taken from what the run itself wrote down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use crate::catalogue::Broken;
+use crate::run::Outcome;
+use crate::shop::{Event, EventKind};
+
+/// Requests that are told of at most: more than a reader can follow are none.
+const CAST_MAX: usize = 4;
+/// Lines of events that belong to no request at most.
+const BACKGROUND_MAX: usize = 8;
+
+/// What happened to a few requests, line by line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// What it shows, in one sentence.
+    pub title: String,
+    /// In the order of time.
+    pub lines: Vec<TimelineLine>,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimelineLine {
+    /// Microseconds after the first line.
+    pub after_us: u64,
+    /// `A`, `B`, … for buyers; empty for what concerns everybody.
+    pub who: String,
+    /// What happened.
+    pub what: String,
+    /// What was seen or written.
+    pub detail: String,
+    /// Whether the lab did it.
+    pub is_fault: bool,
+}
+
+/// The requests that are told of, and why these.
+struct Cast {
+    title: String,
+    keys: Vec<String>,
+}
+
+/// Finds the requests that show what the audit found, and tells what they did. `None` if nothing is broken.
+#[must_use]
+pub fn timeline(outcome: &Outcome) -> Option<Timeline> {
+    let mut cast = cast(outcome)?;
+    let mut events = of_cast(&outcome.events, &cast.keys);
+    cast.keys.sort_by_key(|key| events.iter().position(|event| &event.key == key));
+    let (first, last) = (events.first()?.at_us, events.last()?.at_us);
+    let surroundings = outcome.events.iter().filter(|event| {
+        let is_near = (first..=last).contains(&event.at_us);
+        is_near && !cast.keys.contains(&event.key) && (event.key.is_empty() || event.kind == EventKind::Fault)
+    });
+    events.extend(surroundings.take(BACKGROUND_MAX));
+    events.sort_by_key(|event| event.at_us);
+    let lines = events.into_iter().map(|event| TimelineLine {
+        after_us: event.at_us.saturating_sub(first),
+        who: letter(&cast.keys, &event.key),
+        what: event.step.clone(),
+        detail: event.detail.clone(),
+        is_fault: event.kind == EventKind::Fault,
+    });
+    Some(Timeline { title: cast.title, lines: lines.collect() })
+}
+
+fn of_cast<'a>(events: &'a [Event], keys: &[String]) -> Vec<&'a Event> {
+    events.iter().filter(|event| keys.contains(&event.key)).collect()
+}
+
+/// Buyers are called A, B, C … in the order in which they came.
+fn letter(keys: &[String], key: &str) -> String {
+    let index = keys.iter().position(|known| known == key);
+    let letter = index.and_then(|index| u8::try_from(index).ok()).map(|index| char::from(b'A' + index));
+    letter.map_or_else(String::new, String::from)
+}
+
+fn cast(outcome: &Outcome) -> Option<Cast> {
+    let expected = outcome.entry.defect.map(|defect| defect.breaks);
+    let shown = |breaks: &Broken| outcome.verdict.count(*breaks) > 0;
+    let found = || outcome.verdict.findings.first().map(|finding| finding.breaks);
+    match expected.filter(shown).or_else(found)? {
+        Broken::Oversold => oversold(outcome),
+        Broken::Stuck => stuck(outcome),
+        breaks @ (Broken::Lost | Broken::Duplicated) => named(outcome, breaks),
+    }
+}
+
+/// The buyers of the unit that was sold most closely to the end, of those that were sold more than once.
+fn oversold(outcome: &Outcome) -> Option<Cast> {
+    let (unit, keys) = shared_units(outcome).into_iter().find(|(_, keys)| keys.len() > 1)?;
+    let count = keys.len();
+    let title = match unit {
+        1 => format!("The last unit was sold to {count} buyers"),
+        unit => format!("The unit at which {unit} were left was sold to {count} buyers"),
+    };
+    Some(Cast { title, keys: keys.into_iter().take(CAST_MAX).collect() })
+}
+
+/// Who took which unit, by the shop's own count, the last unit first; each with its buyers in the order of time.
+#[must_use]
+pub fn shared_units(outcome: &Outcome) -> BTreeMap<i64, Vec<String>> {
+    let live: BTreeSet<&str> =
+        outcome.books.orders.iter().filter(|order| order.is_live).map(|order| order.key.as_str()).collect();
+    let mut units: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for event in &outcome.events {
+        let Some(unit) = event.unit.filter(|_| live.contains(event.key.as_str())) else { continue };
+        let keys = units.entry(unit).or_default();
+        if !keys.contains(&event.key) {
+            keys.push(event.key.clone());
+        }
+    }
+    units
+}
+
+/// Requests that took a unit of which no order tells.
+fn stuck(outcome: &Outcome) -> Option<Cast> {
+    let booked: BTreeSet<&str> = outcome.books.orders.iter().map(|order| order.key.as_str()).collect();
+    let mut keys: Vec<String> = Vec::new();
+    for event in outcome.events.iter().filter(|event| event.unit.is_some()) {
+        if !booked.contains(event.key.as_str()) && !keys.contains(&event.key) {
+            keys.push(event.key.clone());
+        }
+    }
+    let title = format!("{} units were taken for which there is no order; one of them", keys.len());
+    keys.truncate(1);
+    (!keys.is_empty()).then_some(Cast { title, keys })
+}
+
+/// A request that the finding itself names: one whose own steps were written down.
+fn named(outcome: &Outcome, breaks: Broken) -> Option<Cast> {
+    let finding = outcome.verdict.findings.iter().find(|finding| finding.breaks == breaks)?;
+    let steps = |key: &String| outcome.events.iter().filter(|event| &event.key == key).count();
+    let key = finding.keys.iter().max_by_key(|key| steps(key))?;
+    let title = match breaks {
+        Broken::Duplicated => format!("{}; one of them", finding.says),
+        _ => format!("{}: one of them", finding.says),
+    };
+    Some(Cast { title, keys: vec![key.clone()] })
+}
+
+impl Timeline {
+    /// As text: a line an event, with the buyers as columns.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!("{}:\n\n", self.title);
+        let whats = self.lines.iter().map(|line| line.what.chars().count());
+        let width = whats.max().unwrap_or(0).min(60);
+        for line in &self.lines {
+            let who = match (line.who.is_empty(), line.is_fault) {
+                (false, _) => format!("buyer {}", line.who),
+                (true, true) => "!".to_owned(),
+                (true, false) => "shop".to_owned(),
+            };
+            let after_ms = line.after_us as f64 / 1_000.0;
+            // Writing to a string cannot fail.
+            let line = format!("{after_ms:>10.3} ms  {who:8} {:width$}  {}", line.what, line.detail);
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::judge;
+    use crate::books::{BookedOrder, Books, Count};
+    use crate::catalogue;
+    use crate::crowd::Answers;
+
+    fn event(at_us: u64, key: &str, step: &str, unit: Option<i64>) -> Event {
+        Event { at_us, key: key.to_owned(), step: step.to_owned(), unit, ..Event::default() }
+    }
+
+    /// A run of the naive strategy in which `orders` were written for one unit.
+    fn outcome(orders: &[&str], events: Vec<Event>) -> Outcome {
+        let order = |key: &&str| BookedOrder {
+            id: format!("order of {key}"),
+            key: (*key).to_owned(),
+            product: "p".to_owned(),
+            quantity: 1,
+            is_live: true,
+        };
+        let counts = vec![Count { product: "p".to_owned(), stocked: 1, available: 0 }];
+        let books = Books { counts, orders: orders.iter().map(order).collect() };
+        let verdict = judge(&books, &[]);
+        let entry = catalogue::find("naive").unwrap();
+        Outcome { entry, verdict, answers: Answers::default(), events, books, took_s: 0.0 }
+    }
+
+    #[test]
+    fn the_buyers_of_one_unit_are_told_of_in_the_order_of_time() {
+        let events = vec![
+            event(10, "late", "asks", None),
+            event(20, "early", "asks", None),
+            event(30, "other", "asks", None),
+            Event { kind: EventKind::Fault, ..event(35, "", "PostgreSQL is shut down", None) },
+            event(40, "early", "writes the stock", Some(1)),
+            event(50, "late", "writes the stock", Some(1)),
+            Event { kind: EventKind::Fault, ..event(99, "", "much later", None) },
+        ];
+        let timeline = timeline(&outcome(&["early", "late"], events)).unwrap();
+        assert_eq!(timeline.title, "The last unit was sold to 2 buyers");
+        let told: Vec<(u64, &str, &str)> = timeline
+            .lines
+            .iter()
+            .map(|line| (line.after_us, line.who.as_str(), line.what.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (0, "A", "asks"),
+                (10, "B", "asks"),
+                (25, "", "PostgreSQL is shut down"),
+                (30, "B", "writes the stock"),
+                (40, "A", "writes the stock"),
+            ]
+        );
+        assert!(timeline.text().contains("buyer A  writes the stock"), "{}", timeline.text());
+    }
+
+    #[test]
+    fn a_run_without_a_finding_has_no_story() {
+        let events = vec![event(10, "a", "takes", Some(1))];
+        assert_eq!(timeline(&outcome(&["a"], events)), None);
+    }
+
+    #[test]
+    fn two_orders_of_one_request_are_told_of_once() {
+        let mut outcome =
+            outcome(&["a", "a"], vec![event(10, "a", "asks", None), event(20, "b", "asks", None)]);
+        outcome.books.counts[0].stocked = 2;
+        outcome.verdict = judge(&outcome.books, &[]);
+        let timeline = timeline(&outcome).unwrap();
+        assert_eq!(timeline.lines.len(), 1);
+        assert!(timeline.title.contains("had one already"), "{}", timeline.title);
+    }
+
+    #[test]
+    fn units_are_counted_once_for_each_buyer() {
+        let events = vec![
+            event(1, "a", "takes", Some(2)),
+            event(2, "a", "takes", Some(2)),
+            event(3, "b", "takes", Some(2)),
+            event(4, "nobody", "takes", Some(1)),
+        ];
+        let units = shared_units(&outcome(&["a", "b"], events));
+        assert_eq!(units.into_iter().collect::<Vec<_>>(), [(2, vec!["a".to_owned(), "b".to_owned()])]);
+    }
+}
