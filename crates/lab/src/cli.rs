@@ -23,6 +23,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run one strategy and show, step by step, the interleaving that broke it
     Explain(ExplainArgs),
+    /// Run strategies and write one HTML page about them, with charts, timelines, PNG and JSON
+    Report(ReportArgs),
     /// Sell by one strategy until standard input ends (used by `run`)
     #[command(hide = true)]
     Shop(ShopArgs),
@@ -61,6 +63,20 @@ pub struct ExplainArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `report`.
+#[derive(Args, Debug)]
+pub struct ReportArgs {
+    /// Names as `yoink-lab list` gives them
+    #[arg(default_value = "all")]
+    pub strategies: Vec<String>,
+    /// Where the servers are, and how large the crowd is
+    #[command(flatten)]
+    pub setting: Setting,
+    /// The folder to write to [default: target/lab/report]
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
 }
 
 /// Servers and crowd.

@@ -12,6 +12,7 @@ async fn main() -> ExitCode {
         Command::List(args) => commands::list(&args),
         Command::Run(args) => commands::run(args).await,
         Command::Explain(args) => commands::explain(args).await,
+        Command::Report(args) => commands::report(args).await,
         Command::Shop(args) => commands::shop(args).await,
     };
     match done {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::catalogue::Broken;
 use crate::run::Outcome;
 
-const COLUMNS: [&str; 11] = [
+/// The columns of the table.
+pub const COLUMNS: [&str; 11] = [
     "strategy",
     "oversold",
     "lost",
@@ -37,7 +38,9 @@ pub fn text(outcomes: &[Outcome]) -> String {
     table.to_string()
 }
 
-fn row(outcome: &Outcome) -> Vec<String> {
+/// One run as a row of [`COLUMNS`].
+#[must_use]
+pub fn row(outcome: &Outcome) -> Vec<String> {
     let (verdict, answers) = (&outcome.verdict, &outcome.answers);
     let count = |broken| verdict.count(broken).to_string();
     vec![

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 use crate::catalogue::Broken;
 use crate::run::Outcome;
 use crate::shop::{Event, EventKind};
@@ -140,7 +142,40 @@ fn named(outcome: &Outcome, breaks: Broken) -> Option<Cast> {
     Some(Cast { title, keys: vec![key.clone()] })
 }
 
+impl TimelineLine {
+    /// Milliseconds after the first line, with three decimals.
+    #[must_use]
+    pub fn after_ms(&self) -> String {
+        format!("{:.3}", self.after_us as f64 / 1_000.0)
+    }
+
+    /// Who did it, for people.
+    #[must_use]
+    pub fn who_in_words(&self) -> String {
+        match (self.who.is_empty(), self.is_fault) {
+            (false, _) => format!("buyer {}", self.who),
+            (true, true) => "the lab".to_owned(),
+            (true, false) => "the shop".to_owned(),
+        }
+    }
+}
+
 impl Timeline {
+    /// As JSON: `title`, and `lines` with `after_us, who, what, detail, is_fault`.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let line = |line: &TimelineLine| {
+            json!({
+                "after_us": line.after_us,
+                "who": line.who_in_words(),
+                "what": line.what,
+                "detail": line.detail,
+                "is_fault": line.is_fault,
+            })
+        };
+        json!({"title": self.title, "lines": self.lines.iter().map(line).collect::<Vec<_>>()})
+    }
+
     /// As text: a line an event, with the buyers as columns.
     #[must_use]
     pub fn text(&self) -> String {
@@ -148,14 +183,9 @@ impl Timeline {
         let whats = self.lines.iter().map(|line| line.what.chars().count());
         let width = whats.max().unwrap_or(0).min(60);
         for line in &self.lines {
-            let who = match (line.who.is_empty(), line.is_fault) {
-                (false, _) => format!("buyer {}", line.who),
-                (true, true) => "!".to_owned(),
-                (true, false) => "shop".to_owned(),
-            };
-            let after_ms = line.after_us as f64 / 1_000.0;
+            let (after_ms, who) = (line.after_ms(), line.who_in_words());
             // Writing to a string cannot fail.
-            let line = format!("{after_ms:>10.3} ms  {who:8} {:width$}  {}", line.what, line.detail);
+            let line = format!("{after_ms:>10} ms  {who:8} {:width$}  {}", line.what, line.detail);
             let _ = writeln!(text, "{}", line.trim_end());
         }
         text

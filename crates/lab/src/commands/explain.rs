@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::run::run_all;
+use super::run::{expected, run_all};
 use super::{chosen, show};
 use crate::cli::ExplainArgs;
 use crate::run::Outcome;
@@ -22,22 +22,13 @@ pub async fn explain(args: ExplainArgs) -> Result<ExitCode> {
     let outcome = outcomes.first().context("nothing was run")?;
     let timeline = timeline(outcome);
     if args.json {
-        let lines = timeline.iter().flat_map(|timeline| &timeline.lines);
-        let lines: Vec<_> = lines
-            .map(|line| {
-                json!({
-                    "after_us": line.after_us, "who": line.who, "what": line.what, "detail": line.detail,
-                    "is_fault": line.is_fault,
-                })
-            })
-            .collect();
-        let title = timeline.as_ref().map(|timeline| timeline.title.clone());
-        let document = json!({"result": table::object(outcome), "title": title, "timeline": lines});
+        let told = timeline.as_ref().map(Timeline::json);
+        let document = json!({"result": table::object(outcome), "timeline": told});
         show(&serde_json::to_string_pretty(&document)?)?;
     } else {
         show(&in_words(outcome, timeline.as_ref()))?;
     }
-    Ok(if outcome.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(expected(&outcomes))
 }
 
 fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {

@@ -2,6 +2,7 @@
 
 mod explain;
 mod list;
+mod report;
 mod run;
 mod shop;
 
@@ -13,6 +14,7 @@ use crate::catalogue::{self, Entry};
 
 pub use explain::explain;
 pub use list::list;
+pub use report::report;
 pub use run::run;
 pub use shop::shop;
 
