@@ -25,6 +25,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Run strategies and write one HTML page about them, with charts, timelines, PNG and JSON
     Report(ReportArgs),
+    /// Serve the four generations of the older system: POST /api/v1/buy to /api/v4/buy, /health, /metrics
+    Serve(ServeArgs),
     /// Sell by one strategy until standard input ends (used by `run`)
     #[command(hide = true)]
     Shop(ShopArgs),
@@ -77,6 +79,26 @@ pub struct ReportArgs {
     /// The folder to write to [default: target/lab/report]
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
+}
+
+/// Options of `serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
+    pub listen: SocketAddr,
+    /// Ids of the products
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    pub product: Vec<String>,
+    /// Units of each product, in each generation
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub units: u64,
+    /// A PostgreSQL to use instead of a private one; databases are created in it
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<String>,
+    /// A Redis to use instead of a private one: its databases 3 and 4
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
 }
 
 /// Servers and crowd.

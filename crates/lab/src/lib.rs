@@ -15,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod crowd;
+pub mod generations;
 pub mod report;
 pub mod run;
 pub mod scene;

@@ -13,6 +13,7 @@ async fn main() -> ExitCode {
         Command::Run(args) => commands::run(args).await,
         Command::Explain(args) => commands::explain(args).await,
         Command::Report(args) => commands::report(args).await,
+        Command::Serve(args) => commands::serve(args).await,
         Command::Shop(args) => commands::shop(args).await,
     };
     match done {

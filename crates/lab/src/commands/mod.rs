@@ -4,6 +4,7 @@ mod explain;
 mod list;
 mod report;
 mod run;
+mod serve;
 mod shop;
 
 use std::io::Write as _;
@@ -16,6 +17,7 @@ pub use explain::explain;
 pub use list::list;
 pub use report::report;
 pub use run::run;
+pub use serve::serve;
 pub use shop::shop;
 
 /// Says on standard error what went wrong.

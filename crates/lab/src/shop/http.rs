@@ -70,7 +70,8 @@ async fn buy(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> 
     render(told)
 }
 
-fn read_attempt(key: Option<&str>, body: &[u8]) -> Option<Attempt> {
+/// Reads a purchase; `None` if a field is missing. Without a key the request gets one of its own.
+pub(crate) fn read_attempt(key: Option<&str>, body: &[u8]) -> Option<Attempt> {
     let purchase: Purchase = serde_json::from_slice(body).ok()?;
     let user = as_text(purchase.user_id)?;
     Some(Attempt {
@@ -100,7 +101,7 @@ fn in_words(told: &Result<Answer>) -> String {
 
 fn render(told: Result<Answer>) -> Response {
     match told {
-        Ok(Answer::Bought { order }) => {
+        Ok(Answer::Bought { order, .. }) => {
             (StatusCode::CREATED, Json(json!({"message": "Order placed", "orderId": order}))).into_response()
         }
         Ok(Answer::Accepted { order }) => {

@@ -13,11 +13,12 @@ use anyhow::{Context as _, Result};
 use futures_util::future::BoxFuture;
 use redis::AsyncCommands as _;
 
+pub(crate) use http::read_attempt;
 pub use http::serve;
 pub use jobs::{Job, Jobs, Taken};
 pub use parts::{NewOrder, decrement, give_back, insert_order, stock_key, unit_of};
 pub use points::Points;
-pub use stores::{Addresses, Amqp, Stores};
+pub use stores::{Addresses, Amqp, PoolCounts, Stores};
 pub use trace::{Event, EventKind, Trace, read_trace};
 
 /// What a buyer asks for.
@@ -40,6 +41,8 @@ pub enum Answer {
     Bought {
         /// Its id.
         order: String,
+        /// Units left, as the shop believes.
+        left: i64,
     },
     /// The order will be written: 202.
     Accepted {

@@ -31,6 +31,17 @@ pub struct Stores {
     redis: Option<ConnectionManager>,
 }
 
+/// The shop's connections to PostgreSQL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Open.
+    pub total: usize,
+    /// Of them, not in use.
+    pub idle: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
+}
+
 /// A connection to RabbitMQ, with a channel of it.
 pub struct Amqp {
     /// Kept, because dropping it closes the channel.
@@ -59,6 +70,17 @@ impl Stores {
     pub async fn postgres(&self) -> Result<Object> {
         let pool = self.postgres.as_ref().context("this strategy has no PostgreSQL")?;
         pool.get().await.context("no connection to PostgreSQL")
+    }
+
+    /// How many connections to PostgreSQL there are in the shop's own pool.
+    #[must_use]
+    pub fn pool(&self) -> PoolCounts {
+        let status = self.postgres.as_ref().map(Pool::status);
+        status.map_or_else(PoolCounts::default, |status| PoolCounts {
+            total: status.size,
+            idle: status.available,
+            waiting: status.waiting,
+        })
     }
 
     /// A pool of another size, whose connections are waited for so long.

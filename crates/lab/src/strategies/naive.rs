@@ -72,6 +72,6 @@ impl Naive {
             .await
             .context("cannot write the order")?;
         trace.step(&attempt.key, "writes the order", "");
-        Ok(Answer::Bought { order })
+        Ok(Answer::Bought { order, left: i64::from(left) })
     }
 }

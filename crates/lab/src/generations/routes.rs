@@ -1,0 +1,153 @@
+//! The routes of the older system.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use super::{Generation, Generations};
+use crate::shop::{Answer, Attempt, read_attempt};
+
+pub(super) fn router(generations: Arc<Generations>) -> Router {
+    Router::new()
+        .route("/api/{version}/buy", post(buy))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .with_state(generations)
+}
+
+async fn buy(
+    State(generations): State<Arc<Generations>>,
+    Path(version): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let begun = Instant::now();
+    let number = version.strip_prefix('v').and_then(|number| number.parse::<u8>().ok());
+    let Some(index) = generations.all.iter().position(|generation| Some(generation.version) == number) else {
+        return error(StatusCode::NOT_FOUND, "Not Found", "There are v1, v2, v3 and v4");
+    };
+    let Some(generation) = generations.all.get(index) else {
+        return error(StatusCode::NOT_FOUND, "Not Found", "There is no such generation");
+    };
+    let response = sell(&generations, index, generation, &headers, &body).await;
+    generation.figures.answered(response.status().as_u16(), begun.elapsed());
+    response
+}
+
+async fn sell(
+    generations: &Arc<Generations>,
+    index: usize,
+    generation: &Generation,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let Some(attempt) = read_attempt(key, body) else {
+        return error(StatusCode::BAD_REQUEST, "Bad Request", "userId and productId are required");
+    };
+    if !generation.products.contains(&attempt.product) {
+        return error(StatusCode::NOT_FOUND, "Not Found", "Product not found");
+    }
+    // It goes on when its client goes, as in the older system.
+    let selling = tokio::spawn({
+        let (generations, attempt) = (Arc::clone(generations), attempt.clone());
+        async move {
+            match generations.all.get(index) {
+                Some(generation) => generation.strategy.buy(&attempt).await,
+                None => Ok(Answer::SoldOut),
+            }
+        }
+    });
+    let told = match selling.await {
+        Ok(told) => told,
+        Err(error) => Err(error.into()),
+    };
+    render(generation, &attempt, told)
+}
+
+fn render(generation: &Generation, attempt: &Attempt, told: Result<Answer>) -> Response {
+    match told {
+        Ok(Answer::Bought { order, left }) => {
+            generation.figures.accepted();
+            // The third generation answers 202, with the body of the second.
+            let status = if generation.version < 3 { StatusCode::CREATED } else { StatusCode::ACCEPTED };
+            (status, Json(bought(attempt, &order, left))).into_response()
+        }
+        Ok(Answer::Accepted { .. }) => {
+            generation.figures.accepted();
+            let body = json!({"message": "Order accepted for processing"});
+            (StatusCode::ACCEPTED, Json(body)).into_response()
+        }
+        Ok(Answer::SoldOut) => {
+            generation.figures.rejected();
+            error(StatusCode::BAD_REQUEST, "Bad Request", "Out of stock")
+        }
+        Err(trouble) => {
+            generation.figures.failed();
+            error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error", &format!("{trouble:#}"))
+        }
+    }
+}
+
+fn bought(attempt: &Attempt, order: &str, left: i64) -> Value {
+    json!({
+        "updatedProduct": {"id": attempt.product, "name": "Flash Sale Item", "stock": left},
+        "placedOrder": {
+            "id": order,
+            "userId": attempt.user,
+            "productId": attempt.product,
+            "quantity": attempt.quantity,
+        },
+    })
+}
+
+fn error(status: StatusCode, error: &str, message: &str) -> Response {
+    (status, Json(json!({"error": error, "message": message}))).into_response()
+}
+
+async fn health(State(generations): State<Arc<Generations>>) -> Response {
+    let mut services = serde_json::Map::new();
+    let (mut is_well, mut total, mut idle, mut waiting) = (true, 0, 0, 0);
+    for generation in &generations.all {
+        let asked = Instant::now();
+        let answered = generation.shop.stores.postgres().await.is_ok();
+        is_well &= answered;
+        let pool = generation.shop.stores.pool();
+        total += pool.total;
+        idle += pool.idle;
+        waiting += pool.waiting;
+        let status = if answered { "ok" } else { "degraded" };
+        let response_time = asked.elapsed().as_secs_f64() * 1e3;
+        services.insert(
+            format!("database-v{}", generation.version),
+            json!({"status": status, "responseTime": response_time}),
+        );
+    }
+    Json(json!({
+        "status": if is_well { "ok" } else { "degraded" },
+        "timestamp": jiff::Timestamp::now().to_string(),
+        "uptime": generations.begun.elapsed().as_secs_f64(),
+        "environment": "lab",
+        "services": services,
+        "pool": {"total": total, "idle": idle, "waiting": waiting},
+    }))
+    .into_response()
+}
+
+async fn metrics(State(generations): State<Arc<Generations>>) -> Response {
+    match super::metrics::text(&generations).await {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble:#}")).into_response(),
+    }
+}
