@@ -3,6 +3,7 @@
 mod bench;
 mod breaks;
 mod drill;
+mod lab;
 mod say;
 mod schemathesis;
 mod setup;
@@ -41,6 +42,12 @@ enum Chore {
     Schemathesis(schemathesis::SchemathesisArgs),
     /// Break each promise by hand, in a copy, and demand that a test fails
     Breaks(breaks::BreaksArgs),
+    /// Run every strategy of the lab twenty times, and write the table to benchmarks/RESULTS.md
+    LabProof(lab::ProofArgs),
+    /// Run the generations, and write docs/case-study.md with what was measured
+    CaseStudy,
+    /// Send the spike of a real k6 to each generation and to the product
+    K6,
     /// Measure, as ratios to a reference, and write benchmarks/RESULTS.md
     Bench(bench::BenchArgs),
 }
@@ -74,16 +81,18 @@ fn run(chore: Chore) -> Result<ExitCode> {
             ));
             ExitCode::SUCCESS
         }),
-        Chore::Breaks(args) => breaks::run(&args).map(|counted| {
-            say(format!("breaks: ok: {} {}", counted.count, counted.words));
-            ExitCode::SUCCESS
-        }),
+        Chore::Breaks(args) => breaks::run(&args).map(|counted| done("breaks", &counted)),
         Chore::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
-        Chore::Schemathesis(args) => schemathesis::run(&args).map(|counted| {
-            say(format!("schemathesis: ok: {} {}", counted.count, counted.words));
-            ExitCode::SUCCESS
-        }),
+        Chore::LabProof(args) => lab::proof(&args).map(|counted| done("lab-proof", &counted)),
+        Chore::CaseStudy => lab::case_study().map(|counted| done("case-study", &counted)),
+        Chore::K6 => lab::k6().map(|counted| done("k6", &counted)),
+        Chore::Schemathesis(args) => schemathesis::run(&args).map(|counted| done("schemathesis", &counted)),
     }
+}
+
+fn done(chore: &str, counted: &steps::Counted) -> ExitCode {
+    say(format!("{chore}: ok: {} {}", counted.count, counted.words));
+    ExitCode::SUCCESS
 }
 
 /// The root of the workspace.

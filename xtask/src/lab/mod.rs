@@ -1,0 +1,80 @@
+//! What the lab is proven and told by: twenty runs of everything, the case study, and a crowd that is not ours.
+
+mod case_study;
+mod crowd;
+mod proof;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+pub(crate) use case_study::run as case_study;
+pub(crate) use crowd::run as k6;
+pub(crate) use proof::{ProofArgs, run as proof};
+
+/// The lab, and the product that it tries.
+pub(crate) struct Lab {
+    program: PathBuf,
+}
+
+impl Lab {
+    /// Builds both as they are delivered.
+    pub(crate) fn build() -> Result<Lab> {
+        Self::built(&["--release"], "release")
+    }
+
+    /// Builds both as the tests do.
+    pub(crate) fn build_for_tests() -> Result<Lab> {
+        Self::built(&[], "debug")
+    }
+
+    fn built(flags: &[&str], folder: &str) -> Result<Lab> {
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["build", "--quiet", "--package", "yoink-lab", "--package", "yoink-server"])
+            .args(flags)
+            .current_dir(crate::root()?)
+            .stdin(Stdio::null())
+            .status()
+            .context("cannot run cargo")?;
+        if !status.success() {
+            bail!("the lab cannot be built");
+        }
+        Ok(Lab { program: crate::target_folder()?.join(folder).join("yoink-lab") })
+    }
+
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// What it says in JSON, whatever it thinks of it.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let output = Command::new(&self.program)
+            .args(arguments)
+            .arg("--json")
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run the lab")?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("yoink-lab {} gave no result", arguments.join(" ")))
+    }
+}
+
+/// A figure of a run.
+fn figure(run: &Value, name: &str) -> f64 {
+    run.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN)
+}
+
+/// A text of a run.
+fn text<'a>(run: &'a Value, name: &str) -> &'a str {
+    run.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The middle of several figures.
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask lab-proof`: every strategy twenty times. The wrong ones must show their defect nearly always, the right
+//! ones never anything.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::{Lab, figure, median, text};
+use crate::bench;
+use crate::say::say;
+use crate::steps::Counted;
+
+/// Of twenty runs, a defect may hide in one.
+const HIDDEN_MAX: usize = 20;
+
+/// How much is proven.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProofArgs {
+    /// Runs of each strategy
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    runs: usize,
+    /// Only this strategy; may be given several times
+    #[arg(long, value_name = "STRATEGY")]
+    only: Vec<String>,
+    /// Buyers of each run
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    buyers: u64,
+    /// Units of each run
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    units: u64,
+    /// Leave benchmarks/RESULTS.md as it is
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What came of the runs of one strategy.
+struct Proof {
+    name: String,
+    breaks: Option<String>,
+    runs: Vec<Value>,
+}
+
+impl Proof {
+    /// Runs that went as the catalogue says.
+    fn as_expected(&self) -> usize {
+        self.runs.iter().filter(|run| run.get("as_expected") == Some(&Value::Bool(true))).count()
+    }
+
+    fn holds(&self) -> bool {
+        let hidden = self.runs.len() - self.as_expected();
+        match self.breaks {
+            Some(_) => hidden * HIDDEN_MAX <= self.runs.len(),
+            None => hidden == 0,
+        }
+    }
+}
+
+/// Runs everything, and writes the table.
+///
+/// # Errors
+/// A strategy did not go as it must.
+pub(crate) fn run(args: &ProofArgs) -> Result<Counted> {
+    let lab = Lab::build()?;
+    let mut proofs = Vec::new();
+    for entry in lab.json(&["list"])? {
+        let name = text(&entry, "strategy").to_owned();
+        if !args.only.is_empty() && !args.only.contains(&name) {
+            continue;
+        }
+        let breaks = entry.get("breaks").and_then(Value::as_str).map(str::to_owned);
+        let (buyers, units) = (args.buyers.to_string(), args.units.to_string());
+        let mut arguments = vec!["run", "--buyers", &buyers, "--units", &units];
+        arguments.extend(std::iter::repeat_n(name.as_str(), args.runs));
+        let runs = lab.json(&arguments)?;
+        let proof = Proof { name: name.clone(), breaks, runs };
+        say(format!("lab: {name}: as expected in {} of {}", proof.as_expected(), proof.runs.len()));
+        proofs.push(proof);
+    }
+    if !args.dry_run && args.only.is_empty() {
+        bench::write_part("lab", &markdown(&proofs, args))?;
+    }
+    let failed: Vec<&str> =
+        proofs.iter().filter(|proof| !proof.holds()).map(|proof| proof.name.as_str()).collect();
+    if !failed.is_empty() {
+        bail!("not reliably as the catalogue says: {}", failed.join(", "));
+    }
+    Ok(Counted::of(u64::try_from(proofs.len())?, "strategies as the catalogue says"))
+}
+
+fn markdown(proofs: &[Proof], args: &ProofArgs) -> String {
+    let mut page = format!(
+        "## The lab\n\n`cargo xtask lab-proof`: each strategy {} times with {} buyers for {} units. The figures are \
+         medians.\n\n\
+         | strategy | breaks | shown in | oversold | lost | duplicated | stuck | p95 | requests/s |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+        args.runs, args.buyers, args.units,
+    );
+    for proof in proofs {
+        let middle = |name: &str| median(proof.runs.iter().map(|run| figure(run, name)));
+        let breaks = proof.breaks.as_deref().unwrap_or("nothing");
+        let shown = match proof.breaks {
+            Some(_) => proof.as_expected(),
+            None => proof.runs.len() - proof.as_expected(),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            page,
+            "| {} | {breaks} | {shown} of {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} ms | {:.0} |",
+            proof.name,
+            proof.runs.len(),
+            middle("oversold"),
+            middle("lost"),
+            middle("duplicated"),
+            middle("stuck"),
+            middle("p95_ms"),
+            middle("rps"),
+        );
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn proof(breaks: Option<&str>, expected: usize, runs: usize) -> Proof {
+        let run = |n| json!({"as_expected": n < expected, "oversold": 1, "p95_ms": 2.5});
+        Proof { name: "s".to_owned(), breaks: breaks.map(str::to_owned), runs: (0..runs).map(run).collect() }
+    }
+
+    #[test]
+    fn a_defect_may_hide_once_in_twenty_and_a_right_one_never_fails() {
+        assert!(proof(Some("oversold"), 19, 20).holds());
+        assert!(!proof(Some("oversold"), 18, 20).holds());
+        assert!(!proof(Some("oversold"), 0, 1).holds());
+        assert!(proof(None, 20, 20).holds());
+        assert!(!proof(None, 19, 20).holds());
+    }
+
+    #[test]
+    fn the_table_tells_how_often_a_defect_was_shown() {
+        let args = ProofArgs { runs: 20, only: Vec::new(), buyers: 10, units: 5, dry_run: true };
+        let page = markdown(&[proof(Some("oversold"), 19, 20), proof(None, 20, 20)], &args);
+        assert!(page.contains("| s | oversold | 19 of 20 | 1 |"), "{page}");
+        assert!(page.contains("| s | nothing | 0 of 20 | 1 |"), "{page}");
+    }
+}
