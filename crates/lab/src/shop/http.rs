@@ -94,6 +94,7 @@ fn in_words(told: &Result<Answer>) -> String {
         Ok(Answer::Bought { .. }) => "201: bought".to_owned(),
         Ok(Answer::Accepted { .. }) => "202: accepted".to_owned(),
         Ok(Answer::SoldOut) => "409: sold out".to_owned(),
+        Ok(Answer::Invalid) => "400: invalid".to_owned(),
         Err(error) => format!("500: {error:#}"),
     }
 }
@@ -110,6 +111,10 @@ fn render(told: Result<Answer>) -> Response {
         Ok(Answer::SoldOut) => {
             let body = json!({"error": "Conflict", "message": "Out of stock"});
             (StatusCode::CONFLICT, Json(body)).into_response()
+        }
+        Ok(Answer::Invalid) => {
+            let body = json!({"error": "Bad Request", "message": "Invalid quantity"});
+            (StatusCode::BAD_REQUEST, Json(body)).into_response()
         }
         Err(error) => {
             let body = json!({"error": "Internal Server Error", "message": format!("{error:#}")});
