@@ -18,6 +18,8 @@ use crate::stage::{Servers, ShopCommand, ShopProcess, connect, open_books, own_p
 
 /// How long the stock may take to be sold so far as an act waits for.
 const SOLD_MAX: Duration = Duration::from_secs(10);
+/// How many waves at most come until a shop is sold out.
+const WAVES_MAX: u32 = 30;
 
 /// How large a run is.
 #[derive(Clone, Debug)]
@@ -178,17 +180,8 @@ impl<'a> Stage<'a> {
 
     async fn act(&mut self, act: Act, say: Say<'_>) -> Result<()> {
         match act {
-            Act::Crowd(percent) => {
-                let buyers = self.share(percent);
-                say(&format!("{buyers} buyers want {} units", self.size.units));
-                let wave = tokio::spawn(self.crowd.wave(buyers));
-                // A supervisor opens a shop that has died while its buyers are still at the door.
-                while !wave.is_finished() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    block_in_place(|| self.shop.keep_open())?;
-                }
-                self.answers.add(&wave.await??)
-            }
+            Act::Crowd(percent) => self.crowd(percent, say).await,
+            Act::BuyOut(percent) => self.buy_out(percent, say).await,
             Act::DoubleClicks(percent) => {
                 let buyers = self.share(percent);
                 say(&format!("{buyers} buyers click twice"));
@@ -218,6 +211,35 @@ impl<'a> Stage<'a> {
             | Act::RedisPowerCut
             | Act::ShopKilled => block_in_place(|| self.fault(act)),
         }
+    }
+
+    async fn crowd(&mut self, percent: u64, say: Say<'_>) -> Result<()> {
+        let buyers = self.share(percent);
+        say(&format!("{buyers} buyers want {} units", self.size.units));
+        let wave = tokio::spawn(self.crowd.wave(buyers));
+        // A supervisor opens a shop that has died while its buyers are still at the door.
+        while !wave.is_finished() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            block_in_place(|| self.shop.keep_open())?;
+        }
+        self.answers.add(&wave.await??)
+    }
+
+    /// Units that come back after their wave are left to the next; if they are still there at the end, the audit says so.
+    async fn buy_out(&mut self, percent: u64, say: Say<'_>) -> Result<()> {
+        let client = self.books().await?;
+        for _ in 0..WAVES_MAX {
+            block_in_place(|| self.shop.drain())?;
+            let mut is_sold_out = true;
+            for product in &self.products {
+                is_sold_out &= self.available(&client, product).await? <= 0;
+            }
+            if is_sold_out {
+                return Ok(());
+            }
+            self.crowd(percent, say).await?;
+        }
+        Ok(())
     }
 
     fn share(&self, percent: u64) -> u64 {
@@ -287,8 +309,7 @@ impl<'a> Stage<'a> {
         say("waits until nothing is under way");
         block_in_place(|| self.shop.drain())?;
         say("counts the books");
-        let url = self.addresses.postgres.as_deref().context("there is no PostgreSQL")?;
-        let client = connect(url).await?;
+        let client = self.books().await?;
         let mut books = Books { counts: Vec::new(), orders: read_orders(&client).await? };
         for product in &self.products {
             let available = self.available(&client, product).await?;
@@ -297,6 +318,10 @@ impl<'a> Stage<'a> {
         let verdict = judge(&books, &self.answers.told);
         let events = read_trace(&self.trace_path)?;
         Ok(Outcome { entry: self.entry, verdict, answers: self.answers, events, books, took_s: 0.0 })
+    }
+
+    async fn books(&self) -> Result<tokio_postgres::Client> {
+        connect(self.addresses.postgres.as_deref().context("there is no PostgreSQL")?).await
     }
 
     /// The number that the shop would go on selling from.

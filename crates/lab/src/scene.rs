@@ -15,6 +15,8 @@ pub enum Act {
     Join,
     /// Waits until the shop has sold so many units in percent of the stock.
     Sold(u64),
+    /// This part of all buyers comes at a time, again and again, until nothing is for sale when everything has settled.
+    BuyOut(u64),
     /// One buyer asks for this many units.
     Hostile(i64),
     /// Nothing for a while.
@@ -56,6 +58,7 @@ impl Act {
             | Act::Begin(_)
             | Act::Join
             | Act::Sold(_)
+            | Act::BuyOut(_)
             | Act::Hostile(_)
             | Act::Wait(_)
             | Act::Drain

@@ -70,43 +70,64 @@ async fn sell(
         Ok(told) => told,
         Err(error) => Err(error.into()),
     };
-    render(generation, &attempt, told)
-}
-
-fn render(generation: &Generation, attempt: &Attempt, told: Result<Answer>) -> Response {
     match told {
-        Ok(Answer::Bought { order, left }) => {
+        Ok(Answer::Bought { order }) => {
             generation.figures.accepted();
             // The third generation answers 202, with the body of the second.
             let status = if generation.version < 3 { StatusCode::CREATED } else { StatusCode::ACCEPTED };
-            (status, Json(bought(attempt, &order, left))).into_response()
+            match bought(generation, &attempt, &order).await {
+                Ok(body) => (status, Json(body)).into_response(),
+                Err(trouble) => broken(&trouble),
+            }
         }
-        Ok(Answer::Accepted { .. }) => {
-            generation.figures.accepted();
+        other => render(generation, other),
+    }
+}
+
+fn render(generation: &Generation, told: Result<Answer>) -> Response {
+    let figures = &generation.figures;
+    match told {
+        Ok(Answer::Bought { .. } | Answer::Accepted { .. }) => {
+            figures.accepted();
             let body = json!({"message": "Order accepted for processing"});
             (StatusCode::ACCEPTED, Json(body)).into_response()
         }
         Ok(Answer::SoldOut) => {
-            generation.figures.rejected();
+            figures.rejected();
             error(StatusCode::BAD_REQUEST, "Bad Request", "Out of stock")
         }
+        Ok(Answer::Invalid) => {
+            figures.rejected();
+            error(StatusCode::BAD_REQUEST, "Bad Request", "The quantity must be at least 1")
+        }
         Err(trouble) => {
-            generation.figures.failed();
-            error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error", &format!("{trouble:#}"))
+            figures.failed();
+            broken(&trouble)
         }
     }
 }
 
-fn bought(attempt: &Attempt, order: &str, left: i64) -> Value {
-    json!({
-        "updatedProduct": {"id": attempt.product, "name": "Flash Sale Item", "stock": left},
+/// The body of the first three generations: the product as it is now, and the order.
+async fn bought(generation: &Generation, attempt: &Attempt, order: &str) -> Result<Value> {
+    let client = generation.shop.stores.postgres().await?;
+    let row = client.query_one("SELECT name, stock FROM products WHERE id = $1", &[&attempt.product]).await?;
+    Ok(json!({
+        "updatedProduct": {
+            "id": attempt.product,
+            "name": row.get::<_, String>(0),
+            "stock": row.get::<_, i32>(1),
+        },
         "placedOrder": {
             "id": order,
             "userId": attempt.user,
             "productId": attempt.product,
             "quantity": attempt.quantity,
         },
-    })
+    }))
+}
+
+fn broken(trouble: &anyhow::Error) -> Response {
+    error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error", &format!("{trouble:#}"))
 }
 
 fn error(status: StatusCode, error: &str, message: &str) -> Response {

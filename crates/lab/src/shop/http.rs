@@ -95,13 +95,14 @@ fn in_words(told: &Result<Answer>) -> String {
         Ok(Answer::Bought { .. }) => "201: bought".to_owned(),
         Ok(Answer::Accepted { .. }) => "202: accepted".to_owned(),
         Ok(Answer::SoldOut) => "409: sold out".to_owned(),
+        Ok(Answer::Invalid) => "400: invalid".to_owned(),
         Err(error) => format!("500: {error:#}"),
     }
 }
 
 fn render(told: Result<Answer>) -> Response {
     match told {
-        Ok(Answer::Bought { order, .. }) => {
+        Ok(Answer::Bought { order }) => {
             (StatusCode::CREATED, Json(json!({"message": "Order placed", "orderId": order}))).into_response()
         }
         Ok(Answer::Accepted { order }) => {
@@ -111,6 +112,10 @@ fn render(told: Result<Answer>) -> Response {
         Ok(Answer::SoldOut) => {
             let body = json!({"error": "Conflict", "message": "Out of stock"});
             (StatusCode::CONFLICT, Json(body)).into_response()
+        }
+        Ok(Answer::Invalid) => {
+            let body = json!({"error": "Bad Request", "message": "Invalid quantity"});
+            (StatusCode::BAD_REQUEST, Json(body)).into_response()
         }
         Err(error) => {
             let body = json!({"error": "Internal Server Error", "message": format!("{error:#}")});

@@ -1,12 +1,13 @@
 //! A queue of orders on two Redis lists, as job libraries build it: a worker moves a job from `jobs` to `working`, and
-//! removes it there when it is done. What a dead worker left in `working` is put back when the shop starts.
+//! removes it there when it is done. What a dead worker left in `working` is put back when the shop starts. Jobs that
+//! were given up wait in `dead` until somebody has dealt with them.
 
 use anyhow::{Context as _, Result};
-use redis::AsyncCommands as _;
 use redis::aio::ConnectionManager;
+use redis::{AsyncCommands as _, Script};
 use serde::{Deserialize, Serialize};
 
-use super::Attempt;
+use super::{Attempt, stock_key};
 
 /// An order on its way to the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,7 @@ pub struct Jobs {
     redis: ConnectionManager,
     waiting: String,
     working: String,
+    dead: String,
 }
 
 impl Job {
@@ -73,14 +75,47 @@ impl Jobs {
     /// # Errors
     /// Redis cannot be used.
     pub async fn open(redis: ConnectionManager, run: &str) -> Result<Jobs> {
-        let mut jobs = Jobs { redis, waiting: format!("jobs:{run}"), working: format!("working:{run}") };
+        let mut jobs = Jobs {
+            redis,
+            waiting: format!("jobs:{run}"),
+            working: format!("working:{run}"),
+            dead: format!("dead:{run}"),
+        };
+        jobs.put_back().await?;
+        Ok(jobs)
+    }
+
+    /// Puts back what a worker had in hand. Only for a worker that has nothing in hand any more.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn put_back(&mut self) -> Result<()> {
         loop {
             let back: Option<String> =
-                jobs.redis.rpoplpush(&jobs.working, &jobs.waiting).await.context("cannot put jobs back")?;
+                self.redis.rpoplpush(&self.working, &self.waiting).await.context("cannot put jobs back")?;
             if back.is_none() {
-                return Ok(jobs);
+                return Ok(());
             }
         }
+    }
+
+    /// Takes the job's units if there are enough, and puts the job at the end, both in one atomic step: gives the count
+    /// before, or `None` if there are too few or there is no count.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn take_units_and_push(&mut self, job: &Job) -> Result<Option<i64>> {
+        let script = Script::new(
+            r"local stock = tonumber(redis.call('GET', KEYS[1]))
+            if not stock or stock < tonumber(ARGV[1]) then return false end
+            redis.call('DECRBY', KEYS[1], ARGV[1])
+            redis.call('LPUSH', KEYS[2], ARGV[2])
+            return stock",
+        );
+        let text = serde_json::to_string(job)?;
+        let mut call = script.key(stock_key(&job.product));
+        let taken = call.key(&self.waiting).arg(job.quantity).arg(text).invoke_async(&mut self.redis).await;
+        taken.context("Redis cannot take a unit and queue its job")
     }
 
     /// Puts a job at the end.
@@ -112,25 +147,60 @@ impl Jobs {
         self.redis.lrem(&self.working, 1, &taken.text).await.context("cannot finish a job")
     }
 
-    /// A job has failed and is tried again: gives how often it was tried by now.
+    /// A job has failed and is tried again, before the others: gives how often it was tried by now.
     ///
     /// # Errors
     /// Redis cannot be used.
     pub async fn again(&mut self, taken: &Taken) -> Result<u32> {
         let job = Job { attempts: taken.job.attempts + 1, ..taken.job.clone() };
-        self.push(&job).await?;
+        let text = serde_json::to_string(&job)?;
+        let pushed: Result<(), _> = self.redis.rpush(&self.waiting, text).await;
+        pushed.context("cannot queue a job again")?;
         self.done(taken).await?;
         Ok(job.attempts)
     }
 
-    /// Jobs that wait or are in hand.
+    /// A job is given up: it becomes a dead letter.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn bury(&mut self, taken: &Taken) -> Result<()> {
+        let buried: Result<(), _> = self.redis.lpush(&self.dead, &taken.text).await;
+        buried.context("cannot keep a dead letter")?;
+        self.done(taken).await
+    }
+
+    /// The oldest dead letter, if there is one. It stays where it is.
+    ///
+    /// # Errors
+    /// Redis cannot be used, or it is no job.
+    pub async fn dead_letter(&mut self) -> Result<Option<Taken>> {
+        let text: Option<String> =
+            self.redis.lindex(&self.dead, -1).await.context("cannot read a dead letter")?;
+        let Some(text) = text else { return Ok(None) };
+        let job = serde_json::from_str(&text).context("the dead letter is no job")?;
+        Ok(Some(Taken { job, text }))
+    }
+
+    /// Removes a dead letter.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn forget(&mut self, dead: &Taken) -> Result<()> {
+        self.redis.lrem(&self.dead, 1, &dead.text).await.context("cannot remove a dead letter")
+    }
+
+    /// Jobs that wait, are in hand, or were given up and not dealt with.
     ///
     /// # Errors
     /// Redis cannot be used.
     pub async fn backlog(&self) -> Result<u64> {
         let mut redis = self.redis.clone();
-        let waiting: u64 = redis.llen(&self.waiting).await.context("cannot count jobs")?;
-        let working: u64 = redis.llen(&self.working).await.context("cannot count jobs")?;
-        Ok(waiting + working)
+        let mut backlog = 0;
+        for list in [&self.waiting, &self.working, &self.dead] {
+            let count: u64 = redis.llen(list).await.context("cannot count jobs")?;
+            backlog += count;
+        }
+        Ok(backlog)
     }
 }

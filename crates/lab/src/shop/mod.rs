@@ -4,12 +4,15 @@ mod http;
 mod jobs;
 mod parts;
 mod points;
+mod queued;
 mod stores;
 mod trace;
+mod worker;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use deadpool_postgres::Object;
 use futures_util::future::BoxFuture;
 use redis::AsyncCommands as _;
 
@@ -18,8 +21,10 @@ pub use http::serve;
 pub use jobs::{Job, Jobs, Taken};
 pub use parts::{NewOrder, decrement, give_back, insert_order, stock_key, unit_of};
 pub use points::Points;
+pub use queued::Queued;
 pub use stores::{Addresses, Amqp, PoolCounts, Stores};
 pub use trace::{Event, EventKind, Trace, read_trace};
+pub use worker::{PlainWork, Work, give_unit_back, write_order};
 
 /// What a buyer asks for.
 #[derive(Clone, Debug)]
@@ -41,8 +46,6 @@ pub enum Answer {
     Bought {
         /// Its id.
         order: String,
-        /// Units left, as the shop believes.
-        left: i64,
     },
     /// The order will be written: 202.
     Accepted {
@@ -51,6 +54,8 @@ pub enum Answer {
     },
     /// Too few units are left: 409.
     SoldOut,
+    /// Nobody can buy so many units: 400.
+    Invalid,
 }
 
 /// One way of selling. What it answers as an error, buyers see as status 500.
@@ -106,5 +111,37 @@ impl Shop {
             let _: bool = redis.set_nx(stock_key(&product), stock).await.context("cannot fill Redis")?;
         }
         Ok(())
+    }
+
+    /// A connection to PostgreSQL for the request `key`. That there is none is written down.
+    ///
+    /// # Errors
+    /// As [`Stores::postgres`].
+    pub async fn postgres(&self, key: &str) -> Result<Object> {
+        self.stores
+            .postgres()
+            .await
+            .inspect_err(|error| self.trace.database_error(key, &format!("{error:#}")))
+    }
+
+    /// Takes the attempt's units in Redis, if there are enough: gives the count before. What happens is written down.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn take_in_redis(&self, attempt: &Attempt) -> Result<Option<i64>> {
+        let stock = decrement(&mut self.stores.redis()?, &attempt.product, attempt.quantity).await?;
+        self.write_down_taking(attempt, stock);
+        Ok(stock)
+    }
+
+    /// Writes down what came of taking units in Redis, where the count stood at `stock` if there were enough.
+    fn write_down_taking(&self, attempt: &Attempt, stock: Option<i64>) {
+        match stock {
+            Some(stock) => {
+                let detail = format!("stock {stock} -> {}", stock.saturating_sub(attempt.quantity));
+                self.trace.takes(&attempt.key, "takes a unit in Redis", &detail, stock);
+            }
+            None => self.trace.step(&attempt.key, "finds too few units in Redis", ""),
+        }
     }
 }

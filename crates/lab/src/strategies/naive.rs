@@ -46,12 +46,7 @@ impl Strategy for Naive {
 impl Naive {
     async fn sell(&self, attempt: &Attempt) -> Result<Answer> {
         let trace = &self.shop.trace;
-        let client = self
-            .shop
-            .stores
-            .postgres()
-            .await
-            .inspect_err(|error| trace.database_error(&attempt.key, &error.to_string()))?;
+        let client = self.shop.postgres(&attempt.key).await?;
         let row = client
             .query_one("SELECT stock FROM products WHERE id = $1", &[&attempt.product])
             .await
@@ -72,6 +67,6 @@ impl Naive {
             .await
             .context("cannot write the order")?;
         trace.step(&attempt.key, "writes the order", "");
-        Ok(Answer::Bought { order, left: i64::from(left) })
+        Ok(Answer::Bought { order })
     }
 }

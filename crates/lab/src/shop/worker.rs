@@ -1,0 +1,129 @@
+//! The worker of a queue: takes a job, tries it, and gives it up after three tries, as those of the older systems.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures_util::future::BoxFuture;
+use tokio_postgres::error::SqlState;
+
+use super::{Job, Jobs, NewOrder, Shop, Taken, give_back, insert_order};
+
+/// How often a job is tried.
+const TRIES: u32 = 3;
+/// How long a worker waits if there is nothing to do, or after a try that failed.
+const MOMENT: Duration = Duration::from_millis(5);
+/// How long it waits if the queue itself does not answer.
+const WITHOUT_QUEUE: Duration = Duration::from_millis(100);
+
+/// What a worker does with its jobs: the steps in which strategies differ.
+pub trait Work: Send + Sync + 'static {
+    /// One try at a job. If it fails, the job is tried again, three times in all.
+    fn write<'a>(&'a self, shop: &'a Shop, job: &'a Job) -> BoxFuture<'a, Result<()>> {
+        Box::pin(write_order(shop, job))
+    }
+
+    /// Deals with a job that was given up. It is a dead letter until this has gone well.
+    fn compensate<'a>(&'a self, shop: &'a Shop, job: &'a Job) -> BoxFuture<'a, Result<()>> {
+        Box::pin(give_unit_back(shop, job))
+    }
+}
+
+/// Writes the order; gives the unit back of what was given up.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainWork;
+
+impl Work for PlainWork {}
+
+/// Writes the job's order. One that is there already, by a try whose end nobody saw, is as good.
+///
+/// # Errors
+/// PostgreSQL cannot be used, or refuses the order.
+pub async fn write_order(shop: &Shop, job: &Job) -> Result<()> {
+    let client = shop.stores.postgres().await?;
+    let attempt = &job.attempt();
+    match insert_order(&client, NewOrder { id: &job.order, attempt, status: "CONFIRMED" }).await {
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {}
+        written => written.context("cannot write the order")?,
+    }
+    shop.trace.step(&job.key, "the worker writes the order", "");
+    Ok(())
+}
+
+/// Gives the unit of a job back that was given up.
+///
+/// # Errors
+/// Redis cannot be used.
+pub async fn give_unit_back(shop: &Shop, job: &Job) -> Result<()> {
+    let stock = give_back(&mut shop.stores.redis()?, &job.product, job.quantity).await?;
+    let detail = format!("stock {} -> {stock}", stock.saturating_sub(job.quantity));
+    shop.trace.step(&job.key, "the dead letter's unit is given back in Redis", &detail);
+    Ok(())
+}
+
+/// A worker, which takes one job at a time.
+pub(super) struct Worker {
+    shop: Arc<Shop>,
+    jobs: Jobs,
+    work: Arc<dyn Work>,
+    in_hand: Arc<AtomicU64>,
+}
+
+impl Worker {
+    /// Starts one that works until the process ends. Gives how many jobs it has in hand.
+    pub(super) fn start(shop: &Arc<Shop>, jobs: &Jobs, work: Arc<dyn Work>) -> Arc<AtomicU64> {
+        let in_hand = Arc::new(AtomicU64::new(0));
+        let (shop, jobs) = (Arc::clone(shop), jobs.clone());
+        let worker = Worker { shop, jobs, work, in_hand: Arc::clone(&in_hand) };
+        tokio::spawn(worker.run());
+        in_hand
+    }
+
+    async fn run(mut self) {
+        loop {
+            let pause = match self.turn().await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    self.shop.trace.step("", "the worker cannot use the queue", &format!("{error:#}"));
+                    tokio::time::sleep(WITHOUT_QUEUE).await;
+                    // Nobody knows whether the queue gave a job before it failed. If not, the next turn fails as well.
+                    self.jobs.put_back().await.ok();
+                    MOMENT
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Deals with dead letters, then with one job. Gives how long to wait after it.
+    async fn turn(&mut self) -> Result<Duration> {
+        while let Some(dead) = self.jobs.dead_letter().await? {
+            self.work.compensate(&self.shop, &dead.job).await?;
+            self.jobs.forget(&dead).await?;
+        }
+        let Some(taken) = self.jobs.take().await? else { return Ok(MOMENT) };
+        self.in_hand.store(1, Ordering::Relaxed);
+        let tried = self.try_job(&taken).await;
+        self.in_hand.store(0, Ordering::Relaxed);
+        tried
+    }
+
+    async fn try_job(&mut self, taken: &Taken) -> Result<Duration> {
+        let job = &taken.job;
+        self.shop.trace.step(&job.key, "the worker takes the job", &format!("try {}", job.attempts + 1));
+        let Err(error) = self.work.write(&self.shop, job).await else {
+            self.jobs.done(taken).await?;
+            return Ok(Duration::ZERO);
+        };
+        self.shop.trace.database_error(&job.key, &format!("{error:#}"));
+        if job.attempts + 1 < TRIES {
+            self.jobs.again(taken).await?;
+        } else {
+            self.jobs.bury(taken).await?;
+            let detail = format!("it failed {TRIES} times");
+            self.shop.trace.step(&job.key, "the job becomes a dead letter", &detail);
+        }
+        Ok(MOMENT)
+    }
+}
