@@ -83,11 +83,7 @@ impl TtlReseed {
             .context("cannot fill Redis")?;
         if is_first {
             let detail = format!("stock = {stock}; {} jobs are queued", self.queued.backlog().await?);
-            shop.trace.step(
-                "",
-                "the stock in Redis had expired and is filled again from PostgreSQL",
-                &detail,
-            );
+            shop.trace.step("", "no stock is in Redis: it is filled from PostgreSQL", &detail);
         }
         Ok(())
     }
