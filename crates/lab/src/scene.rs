@@ -5,7 +5,7 @@ use std::time::Duration;
 /// One step of a scene. Acts follow each other; a crowd that was begun buys on meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Act {
-    /// This part of all buyers comes, in percent; goes on when everybody has an answer.
+    /// This part of all buyers comes, in percent, and at least one; goes on when everybody has an answer.
     Crowd(u64),
     /// This part of all buyers comes and clicks twice: each purchase is sent two times at once under one key.
     DoubleClicks(u64),

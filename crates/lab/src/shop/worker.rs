@@ -116,7 +116,11 @@ impl Worker {
             self.jobs.done(taken).await?;
             return Ok(Duration::ZERO);
         };
-        self.shop.trace.database_error(&job.key, &format!("{error:#}"));
+        if is_refusal(&error) {
+            self.shop.trace.step(&job.key, "the database refuses the order", &format!("{error:#}"));
+        } else {
+            self.shop.trace.database_error(&job.key, &format!("{error:#}"));
+        }
         if job.attempts + 1 < TRIES {
             self.jobs.again(taken).await?;
         } else {
@@ -126,4 +130,10 @@ impl Worker {
         }
         Ok(MOMENT)
     }
+}
+
+/// Whether a rule of the database says no: the classes of SQLSTATE that begin with 23.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let error = error.chain().find_map(|cause| cause.downcast_ref::<tokio_postgres::Error>());
+    error.and_then(tokio_postgres::Error::code).is_some_and(|code| code.code().starts_with("23"))
 }

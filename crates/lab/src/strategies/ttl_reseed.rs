@@ -15,7 +15,7 @@ use crate::scene::Act;
 use crate::shop::{Answer, Attempt, Job, NewOrder, Queued, Shop, Strategy, Work, insert_order, stock_key};
 
 /// After how many milliseconds the stock in Redis expires.
-const TTL_MS: u64 = 300;
+const TTL_MS: u64 = 1_000;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "ttl-reseed",
@@ -30,7 +30,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(50), Act::Wait(Duration::from_millis(TTL_MS + 100)), Act::Crowd(50)],
     // A worker that is held up for some seconds: by a slow disk, a lock, or the crowd itself.
-    point: Some("worker:3:pause:4000"),
+    point: Some("worker:3:pause:3000"),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 
@@ -83,11 +83,7 @@ impl TtlReseed {
             .context("cannot fill Redis")?;
         if is_first {
             let detail = format!("stock = {stock}; {} jobs are queued", self.queued.backlog().await?);
-            shop.trace.step(
-                "",
-                "the stock in Redis had expired and is filled again from PostgreSQL",
-                &detail,
-            );
+            shop.trace.step("", "no stock is in Redis: it is filled from PostgreSQL", &detail);
         }
         Ok(())
     }

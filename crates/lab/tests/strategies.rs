@@ -1,0 +1,116 @@
+//! Every strategy on stores of its own, with a small crowd: the wrong ones show their defect, the right ones none.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// Runs a strategy by the real program and gives its result. The run has to end as the catalogue says.
+fn run(name: &str) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_yoink-lab"));
+    command.args(["run", name, "--buyers", "200", "--units", "20", "--json"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{name} ended otherwise: {said}\n{complained}");
+    let results: Vec<Value> = serde_json::from_str(&said).unwrap();
+    assert_eq!(results.len(), 1);
+    let result = results[0].clone();
+    assert_eq!((result["strategy"].as_str(), result["stocked"].as_u64()), (Some(name), Some(20)));
+    assert!(result["took_s"].as_f64().unwrap() < 30.0, "{result:#}");
+    result
+}
+
+/// A figure of a result.
+fn figure(result: &Value, name: &str) -> u64 {
+    result[name].as_u64().unwrap_or_else(|| panic!("no {name} in {result:#}"))
+}
+
+/// Runs a strategy that has no defect: everything is zero, and every unit is sold.
+fn breaks_nothing(name: &str) {
+    let result = run(name);
+    for zero in ["oversold", "lost", "duplicated", "stuck"] {
+        assert_eq!(figure(&result, zero), 0, "{zero}: {result:#}");
+    }
+    assert_eq!((result["ok"].as_bool(), figure(&result, "sold")), (Some(true), 20), "{result:#}");
+}
+
+/// Runs a strategy with a defect: its figure is not zero, and those of `zeros` are.
+fn breaks(name: &str, broken: &str, zeros: &[&str]) -> Value {
+    let result = run(name);
+    assert!(figure(&result, broken) > 0, "{broken}: {result:#}");
+    assert_eq!(result["ok"], false, "{result:#}");
+    for zero in zeros {
+        assert_eq!(figure(&result, zero), 0, "{zero}: {result:#}");
+    }
+    result
+}
+
+#[test]
+fn atomic_sql_breaks_nothing() {
+    breaks_nothing("atomic-sql");
+}
+
+#[test]
+fn row_lock_breaks_nothing() {
+    breaks_nothing("row-lock");
+}
+
+#[test]
+fn redis_sync_leaves_units_to_nobody() {
+    let result = breaks("redis-sync", "stuck", &["oversold", "lost", "duplicated"]);
+    // Each of them went with a request that got no connection.
+    assert_eq!(figure(&result, "database_errors"), figure(&result, "stuck"), "{result:#}");
+}
+
+#[test]
+fn redis_queue_loses_what_it_promised_while_the_database_was_down() {
+    let result = breaks("redis-queue", "lost", &["oversold", "duplicated", "stuck"]);
+    assert!(figure(&result, "database_errors") >= 3 * figure(&result, "lost"), "{result:#}");
+}
+
+#[test]
+fn crash_before_enqueue_leaves_units_to_nobody() {
+    breaks("crash-before-enqueue", "stuck", &["oversold", "lost", "duplicated"]);
+}
+
+#[test]
+fn ttl_reseed_sells_what_is_queued_again() {
+    breaks("ttl-reseed", "oversold", &["lost", "duplicated", "stuck"]);
+}
+
+#[test]
+fn double_compensation_makes_a_unit() {
+    let result = breaks("double-compensation", "oversold", &["lost", "duplicated", "stuck"]);
+    assert_eq!(figure(&result, "oversold"), 1, "one dead letter was dealt with twice: {result:#}");
+    assert_eq!(figure(&result, "database_errors"), 0, "a refusal is an answer: {result:#}");
+}
+
+#[test]
+fn commit_then_die_writes_an_order_twice() {
+    let result = breaks("commit-then-die", "duplicated", &["lost", "stuck"]);
+    assert_eq!(figure(&result, "duplicated"), 1, "one job was done twice: {result:#}");
+}
+
+#[test]
+fn unknown_commit_sells_a_unit_twice() {
+    let result = breaks("unknown-commit", "oversold", &["lost", "duplicated", "stuck"]);
+    assert_eq!(figure(&result, "oversold"), 1, "one answer was lost: {result:#}");
+}
+
+#[test]
+fn check_then_store_key_sells_to_both_clicks() {
+    breaks("check-then-store-key", "duplicated", &["oversold", "lost", "stuck"]);
+}
+
+#[test]
+fn negative_quantity_makes_units() {
+    let result = breaks("negative-quantity", "oversold", &["lost", "duplicated", "stuck"]);
+    assert_eq!(figure(&result, "oversold"), 5, "{result:#}");
+}
+
+#[test]
+fn everysec_forgets_what_it_said_yes_to() {
+    breaks("everysec", "lost", &["duplicated", "stuck"]);
+}
