@@ -42,6 +42,7 @@ async fn run_all(entries: &[crate::catalogue::Entry], setting: &Setting) -> Resu
         postgres: setting.postgres.clone(),
         redis: setting.redis.clone(),
         amqp: setting.amqp.clone(),
+        yoink: setting.yoink.clone(),
     };
     let mut servers = Servers::new(given);
     let size = Size { buyers: setting.buyers, units: setting.units, products: setting.products };
