@@ -6,7 +6,8 @@
 //! sold: it compares what the crowd was told with what the stores hold.
 //!
 //! One run, in reading order: [`catalogue`] says what there is, [`run`] plays the scene on a [`stage`], the shop's
-//! process ([`shop`]) sells by one of [`strategies`], [`books`] are read, [`audit`] judges.
+//! process ([`shop`]) sells by one of [`strategies`], or the real program ([`yoink`]) does, [`books`] are read, [`audit`]
+//! judges.
 
 pub mod audit;
 pub mod books;
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod commands;
 pub mod crowd;
 pub mod generations;
+pub mod house;
 pub mod report;
 pub mod run;
 pub mod scene;
@@ -24,3 +26,4 @@ pub mod stage;
 pub mod strategies;
 pub mod table;
 pub mod timeline;
+pub mod yoink;

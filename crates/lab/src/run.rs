@@ -9,12 +9,13 @@ use tokio::task::{JoinHandle, block_in_place};
 use uuid::Uuid;
 
 use crate::audit::{Verdict, judge};
-use crate::books::{Books, Count, read_orders};
-use crate::catalogue::{Entry, Seller, Shelf};
+use crate::books::Books;
+use crate::catalogue::Entry;
 use crate::crowd::{Answers, Crowd, Wave};
+use crate::house::{House, Opening};
 use crate::scene::Act;
-use crate::shop::{Addresses, Event, EventKind, Trace, read_trace, stock_key};
-use crate::stage::{Servers, ShopCommand, ShopProcess, connect, open_books, own_program};
+use crate::shop::{Addresses, Event, EventKind, Trace, read_trace};
+use crate::stage::Servers;
 
 /// How long the stock may take to be sold so far as an act waits for.
 const SOLD_MAX: Duration = Duration::from_secs(10);
@@ -95,14 +96,9 @@ pub async fn run(
     say("starts the servers");
     block_in_place(|| servers.start(entry.needs))?;
     let addresses = servers.addresses(entry.needs).await?;
-    let mut outcome = match entry.seller {
-        Seller::Strategy(_, shelf) => {
-            let mut stage = Stage::open(entry, size, servers, addresses, folder.clone(), shelf).await?;
-            stage.play(say).await?;
-            stage.close(say).await?
-        }
-        Seller::Engine(_) => bail!("{} is not run by this version", entry.name),
-    };
+    let mut stage = Stage::open(entry, size, servers, addresses, folder).await?;
+    stage.play(say).await?;
+    let mut outcome = stage.close(say).await?;
     outcome.took_s = begun.elapsed().as_secs_f64();
     Ok(outcome)
 }
@@ -112,12 +108,10 @@ struct Stage<'a> {
     entry: Entry,
     size: Size,
     servers: &'a mut Servers,
-    addresses: Addresses,
-    shelf: Shelf,
     products: Vec<String>,
     trace_path: PathBuf,
     trace: Trace,
-    shop: ShopProcess,
+    house: House,
     crowd: Crowd,
     begun: Option<JoinHandle<Result<Wave>>>,
     answers: Answers,
@@ -131,26 +125,24 @@ impl<'a> Stage<'a> {
         servers: &'a mut Servers,
         addresses: Addresses,
         folder: PathBuf,
-        shelf: Shelf,
     ) -> Result<Stage<'a>> {
-        let run = format!("{:.8}", Uuid::new_v4().simple());
+        let mut run = Uuid::new_v4().simple().to_string();
+        run.truncate(8);
         let products: Vec<String> = (1..=size.products).map(|n| format!("sneaker-{n}-{run}")).collect();
-        let url =
-            addresses.postgres.as_deref().context("every shop of the lab's keeps books in PostgreSQL")?;
-        open_books(&connect(url).await?, &entry, &products, size.units).await?;
         let trace_path = folder.join("trace.jsonl");
-        let command = ShopCommand {
-            program: own_program()?,
-            strategy: entry.name,
-            addresses: addresses.clone(),
+        let opening = Opening {
+            entry,
+            addresses,
             run,
+            products: products.clone(),
+            units: size.units,
+            folder: folder.clone(),
             trace: trace_path.clone(),
-            point: entry.point,
         };
-        let shop = block_in_place(|| ShopProcess::open(command))?;
+        let house = House::open(opening, servers).await?;
         let seed = Uuid::new_v4().as_u128() as u64 >> 16;
         Ok(Stage {
-            crowd: Crowd::new(shop.url(), products.clone(), folder, seed),
+            crowd: Crowd::new(house.url(), products.clone(), folder, seed),
             trace: Trace::open(&trace_path)?,
             size: size.clone(),
             begun: None,
@@ -158,11 +150,9 @@ impl<'a> Stage<'a> {
             redis_mark: 0,
             entry,
             servers,
-            addresses,
-            shelf,
             products,
             trace_path,
-            shop,
+            house,
         })
     }
 
@@ -173,7 +163,7 @@ impl<'a> Stage<'a> {
                 self.trace.fault("", fault);
             }
             self.act(*act, say).await.with_context(|| format!("the act {act:?} failed"))?;
-            block_in_place(|| self.shop.keep_open())?;
+            block_in_place(|| self.house.keep_open())?;
         }
         self.join().await
     }
@@ -201,7 +191,7 @@ impl<'a> Stage<'a> {
                 tokio::time::sleep(pause).await;
                 Ok(())
             }
-            Act::Drain => block_in_place(|| self.shop.drain()).map(|_| ()),
+            Act::Drain => block_in_place(|| self.house.drain(&self.answers)),
             Act::PostgresDown
             | Act::PostgresUp
             | Act::RedisRestarts
@@ -220,21 +210,17 @@ impl<'a> Stage<'a> {
         // A supervisor opens a shop that has died while its buyers are still at the door.
         while !wave.is_finished() {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            block_in_place(|| self.shop.keep_open())?;
+            block_in_place(|| self.house.keep_open())?;
         }
         self.answers.add(&wave.await??)
     }
 
     /// Units that come back after their wave are left to the next; if they are still there at the end, the audit says so.
     async fn buy_out(&mut self, percent: u64, say: Say<'_>) -> Result<()> {
-        let client = self.books().await?;
         for _ in 0..WAVES_MAX {
-            block_in_place(|| self.shop.drain())?;
-            let mut is_sold_out = true;
-            for product in &self.products {
-                is_sold_out &= self.available(&client, product).await? <= 0;
-            }
-            if is_sold_out {
+            block_in_place(|| self.house.drain(&self.answers))?;
+            let books = self.house.books(&self.answers).await?;
+            if books.counts.iter().all(|count| count.available <= 0) {
                 return Ok(());
             }
             self.crowd(percent, say).await?;
@@ -252,14 +238,12 @@ impl<'a> Stage<'a> {
         self.answers.add(&wave)
     }
 
-    /// Waits until so much of the stock was taken, by what the shop says in its trace.
+    /// Waits until so much of the stock was taken, by what the house says.
     async fn wait_until_sold(&self, percent: u64) -> Result<()> {
         let wanted = self.size.units * self.size.products * percent / 100;
         let begun = Instant::now();
         while begun.elapsed() < SOLD_MAX {
-            let events = read_trace(&self.trace_path)?;
-            let taken = events.iter().filter(|event| event.unit.is_some()).count();
-            if u64::try_from(taken).unwrap_or(0) >= wanted {
+            if block_in_place(|| self.house.taken())? >= wanted {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -270,7 +254,7 @@ impl<'a> Stage<'a> {
     fn hostile(&mut self, quantity: i64) -> Result<()> {
         let (user, key) = (format!("hostile-{}", Uuid::new_v4()), Uuid::new_v4().to_string());
         let body = json!({"userId": user, "productId": self.products.first(), "quantity": quantity});
-        let answer = self.shop.client().post_with_key("/buy", &key, &body);
+        let answer = self.house.client().post_with_key("/buy", &key, &body);
         let answer = answer.context("the hostile buyer got no answer")?;
         self.trace.fault(&key, &format!("somebody asks for {quantity} units, and is told {}", answer.status));
         Ok(())
@@ -299,7 +283,7 @@ impl<'a> Stage<'a> {
                 redis.truncate_aof(written.saturating_sub(self.redis_mark))?;
                 redis.restart()?;
             }
-            Act::ShopKilled => self.shop.kill(),
+            Act::ShopKilled => self.house.kill(),
             other => bail!("{other:?} is no fault"),
         }
         Ok(())
@@ -307,32 +291,11 @@ impl<'a> Stage<'a> {
 
     async fn close(mut self, say: Say<'_>) -> Result<Outcome> {
         say("waits until nothing is under way");
-        block_in_place(|| self.shop.drain())?;
+        block_in_place(|| self.house.drain(&self.answers))?;
         say("counts the books");
-        let client = self.books().await?;
-        let mut books = Books { counts: Vec::new(), orders: read_orders(&client).await? };
-        for product in &self.products {
-            let available = self.available(&client, product).await?;
-            books.counts.push(Count { product: product.clone(), stocked: self.size.units, available });
-        }
+        let books = self.house.books(&self.answers).await?;
         let verdict = judge(&books, &self.answers.told);
         let events = read_trace(&self.trace_path)?;
         Ok(Outcome { entry: self.entry, verdict, answers: self.answers, events, books, took_s: 0.0 })
-    }
-
-    async fn books(&self) -> Result<tokio_postgres::Client> {
-        connect(self.addresses.postgres.as_deref().context("there is no PostgreSQL")?).await
-    }
-
-    /// The number that the shop would go on selling from.
-    async fn available(&self, client: &tokio_postgres::Client, product: &str) -> Result<i64> {
-        if self.shelf == Shelf::Postgres {
-            let row = client.query_one("SELECT stock FROM products WHERE id = $1", &[&product]).await?;
-            return Ok(i64::from(row.get::<_, i32>(0)));
-        }
-        let url = self.addresses.redis.as_deref().context("there is no Redis")?;
-        let mut redis = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
-        let count: Option<i64> = redis::cmd("GET").arg(stock_key(product)).query_async(&mut redis).await?;
-        Ok(count.unwrap_or(0))
     }
 }

@@ -13,9 +13,10 @@ use yoink_testkit::{Client as HttpClient, Postgres, RabbitServer, RedisServer, f
 
 use crate::catalogue::{Entry, Needs};
 use crate::shop::Addresses;
+use crate::yoink::find_program;
 
 /// How long a shop may take to open, and what was accepted to be written.
-const OPEN_MAX: Duration = Duration::from_secs(20);
+pub(crate) const OPEN_MAX: Duration = Duration::from_secs(20);
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -41,6 +42,8 @@ pub struct Given {
     pub redis: Option<String>,
     /// Of a RabbitMQ.
     pub amqp: Option<String>,
+    /// The `yoink` program, which sells for the engines.
+    pub yoink: Option<PathBuf>,
 }
 
 /// Private servers, started when they are first needed and kept for the next strategy.
@@ -109,6 +112,14 @@ impl Servers {
             addresses.amqp = self.given.amqp.clone().or(private);
         }
         Ok(addresses)
+    }
+
+    /// The `yoink` program.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn yoink(&self) -> Result<PathBuf> {
+        self.given.yoink.clone().map_or_else(find_program, Ok)
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Result<Vec<
         postgres: setting.postgres.clone(),
         redis: setting.redis.clone(),
         amqp: setting.amqp.clone(),
+        yoink: setting.yoink.clone(),
     };
     let mut servers = Servers::new(given);
     let size = Size { buyers: setting.buyers, units: setting.units, products: setting.products };

@@ -20,7 +20,7 @@ pub async fn serve(args: ServeArgs) -> Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}; another --listen may do", args.listen))?;
     let address = listener.local_addr()?;
-    let given = Given { postgres: args.postgres, redis: args.redis, amqp: None };
+    let given = Given { postgres: args.postgres, redis: args.redis, ..Given::default() };
     let mut servers = Servers::new(given);
     let goods = Goods { products: args.product, units: args.units };
     let router = generations::open(&mut servers, &goods).await?;

@@ -1,7 +1,9 @@
 //! A shop: a process of its own that sells by one strategy, over HTTP.
 
+mod broker;
 mod http;
 mod jobs;
+mod lock;
 mod parts;
 mod points;
 mod queued;
@@ -16,9 +18,11 @@ use deadpool_postgres::Object;
 use futures_util::future::BoxFuture;
 use redis::AsyncCommands as _;
 
+pub use broker::{Confirms, Message, Messages, Queue};
 pub(crate) use http::read_attempt;
 pub use http::serve;
 pub use jobs::{Job, Jobs, Taken};
+pub use lock::{Lock, PATIENCE, TRY_EVERY, sell_alone};
 pub use parts::{NewOrder, decrement, give_back, insert_order, stock_key, unit_of};
 pub use points::Points;
 pub use queued::Queued;

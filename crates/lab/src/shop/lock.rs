@@ -1,0 +1,110 @@
+//! A lock in Redis as shops build it (`SET key value NX PX life`), and what they do while they have it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use redis::aio::ConnectionManager;
+use redis::{ExistenceCheck, SetExpiry, SetOptions};
+
+use super::{Answer, Attempt, NewOrder, Shop, insert_order};
+
+/// How long a buyer waits for the lock.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How long between two tries. Hundreds wait at once, so the lock is asked for often enough.
+pub const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// The lock of one product.
+#[derive(Clone)]
+pub struct Lock {
+    redis: ConnectionManager,
+    key: String,
+    life: Duration,
+}
+
+impl Lock {
+    /// The lock of `product`, which opens by itself after `life`.
+    ///
+    /// # Errors
+    /// There is no Redis.
+    pub fn of(shop: &Shop, product: &str, life: Duration) -> Result<Lock> {
+        Ok(Lock { redis: shop.stores.redis()?, key: format!("lock:{product}"), life })
+    }
+
+    /// Takes it if nobody has it. `value` says whose it is then.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn take(&mut self, value: &str) -> Result<bool> {
+        let life_ms = u64::try_from(self.life.as_millis()).unwrap_or(u64::MAX);
+        let options =
+            SetOptions::default().conditional_set(ExistenceCheck::NX).with_expiration(SetExpiry::PX(life_ms));
+        let set: Option<String> = redis::cmd("SET")
+            .arg(&self.key)
+            .arg(value)
+            .arg(options)
+            .query_async(&mut self.redis)
+            .await
+            .context("cannot ask Redis for the lock")?;
+        Ok(set.is_some())
+    }
+
+    /// Takes it, trying again and again for three seconds. Says whether it has it.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn wait(&mut self, value: &str) -> Result<bool> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.take(value).await? {
+                return Ok(true);
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+        Ok(false)
+    }
+
+    /// Opens it if `value` is still in it. Says whether it was.
+    ///
+    /// # Errors
+    /// Redis cannot be used.
+    pub async fn release(&mut self, value: &str) -> Result<bool> {
+        let script = redis::Script::new(
+            r"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+            return redis.call('DEL', KEYS[1])",
+        );
+        let opened: i64 = script
+            .key(&self.key)
+            .arg(value)
+            .invoke_async(&mut self.redis)
+            .await
+            .context("cannot open the lock in Redis")?;
+        Ok(opened == 1)
+    }
+}
+
+/// Reads the stock, checks it, writes it back and writes the order: without a row lock or a transaction, so right only
+/// for whoever is alone. Between reading and writing is the point `inside-lock`.
+///
+/// # Errors
+/// PostgreSQL cannot be used.
+pub async fn sell_alone(shop: &Shop, attempt: &Attempt, order: &str) -> Result<Answer> {
+    let trace = &shop.trace;
+    let broken = |error: &anyhow::Error| trace.database_error(&attempt.key, &format!("{error:#}"));
+    let client = shop.stores.postgres().await.inspect_err(broken)?;
+    let read = client.query_one("SELECT stock FROM products WHERE id = $1", &[&attempt.product]).await;
+    let stock: i32 = read.context("cannot read the stock").inspect_err(broken)?.get(0);
+    trace.step(&attempt.key, "reads the stock", &format!("stock = {stock}"));
+    if i64::from(stock) < attempt.quantity {
+        return Ok(Answer::SoldOut);
+    }
+    shop.points.reach("inside-lock", trace, &attempt.key).await;
+    let left = stock - i32::try_from(attempt.quantity)?;
+    let write =
+        client.execute("UPDATE products SET stock = $2 WHERE id = $1", &[&attempt.product, &left]).await;
+    write.context("cannot write the stock").inspect_err(broken)?;
+    trace.takes(&attempt.key, "writes the stock", &format!("stock = {left}"), i64::from(stock));
+    let written = insert_order(&client, NewOrder { id: order, attempt, status: "CONFIRMED" }).await;
+    written.context("cannot write the order").inspect_err(broken)?;
+    trace.step(&attempt.key, "writes the order", "");
+    Ok(Answer::Bought { order: order.to_owned() })
+}
