@@ -103,6 +103,16 @@ impl House {
         }
     }
 
+    /// Resident memory of its process, in MiB; `None` if it does not run.
+    #[must_use]
+    pub fn memory_mib(&self) -> Option<f64> {
+        let bytes = match self {
+            House::Lab(shop) => shop.process.resident_bytes(),
+            House::Yoink(shop) => shop.resident_bytes(),
+        };
+        bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))
+    }
+
     /// Waits until nothing is under way any more, for as long as anybody would. `answers` are what the crowd was told.
     ///
     /// # Errors

@@ -52,6 +52,8 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// What the books hold.
     pub books: Books,
+    /// Resident memory of the process that sold, when all was done, in MiB.
+    pub memory_mib: Option<f64>,
     /// Seconds, with starting the servers.
     pub took_s: f64,
 }
@@ -296,6 +298,14 @@ impl<'a> Stage<'a> {
         let books = self.house.books(&self.answers).await?;
         let verdict = judge(&books, &self.answers.told);
         let events = read_trace(&self.trace_path)?;
-        Ok(Outcome { entry: self.entry, verdict, answers: self.answers, events, books, took_s: 0.0 })
+        Ok(Outcome {
+            entry: self.entry,
+            verdict,
+            answers: self.answers,
+            events,
+            books,
+            memory_mib: self.house.memory_mib(),
+            took_s: 0.0,
+        })
     }
 }

@@ -257,6 +257,10 @@ impl ShopProcess {
         self.child.wait().ok();
     }
 
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
+        yoink_testkit::resident_bytes(self.child.id())
+    }
+
     fn wait_until_open(&mut self) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < OPEN_MAX {

@@ -113,6 +113,7 @@ pub fn object(outcome: &Outcome) -> Value {
         "p50_ms": answers.percentile_ms(50),
         "p95_ms": answers.percentile_ms(95),
         "p99_ms": answers.percentile_ms(99),
+        "memory_mib": outcome.memory_mib,
         "took_s": outcome.took_s,
     })
 }

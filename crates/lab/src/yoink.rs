@@ -106,6 +106,10 @@ impl YoinkShop {
         self.process.kill9();
     }
 
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
+        self.process.resident_bytes()
+    }
+
     pub(crate) fn taken(&self) -> Result<u64> {
         let mut client = self.client();
         let mut taken = 0;

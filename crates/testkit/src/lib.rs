@@ -40,7 +40,7 @@ pub use client::{Client, ClientError};
 pub use message::Response;
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresBuilder};
-pub use process::{StartError, Yoink, YoinkProcess, ended_by};
+pub use process::{StartError, Yoink, YoinkProcess, ended_by, resident_bytes};
 pub use proxy::{Counts, Mode, Proxy};
 pub use rabbit::{RabbitBuilder, RabbitServer};
 pub use redis::{RedisBuilder, RedisServer};

@@ -343,9 +343,7 @@ impl YoinkProcess {
     /// Bytes of memory that the process has, or `None` if it has ended.
     #[must_use]
     pub fn resident_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
+        resident_bytes(self.pid())
     }
 
     fn signal(&self, signal: Signal) {
@@ -450,6 +448,14 @@ impl Drop for YoinkProcess {
     fn drop(&mut self) {
         self.kill9();
     }
+}
+
+/// Resident memory of a process; `None` if it has ended.
+#[must_use]
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 /// How a process ended, in words: the exit code or the signal.
