@@ -154,20 +154,24 @@ impl YoinkShop {
     }
 }
 
-/// Every order of the ledger. A buyer buys once, so the customer names the request.
+/// Every order of the ledger.
 fn read_orders(client: &mut Client, key_of: &BTreeMap<&str, &str>) -> Result<Vec<BookedOrder>> {
     let answer = client.get("/v1/exports/orders.csv").context("yoink does not export its orders")?;
     if answer.status != 200 {
         bail!("yoink does not export its orders: {}", answer.text());
     }
+    parse_orders(&answer.text(), key_of)
+}
+
+/// A buyer buys once, so the customer names the request.
+fn parse_orders(text: &str, key_of: &BTreeMap<&str, &str>) -> Result<Vec<BookedOrder>> {
     let mut orders = Vec::new();
-    for row in csv::Reader::from_reader(answer.text().as_bytes()).deserialize() {
+    for row in csv::Reader::from_reader(text.as_bytes()).deserialize() {
         let row: Exported = row.context("a line of the export cannot be read")?;
+        let key = key_of.get(row.customer_id.as_str()).copied().unwrap_or(&row.customer_id);
         orders.push(BookedOrder {
             id: row.id,
-            key: key_of
-                .get(row.customer_id.as_str())
-                .map_or(row.customer_id.clone(), |key| (*key).to_owned()),
+            key: key.to_owned(),
             product: row.product_id,
             quantity: row.quantity,
             is_live: matches!(row.status.as_str(), "accepted" | "confirmed"),
@@ -229,4 +233,25 @@ pub(crate) fn find_program() -> Result<PathBuf> {
         bail!("cargo could not build {}: {status}", program.display());
     }
     Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_is_read_and_what_was_rejected_is_known_but_not_live() {
+        let text = "id,seq,status,customer_id,product_id,quantity,unit_price_amount,unit_price_currency,\
+                    accepted_at,ended_at,reason\r\n\
+                    o1,1,confirmed,ann,p,2,1,EUR,t,,\r\n\
+                    o2,0,rejected,bob,p,1,1,EUR,t,t,sold-out\r\n\
+                    o3,3,accepted,somebody,p,1,1,EUR,t,,\r\n\
+                    o4,4,failed,cas,p,1,1,EUR,t,t,\"no, never\"\r\n";
+        let key_of = BTreeMap::from([("ann", "ka"), ("bob", "kb"), ("cas", "kc")]);
+        let orders = parse_orders(text, &key_of).unwrap();
+        let read: Vec<(&str, i64, bool)> =
+            orders.iter().map(|order| (order.key.as_str(), order.quantity, order.is_live)).collect();
+        assert_eq!(read, [("ka", 2, true), ("kb", 1, false), ("somebody", 1, true), ("kc", 1, false)]);
+        assert!(parse_orders("id,status\r\no1,confirmed\r\n", &key_of).is_err());
+    }
 }

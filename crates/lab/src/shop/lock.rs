@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use redis::aio::ConnectionManager;
 use redis::{ExistenceCheck, SetExpiry, SetOptions};
+use uuid::Uuid;
 
 use super::{Answer, Attempt, NewOrder, Shop, insert_order};
 
 /// How long a buyer waits for the lock.
-pub const PATIENCE: Duration = Duration::from_secs(3);
-/// How long between two tries. Hundreds wait at once, so the lock is asked for often enough.
-pub const TRY_EVERY: Duration = Duration::from_millis(50);
+pub const PATIENCE: Duration = Duration::from_secs(6);
+/// The longest pause between two tries, in milliseconds. Hundreds wait at once, so the lock is asked for often enough.
+const PAUSE_MAX_MS: u128 = 150;
 
 /// The lock of one product.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ impl Lock {
         Ok(set.is_some())
     }
 
-    /// Takes it, trying again and again for three seconds. Says whether it has it.
+    /// Takes it, trying again and again for six seconds. Says whether it has it.
     ///
     /// # Errors
     /// Redis cannot be used.
@@ -58,9 +59,15 @@ impl Lock {
             if self.take(value).await? {
                 return Ok(true);
             }
-            tokio::time::sleep(TRY_EVERY).await;
+            Lock::pause().await;
         }
         Ok(false)
+    }
+
+    /// The pause before the next try: each of another length, or all who wait would always ask at the same moment.
+    pub async fn pause() {
+        let pause_ms = Uuid::new_v4().as_u128() % PAUSE_MAX_MS;
+        tokio::time::sleep(Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0))).await;
     }
 
     /// Opens it if `value` is still in it. Says whether it was.

@@ -22,7 +22,7 @@ pub use broker::{Confirms, Message, Messages, Queue};
 pub(crate) use http::read_attempt;
 pub use http::serve;
 pub use jobs::{Job, Jobs, Taken};
-pub use lock::{Lock, PATIENCE, TRY_EVERY, sell_alone};
+pub use lock::{Lock, PATIENCE, sell_alone};
 pub use parts::{NewOrder, decrement, give_back, insert_order, stock_key, unit_of};
 pub use points::Points;
 pub use queued::Queued;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Lock, PATIENCE, Shop, Strategy, TRY_EVERY, sell_alone};
+use crate::shop::{Answer, Attempt, Lock, PATIENCE, Shop, Strategy, sell_alone};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "lock-by-user",
@@ -50,7 +50,7 @@ impl Strategy for LockByUser {
                 if let Some(answer) = self.sell_locked(attempt).await? {
                     return Ok(answer);
                 }
-                tokio::time::sleep(TRY_EVERY).await;
+                Lock::pause().await;
             }
             bail!("the lock was never free")
         })

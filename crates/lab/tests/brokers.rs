@@ -1,0 +1,110 @@
+//! Strategies on brokers and locks, and Yoink's engines: each is run by the real program with a small crowd, and shows
+//! what it must. Who is not named here is not run here.
+
+#![cfg(test)]
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use yoink_lab::shop::{Addresses, Lock, Shop, Trace};
+use yoink_testkit::RedisServer;
+
+const FIGURES: [&str; 4] = ["oversold", "lost", "duplicated", "stuck"];
+
+/// Runs strategies one after the other, and gives what came of each.
+fn run(names: &[&str]) -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_yoink-lab"))
+        .arg("run")
+        .args(names)
+        .args(["--buyers", "200", "--units", "20", "--json"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}\n{complained}");
+    let outcomes: Vec<Value> = serde_json::from_str(&said).unwrap();
+    let strategies: Vec<&str> = outcomes.iter().filter_map(|outcome| outcome["strategy"].as_str()).collect();
+    assert_eq!(strategies, names);
+    outcomes
+}
+
+fn figure(outcome: &Value, name: &str) -> u64 {
+    outcome[name].as_u64().unwrap_or_else(|| panic!("no {name} in {outcome}"))
+}
+
+/// It breaks this, and nothing else.
+fn assert_breaks_only(outcome: &Value, broken: &str) {
+    for name in FIGURES {
+        assert_eq!(figure(outcome, name) > 0, name == broken, "{name}: {outcome}");
+    }
+}
+
+/// Every unit is sold once, although it was killed.
+fn assert_is_right(outcome: &Value) {
+    for name in FIGURES {
+        assert_eq!(figure(outcome, name), 0, "{name}: {outcome}");
+    }
+    assert_eq!((figure(outcome, "sold"), figure(outcome, "available")), (20, 0), "{outcome}");
+    assert_eq!(outcome["as_expected"], true, "{outcome}");
+}
+
+#[test]
+fn a_lock_that_a_twin_can_open_oversells() {
+    assert_breaks_only(&run(&["lock-by-user"])[0], "oversold");
+}
+
+#[test]
+fn a_lock_that_expires_oversells() {
+    assert_breaks_only(&run(&["lock-expires"])[0], "oversold");
+}
+
+#[test]
+fn the_embedded_engine_is_killed_and_every_number_adds_up() {
+    assert_is_right(&run(&["embedded"])[0]);
+}
+
+#[test]
+fn the_redis_engine_is_killed_and_every_number_adds_up() {
+    assert_is_right(&run(&["redis"])[0]);
+}
+
+/// In one go, because a RabbitMQ takes long to start.
+#[test]
+fn workers_that_acknowledge_too_much_lose_orders_and_the_rabbitmq_engine_loses_none() {
+    let outcomes = run(&["broker-lock", "ack-on-error", "rabbitmq"]);
+    assert_breaks_only(&outcomes[0], "lost");
+    assert_breaks_only(&outcomes[1], "lost");
+    assert!(figure(&outcomes[1], "database_errors") >= figure(&outcomes[1], "lost"), "{}", outcomes[1]);
+    assert_is_right(&outcomes[2]);
+}
+
+#[tokio::test]
+async fn a_lock_is_one_holders_until_its_life_is_over() {
+    let redis = RedisServer::start().unwrap();
+    let addresses = Addresses { redis: Some(redis.url()), ..Addresses::default() };
+    let shop = Shop::open(&addresses, "run".to_owned(), Trace::nowhere(), None).await.unwrap();
+    let mut lock = Lock::of(&shop, "p", Duration::from_secs(60)).unwrap();
+    assert!(lock.take("a").await.unwrap());
+    assert!(!lock.take("b").await.unwrap(), "another has it");
+    assert!(!lock.release("b").await.unwrap(), "it is another's");
+    assert!(lock.release("a").await.unwrap());
+    assert!(!lock.release("a").await.unwrap(), "it is open");
+    let mut short = Lock::of(&shop, "p", Duration::from_millis(50)).unwrap();
+    assert!(short.take("c").await.unwrap());
+    assert!(lock.wait("d").await.unwrap(), "it opens by itself");
+    assert!(!short.release("c").await.unwrap(), "it is another's now");
+}
+
+#[test]
+fn an_engine_without_its_program_says_what_to_do() {
+    let output = Command::new(env!("CARGO_BIN_EXE_yoink-lab"))
+        .args(["run", "embedded", "--yoink", "/nowhere/yoink"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{complained}");
+    assert!(complained.contains("cannot start /nowhere/yoink"), "{complained}");
+}
