@@ -17,7 +17,7 @@ use crate::yoink::find_program;
 
 /// How long a shop may take to open, and what was accepted to be written.
 pub(crate) const OPEN_MAX: Duration = Duration::from_secs(20);
-const DRAIN_MAX: Duration = Duration::from_secs(8);
+const DRAIN_MAX: Duration = Duration::from_secs(12);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What every shop's database begins with. No rule keeps the stock above zero, as in the older systems.

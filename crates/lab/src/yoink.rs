@@ -180,9 +180,12 @@ fn parse_orders(text: &str, key_of: &BTreeMap<&str, &str>) -> Result<Vec<BookedO
     Ok(orders)
 }
 
-/// One of a product's figures.
+/// One of a product's figures; 0 of a product that the server has forgotten.
 fn figure(client: &mut Client, product: &str, name: &str) -> Result<u64> {
     let answer = client.get(&format!("/v1/products/{product}"))?;
+    if answer.status == 404 {
+        return Ok(0);
+    }
     let figure = answer.json().pointer(&format!("/figures/{name}")).and_then(Value::as_u64);
     figure.with_context(|| format!("yoink does not say what is {name} of {product}: {}", answer.text()))
 }

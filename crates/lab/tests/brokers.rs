@@ -52,7 +52,10 @@ fn assert_is_right(outcome: &Value) {
 
 #[test]
 fn a_lock_that_a_twin_can_open_oversells() {
-    assert_breaks_only(&run(&["lock-by-user"])[0], "oversold");
+    let outcome = &run(&["lock-by-user"])[0];
+    assert!(figure(outcome, "oversold") > 0, "{outcome}");
+    // Two twins may get in at once, so one request may become two orders. Who was told yes has one.
+    assert_eq!(figure(outcome, "lost"), 0, "{outcome}");
 }
 
 #[test]

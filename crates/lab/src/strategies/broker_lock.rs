@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures_util::future::BoxFuture;
 use redis::AsyncCommands as _;
+use redis::aio::ConnectionManager;
 use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
@@ -45,16 +46,17 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 /// Messages that the worker has in hand at once.
-const PREFETCH: u16 = 5;
-const LOCK_LIFE: Duration = Duration::from_secs(1);
+const PREFETCH: u16 = 10;
+const LOCK_LIFE: Duration = Duration::from_secs(2);
 /// Pause before a message whose product is locked goes back to the queue.
-const LOCKED_PAUSE: Duration = Duration::from_millis(5);
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 /// How long a request is known as processed, in seconds.
 const PROCESSED_S: u64 = 3_600;
 
 struct BrokerLock {
     shop: Arc<Shop>,
     queue: Arc<Queue>,
+    redis: ConnectionManager,
 }
 
 /// What became of a message.
@@ -69,7 +71,8 @@ fn open(shop: Arc<Shop>) -> BoxFuture<'static, Result<Arc<dyn Strategy>>> {
     Box::pin(async {
         let queue = Queue::open(&shop, Confirms::Ignored).await?;
         let messages = queue.messages(PREFETCH).await?;
-        let strategy = Arc::new(BrokerLock { shop, queue });
+        let redis = shop.stores.redis_at_once().await?;
+        let strategy = Arc::new(BrokerLock { shop, queue, redis });
         tokio::spawn(Arc::clone(&strategy).work(messages));
         Ok(strategy as Arc<dyn Strategy>)
     })
@@ -115,7 +118,7 @@ impl BrokerLock {
     }
 
     async fn process(&self, job: &Job) -> Result<Done> {
-        let (trace, mut redis) = (&self.shop.trace, self.shop.stores.redis()?);
+        let (trace, mut redis) = (&self.shop.trace, self.redis.clone());
         let processed = format!("processed:{}", job.key);
         let is_processed: bool =
             redis.exists(&processed).await.context("cannot ask Redis whether it was processed")?;
