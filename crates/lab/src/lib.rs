@@ -16,6 +16,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod crowd;
+pub mod design;
 pub mod generations;
 pub mod house;
 pub mod report;

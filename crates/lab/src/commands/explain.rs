@@ -8,6 +8,7 @@ use serde_json::json;
 use super::run::{expected, run_all};
 use super::{chosen, show};
 use crate::cli::ExplainArgs;
+use crate::design::diff;
 use crate::run::Outcome;
 use crate::table;
 use crate::timeline::{Timeline, timeline};
@@ -47,5 +48,9 @@ fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
         (None, Some(_)) => text += "\nThis time nothing was broken. Run it again, or with more buyers.\n",
     }
     let word = if entry.defect.is_some() { "The repair: " } else { "Why:        " };
-    text + &format!("\n{word} {}\n", entry.repair)
+    text += &format!("\n{word} {}\n", entry.repair);
+    for line in diff(entry.name) {
+        text += &format!("             {line}\n");
+    }
+    text
 }
