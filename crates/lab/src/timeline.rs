@@ -97,7 +97,12 @@ fn oversold(outcome: &Outcome) -> Option<Cast> {
         1 => format!("The last unit was sold to {count} buyers"),
         unit => format!("The unit at which {unit} were left was sold to {count} buyers"),
     };
-    Some(Cast { title, keys: keys.into_iter().take(CAST_MAX).collect() })
+    // Whoever was hit by a fault comes first: that is where a unit came from that was sold before.
+    let hit = outcome.events.iter().find(|event| event.kind == EventKind::Fault && !event.key.is_empty());
+    let mut cast: Vec<String> = hit.into_iter().map(|event| event.key.clone()).collect();
+    cast.extend(keys.into_iter().filter(|key| hit.is_none_or(|hit| &hit.key != key)));
+    cast.truncate(CAST_MAX);
+    Some(Cast { title, keys: cast })
 }
 
 /// Who took which unit, by the shop's own count, the last unit first; each with its buyers in the order of time.
@@ -249,6 +254,20 @@ mod tests {
             ]
         );
         assert!(timeline.text().contains("buyer A  writes the stock"), "{}", timeline.text());
+    }
+
+    #[test]
+    fn whoever_was_hit_by_a_fault_is_told_of_too() {
+        let events = vec![
+            event(10, "hit", "takes the unit", Some(1)),
+            Event { kind: EventKind::Fault, ..event(20, "hit", "the answer is lost", None) },
+            event(30, "hit", "gives it back", None),
+            event(40, "a", "takes the unit", Some(1)),
+            event(50, "b", "takes the unit", Some(1)),
+        ];
+        let timeline = timeline(&outcome(&["a", "b"], events)).unwrap();
+        assert_eq!(timeline.lines.len(), 5);
+        assert_eq!(timeline.lines[1].who_in_words(), "buyer A");
     }
 
     #[test]
