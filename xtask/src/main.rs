@@ -85,7 +85,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Chore::LabProof(args) => lab::proof(&args).map(|counted| done("lab-proof", &counted)),
         Chore::CaseStudy => lab::case_study().map(|counted| done("case-study", &counted)),
-        Chore::K6 => lab::k6().map(|counted| done("k6", &counted)),
+        Chore::K6 => lab::k6(&lab::Lab::build()?).map(|counted| done("k6", &counted)),
         Chore::Schemathesis(args) => schemathesis::run(&args).map(|counted| done("schemathesis", &counted)),
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser};
 
+use crate::lab::{self, Lab};
 use crate::schemathesis::SchemathesisArgs;
 use crate::steps::{Counted, Step, Steps, TestsFailed};
 use crate::{drill, schemathesis, tidy};
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings")
     });
     steps.run("tests", tests);
+    steps.run("k6", || lab::k6(&Lab::built_by_tests()?));
     steps.run("contract, redis", || contract("redis", &[]));
     let part = if args.long { &[][..] } else { &CLUSTER_PART[..] };
     steps.run("contract, redis cluster", || contract("redis-cluster", part));

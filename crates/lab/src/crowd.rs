@@ -117,7 +117,7 @@ impl Crowd {
 
 /// Runs storms at the same time.
 async fn weather(storms: Vec<StormOptions>) -> Result<Wave> {
-    let run = async |options: StormOptions| {
+    let run = |options: StormOptions| async move {
         let record = options.record_path.clone().context("a storm of the lab's keeps a record")?;
         let report = yoink_load::run(options).await.context("the crowd could not buy")?;
         anyhow::Ok((report, record))

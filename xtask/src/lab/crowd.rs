@@ -13,11 +13,10 @@ use crate::say::say;
 use crate::setup;
 use crate::steps::Counted;
 
-/// Units of each product: few, so that a short spike sells them.
-const UNITS: u64 = 20;
-/// The whole spike, in seconds, and how large it is beside the one of the older system.
+/// Units of each product: as many as are sold while the spike is at its highest.
+const UNITS: u64 = 400;
+/// The whole spike, in seconds; the older system's takes 55.
 const SECONDS: &str = "6";
-const SCALE: &str = "0.2";
 
 /// Ends with its owner.
 struct Generations {
@@ -73,11 +72,10 @@ impl Generations {
 ///
 /// # Errors
 /// k6 is not installed, found a fault, or the wrong number was sold.
-pub(crate) fn run() -> Result<Counted> {
+pub(crate) fn run(lab: &Lab) -> Result<Counted> {
     let program = setup::k6()?;
     ensure!(program.exists(), "k6 is not installed; run `cargo xtask setup` first");
-    let lab = Lab::build_for_tests()?;
-    let generations = Generations::serve(&lab)?;
+    let generations = Generations::serve(lab)?;
     for version in 1..=4 {
         let target = format!("http://{}", generations.address);
         let summary = spike(&program, &target, &format!("/api/v{version}/buy"))?;
@@ -99,7 +97,7 @@ pub(crate) fn run() -> Result<Counted> {
     let health = Client::new(generations.address).get("/health")?.json();
     ensure!(health.get("status") == Some(&Value::from("ok")), "the lab is not well: {health}");
     drop(generations);
-    real_engine(&lab, &program)?;
+    real_engine(lab, &program)?;
     Ok(Counted::of(5, "systems under k6's spike"))
 }
 
@@ -129,7 +127,7 @@ fn spike(program: &Path, target: &str, route: &str) -> Result<Value> {
         .args(["run", "--quiet", "--no-usage-report", "--no-color", "--summary-export"])
         .arg(&summary)
         .args(["-e", &format!("TARGET={target}"), "-e", &format!("ROUTE={route}")])
-        .args(["-e", &format!("SECONDS={SECONDS}"), "-e", &format!("SCALE={SCALE}")])
+        .args(["-e", &format!("SECONDS={SECONDS}")])
         .arg(crate::root()?.join("benchmarks/k6/spike.js"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -22,18 +22,8 @@ pub(crate) struct Lab {
 impl Lab {
     /// Builds both as they are delivered.
     pub(crate) fn build() -> Result<Lab> {
-        Self::built(&["--release"], "release")
-    }
-
-    /// Builds both as the tests do.
-    pub(crate) fn build_for_tests() -> Result<Lab> {
-        Self::built(&[], "debug")
-    }
-
-    fn built(flags: &[&str], folder: &str) -> Result<Lab> {
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--package", "yoink-lab", "--package", "yoink-server"])
-            .args(flags)
+            .args(["build", "--quiet", "--release", "--package", "yoink-lab", "--package", "yoink-server"])
             .current_dir(crate::root()?)
             .stdin(Stdio::null())
             .status()
@@ -41,7 +31,16 @@ impl Lab {
         if !status.success() {
             bail!("the lab cannot be built");
         }
-        Ok(Lab { program: crate::target_folder()?.join(folder).join("yoink-lab") })
+        Ok(Lab { program: crate::target_folder()?.join("release").join("yoink-lab") })
+    }
+
+    /// Both as the tests have just built them.
+    pub(crate) fn built_by_tests() -> Result<Lab> {
+        let program = crate::target_folder()?.join("debug").join("yoink-lab");
+        if !program.exists() {
+            bail!("there is no {}: the tests build it", program.display());
+        }
+        Ok(Lab { program })
     }
 
     pub(crate) fn program(&self) -> &Path {

@@ -16,30 +16,40 @@ use super::{Generation, Generations};
 const BUCKETS: [f64; 8] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5];
 
 type Labels = Vec<(&'static str, String)>;
-type Latencies = Family<Labels, Histogram, fn() -> Histogram>;
+/// How long answers took, by method, route and status: one family for all generations.
+pub(crate) type Latencies = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// No answer yet.
+pub(super) fn latencies() -> Latencies {
+    Family::new_with_constructor(|| Histogram::new(BUCKETS))
+}
 
 /// What one generation counts while it sells. Everything begins at zero.
 pub(crate) struct Figures {
     latencies: Latencies,
+    route: String,
     accepted: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
 }
 
-impl Default for Figures {
-    fn default() -> Self {
+impl Figures {
+    pub(super) fn new(latencies: Latencies, version: u8) -> Self {
         Self {
-            latencies: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            latencies,
+            route: format!("/api/v{version}/buy"),
             accepted: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
     }
-}
 
-impl Figures {
     pub(super) fn answered(&self, status: u16, took: Duration) {
-        let labels = vec![("status_code", status.to_string())];
+        let labels = vec![
+            ("method", "POST".to_owned()),
+            ("route", self.route.clone()),
+            ("status_code", status.to_string()),
+        ];
         self.latencies.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
@@ -66,16 +76,12 @@ pub(super) async fn text(generations: &Generations) -> Result<String> {
     let stock: Family<Labels, Gauge> = Family::default();
     for generation in &generations.all {
         count(generation, &orders, &stock).await?;
-        let labels = [
-            ("method".into(), "POST".into()),
-            ("route".into(), format!("/api/v{}/buy", generation.version).into()),
-        ];
-        registry.sub_registry_with_labels(labels.into_iter()).register(
-            "yoink_http_request_duration_seconds",
-            "Time to answer a purchase",
-            generation.figures.latencies.clone(),
-        );
     }
+    registry.register(
+        "yoink_http_request_duration_seconds",
+        "Time to answer a purchase",
+        generations.latencies.clone(),
+    );
     registry.register("yoink_inventory_stock_level", "Units left in the database", stock);
     // The old name of this counter does not end in _total, which a counter's must here.
     registry.register("yoink_total_orders", "Orders by what became of them", orders);

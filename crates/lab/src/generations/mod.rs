@@ -15,7 +15,7 @@ use crate::catalogue::{self, Needs, Seller};
 use crate::shop::{Addresses, Shop, Strategy, Trace};
 use crate::stage::{Servers, connect, open_books};
 
-pub(crate) use metrics::Figures;
+pub(crate) use metrics::{Figures, Latencies};
 
 /// The strategies behind `/api/v1/buy` to `/api/v4/buy`.
 const STRATEGIES: [&str; 4] = ["naive", "atomic-sql", "redis-sync", "redis-queue"];
@@ -23,6 +23,7 @@ const STRATEGIES: [&str; 4] = ["naive", "atomic-sql", "redis-sync", "redis-queue
 /// Everything behind the door.
 pub(crate) struct Generations {
     pub(crate) all: Vec<Generation>,
+    pub(crate) latencies: Latencies,
     pub(crate) begun: Instant,
 }
 
@@ -51,15 +52,22 @@ pub struct Goods {
 /// A server does not start, or a generation cannot begin.
 pub async fn open(servers: &mut Servers, goods: &Goods) -> Result<Router> {
     tokio::task::block_in_place(|| servers.start(Needs { postgres: true, redis: Some(&[]), rabbit: false }))?;
+    let latencies = metrics::latencies();
     let mut all = Vec::new();
     for (version, name) in (1..).zip(STRATEGIES) {
-        let opened = open_one(version, name, servers, goods).await;
+        let figures = Figures::new(latencies.clone(), version);
+        let opened = open_one((version, name), servers, goods, figures).await;
         all.push(opened.with_context(|| format!("generation {version} cannot begin"))?);
     }
-    Ok(routes::router(Arc::new(Generations { all, begun: Instant::now() })))
+    Ok(routes::router(Arc::new(Generations { all, latencies, begun: Instant::now() })))
 }
 
-async fn open_one(version: u8, name: &str, servers: &Servers, goods: &Goods) -> Result<Generation> {
+async fn open_one(
+    (version, name): (u8, &str),
+    servers: &Servers,
+    goods: &Goods,
+    figures: Figures,
+) -> Result<Generation> {
     let entry = catalogue::find(name).with_context(|| format!("there is no strategy {name}"))?;
     let Seller::Strategy(open, _) = entry.seller else { bail!("{name} is sold by yoink itself") };
     let Addresses { postgres, redis, amqp } = servers.addresses(entry.needs).await?;
@@ -71,7 +79,7 @@ async fn open_one(version: u8, name: &str, servers: &Servers, goods: &Goods) -> 
     let run = uuid::Uuid::new_v4().simple().to_string();
     let shop = Shop::open(&addresses, run, Trace::nowhere(), None).await?;
     let strategy = open(Arc::clone(&shop)).await?;
-    Ok(Generation { version, shop, strategy, products: goods.products.clone(), figures: Figures::default() })
+    Ok(Generation { version, shop, strategy, products: goods.products.clone(), figures })
 }
 
 /// Answers until the process ends.

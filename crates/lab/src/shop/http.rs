@@ -43,8 +43,8 @@ pub async fn serve(listener: TcpListener, shop: Arc<Shop>, strategy: Arc<dyn Str
     let router = Router::new()
         .route("/buy", post(buy))
         // Where a storm opens its connections.
-        .route("/v1/time", get(async || StatusCode::NO_CONTENT))
-        .route("/livez", get(async || "ok"))
+        .route("/v1/time", get(nothing))
+        .route("/livez", get(alive))
         .route("/backlog", get(backlog))
         .with_state(Arc::new(Door { shop, strategy }));
     axum::serve(listener, router).await.context("the shop stopped listening")
@@ -122,6 +122,14 @@ fn render(told: Result<Answer>) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, Json(body)).into_response()
         }
     }
+}
+
+async fn nothing() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+async fn alive() -> &'static str {
+    "ok"
 }
 
 async fn backlog(State(door): State<Arc<Door>>) -> Response {
