@@ -19,6 +19,7 @@
 mod chance;
 mod client;
 mod leash;
+mod memory;
 mod message;
 mod orphans;
 mod port;
@@ -37,10 +38,11 @@ mod sql;
 
 pub use chance::Chance;
 pub use client::{Client, ClientError};
+pub use memory::resident_bytes;
 pub use message::Response;
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresBuilder};
-pub use process::{StartError, Yoink, YoinkProcess, ended_by, resident_bytes};
+pub use process::{StartError, Yoink, YoinkProcess, ended_by};
 pub use proxy::{Counts, Mode, Proxy};
 pub use rabbit::{RabbitBuilder, RabbitServer};
 pub use redis::{RedisBuilder, RedisServer};

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::leash::{KILL, Leash};
+use crate::memory::resident_bytes;
 
 /// Lines that the reader of the output may be ahead; more than any start-up writes.
 const ADDRESSES_WAITING_MAX: usize = 16;
@@ -448,14 +449,6 @@ impl Drop for YoinkProcess {
     fn drop(&mut self) {
         self.kill9();
     }
-}
-
-/// Resident memory of a process; `None` if it has ended.
-#[must_use]
-pub fn resident_bytes(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 /// How a process ended, in words: the exit code or the signal.
