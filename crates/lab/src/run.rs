@@ -217,7 +217,8 @@ impl<'a> Stage<'a> {
         self.answers.add(&wave.await??)
     }
 
-    /// Units that come back after their wave are left to the next; if they are still there at the end, the audit says so.
+    /// Units that come back after their wave are left to the next; if they are still there at the end, the audit says
+    /// so.
     async fn buy_out(&mut self, percent: u64, say: Say<'_>) -> Result<()> {
         for _ in 0..WAVES_MAX {
             block_in_place(|| self.house.drain(&self.answers))?;

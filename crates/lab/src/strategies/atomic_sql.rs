@@ -1,7 +1,7 @@
 //! `atomic-sql`: the second generation. One transaction takes the units and writes the order.
 //!
-//! Correct: the database locks the product's row at the UPDATE, and looks at the stock again once it has the lock. It is
-//! slow, because all buyers of a product wait for each other's commits on that one row.
+//! Correct: the database locks the product's row at the UPDATE, and looks at the stock again once it has the lock. It
+//! is slow, because all buyers of a product wait for each other's commits on that one row.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! `double-compensation`: the unit of a dead letter is given back, then the dead letter is removed.
 //!
-//! The defect: giving back adds one, however often it is done. A process that dies after it and before the dead letter is
-//! removed does it again, and there is a unit more than there ever was.
+//! The defect: giving back adds one, however often it is done. A process that dies after it and before the dead letter
+//! is removed does it again, and there is a unit more than there ever was.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! `redis-queue`: the fourth generation. A script takes the unit in Redis, the order goes into a queue, the buyer is told
-//! 202, and a worker writes the order.
+//! `redis-queue`: the fourth generation. A script takes the unit in Redis, the order goes into a queue, the buyer is
+//! told 202, and a worker writes the order.
 //!
-//! The defect: a job that failed three times is given up and its unit sold again, although its buyer was told yes. Three
-//! tries are over long before a database that was shut down is there again.
+//! The defect: a job that failed three times is given up and its unit sold again, although its buyer was told yes.
+//! Three tries are over long before a database that was shut down is there again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `ttl-reseed`: the stock in Redis is a cache that expires, and is filled again from PostgreSQL.
 //!
-//! The defect: PostgreSQL knows only the orders that the worker has written. What is still in the queue counts as unsold
-//! there, and is sold a second time as soon as the key has expired.
+//! The defect: PostgreSQL knows only the orders that the worker has written. What is still in the queue counts as
+//! unsold there, and is sold a second time as soon as the key has expired.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `unknown-commit`: an error at COMMIT is taken for a failure, and the unit is given back.
 //!
-//! The defect: when the answer to COMMIT is lost, nobody knows whether the order is written. Here it is, and its unit is
-//! sold to somebody else as well.
+//! The defect: when the answer to COMMIT is lost, nobody knows whether the order is written. Here it is, and its unit
+//! is sold to somebody else as well.
 
 use std::sync::Arc;
 
