@@ -138,13 +138,11 @@ impl RedisEngine {
                 Some(Ok(purchased(order, &grant, Replayed::No)))
             }
             Answer::Replay(grant) => {
-                // After an attempt without an answer it may be that one which is repeated here.
-                let replayed = if attempt.was_unknown { Replayed::No } else { Replayed::Yes };
-                if attempt.was_unknown {
-                    self.remember(listed.row.number, epoch, order, request, &grant);
-                }
-                Some(Ok(purchased(order, &grant, replayed)))
+                // The node that granted it may be gone: what this one answers, it keeps, too.
+                self.remember(listed.row.number, epoch, order, request, &grant);
+                Some(Ok(purchased(order, &grant, attempt.replayed())))
             }
+            Answer::OldReplay(grant) => Some(Ok(purchased(order, &grant, attempt.replayed()))),
             Answer::KeyReused => Some(Err(Rejection::KeyReused { original: Some(order) }.into())),
             // An attempt without an answer may still be executed: after it no "no" is certain.
             _ if attempt.was_unknown => {
@@ -207,6 +205,11 @@ struct Attempt {
 }
 
 impl Attempt {
+    /// After an attempt without an answer it may be that one which is repeated.
+    fn replayed(&self) -> Replayed {
+        if self.was_unknown { Replayed::No } else { Replayed::Yes }
+    }
+
     fn give_up(&self) -> CallError {
         match self.was_unknown {
             true => CallError::OutcomeUnknown,

@@ -383,6 +383,8 @@ impl Keeper {
             Sent::Answered(Answer::Granted(new) | Answer::Replay(new)) => {
                 self.shared.offers.add(product, (epoch, new.number), offer);
             }
+            // The ledger has it.
+            Sent::Answered(Answer::OldReplay(_)) => {}
             Sent::Answered(
                 Answer::NotLoaded(_) | Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog,
             )

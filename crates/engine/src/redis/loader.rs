@@ -342,11 +342,11 @@ impl Loader {
     }
 }
 
-/// An order as `purchase.lua` keeps it.
+/// An order as `purchase.lua` keeps it: one that the ledger has.
 fn record(order: &LoadedOrder) -> String {
     format!(
         "{}|{}|{}|{}|{}|{}|{}",
-        if order.has_ended { 'X' } else { 'G' },
+        if order.has_ended { 'X' } else { 'L' },
         order.number,
         order.quantity,
         order.accepted_at,

@@ -168,7 +168,7 @@ impl RedisEngine {
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let epoch: Option<i32> = text(0).and_then(|epoch| epoch.parse().ok());
         let grant = record.as_deref().and_then(|record| {
-            let rest = record.strip_prefix("G|")?;
+            let rest = record.strip_prefix("G|").or_else(|| record.strip_prefix("L|"))?;
             parse_line(&format!("{}|{rest}", to_hex(id))).ok()
         });
         match grant.zip(epoch) {
