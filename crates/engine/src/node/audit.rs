@@ -46,6 +46,21 @@ pub(crate) fn adds_up(ledger: &LedgerAudit) -> Invariant {
     }
 }
 
+/// Whether no customer has more units than the product's limit ever allowed.
+pub(crate) fn within_limit(ledger: &LedgerAudit) -> Invariant {
+    let above = ledger.products.iter().filter(|product| product.customers_above_limit > 0);
+    let above: Vec<String> =
+        above.map(|product| format!("{} of {}", product.customers_above_limit, product.product)).collect();
+    Invariant {
+        id: "customers-within-limit",
+        ok: above.is_empty(),
+        detail: match above.is_empty() {
+            true => "no customer has more than was ever allowed".to_owned(),
+            false => format!("customers with more than was ever allowed: {}", above.join(", ")),
+        },
+    }
+}
+
 /// The units of every product, as its rows say.
 pub(crate) fn product_figures(ledger: &LedgerAudit) -> Vec<ProductFigures> {
     ledger.products.iter().map(figures).collect()

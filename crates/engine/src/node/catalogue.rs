@@ -63,9 +63,16 @@ impl Listed {
         self.live.distrusted_epoch.fetch_max(epoch, Ordering::AcqRel);
     }
 
-    /// The epoch of which that was said since the last call.
-    pub(crate) fn take_distrusted(&self) -> Option<i32> {
-        Some(self.live.distrusted_epoch.swap(0, Ordering::AcqRel)).filter(|epoch| *epoch > 0)
+    /// The epoch of which that was said, until it is replaced or filled.
+    pub(crate) fn distrusted(&self) -> Option<i32> {
+        Some(self.live.distrusted_epoch.load(Ordering::Acquire)).filter(|epoch| *epoch >= self.epoch())
+    }
+
+    /// What that was said of was filled, for the first time or anew.
+    pub(crate) fn trust_again(&self, epoch: i32) {
+        let distrusted = &self.live.distrusted_epoch;
+        // Another one that was named meanwhile stays so.
+        let _ = distrusted.compare_exchange(epoch, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Its units: the ledger's word on how many there are, the last look's on how many are left.

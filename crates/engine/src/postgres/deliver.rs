@@ -34,20 +34,29 @@ pub struct Grant {
 pub enum Delivered {
     /// It is an order now.
     Confirmed,
+    /// It is an order now, and its number is another order's: Redis had gone back in time when it granted it.
+    Collided,
     /// It was here before; nothing changed.
     Known,
     /// The table of orders refuses it. Its units are charged; it is kept and tried again.
     Refused,
     /// Its order is here under another number. Its units are on their way back to Redis.
     Duplicate,
-    /// The ledger has no unit for it: the order has failed without taking one.
+    /// The ledger has no unit for it, or its customer would have more than was ever allowed: the order has failed
+    /// without taking a unit.
     Revoked,
 }
 
 impl Delivered {
+    /// Whether it shows that what Redis says of the epoch is wrong.
+    pub(crate) fn is_distrusted(self) -> bool {
+        matches!(self, Self::Collided | Self::Revoked)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         match text {
             "confirmed" => Some(Self::Confirmed),
+            "collided" => Some(Self::Collided),
             "known" => Some(Self::Known),
             "refused" => Some(Self::Refused),
             "duplicate" => Some(Self::Duplicate),

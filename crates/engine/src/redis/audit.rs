@@ -251,6 +251,7 @@ fn judge(
     let in_redis = |figure: fn(&Compared) -> u64| compared.iter().map(|(_, of)| figure(of)).sum::<u64>();
     let mut invariants = audit::told(report, &DECIDED_IN_REDIS);
     invariants.push(audit::adds_up(ledger));
+    invariants.push(audit::within_limit(ledger));
     let details: Vec<String> = compared
         .iter()
         .filter_map(|(id, compared)| compared.detail.as_ref().map(|detail| format!("{id}: {detail}")))

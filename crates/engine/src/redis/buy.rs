@@ -172,8 +172,8 @@ impl RedisEngine {
                 None
             }
             Answer::NotLoaded(why) => {
-                // The keeper sees by itself that another server is there.
-                if why == NotLoaded::Missing {
+                // The keeper sees by itself that another server is there, or that it is to be filled for the first time.
+                if why == NotLoaded::Missing && listed.is_open_in_ledger() {
                     listed.distrust(epoch);
                 }
                 Some(Err(CallError::Rebuilding))
@@ -183,6 +183,9 @@ impl RedisEngine {
 
     /// Until the ledger is known to have it.
     fn remember(&self, product: i32, epoch: i32, order: OrderId, request: &PurchaseRequest, grant: &Grant) {
+        if self.shared().mistakes().reseed {
+            return;
+        }
         let offer = Offer {
             order,
             customer: request.customer.clone(),

@@ -55,6 +55,14 @@ impl Offers {
         taken.map(|((of, number, _), offer)| ((of, number), offer)).collect()
     }
 
+    /// The highest number of a grant of this epoch that waits; 0 if none does.
+    pub(crate) fn newest(&self, product: i32, epoch: i32) -> u64 {
+        let by_product = self.by_product.lock();
+        let of_epoch =
+            by_product.get(&product).map(|offers| offers.range(place((epoch, 0))..place((epoch + 1, 0))));
+        of_epoch.and_then(|mut offers| offers.next_back()).map_or(0, |((_, number, _), _)| *number)
+    }
+
     /// How many wait.
     #[cfg(test)]
     fn count(&self) -> usize {
@@ -94,6 +102,7 @@ mod tests {
         for grant in [(1, 9), (2, 1), (2, 2), (2, 3)] {
             offers.add(7, grant, offer(7));
         }
+        assert_eq!((offers.newest(7, 1), offers.newest(7, 2), offers.newest(7, 3)), (9, 3, 0));
         offers.settle_below(7, 2, 3);
         assert_eq!(offers.count(), 2, "(1, 9) and (2, 3) are left");
         let taken = offers.take_before(7, 2);

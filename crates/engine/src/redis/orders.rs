@@ -138,7 +138,9 @@ impl RedisEngine {
                         continue;
                     };
                     // It is on its way: be its worker. When its entry comes, it is known already.
-                    self.postgres().deliver(product_of(id), epoch, now, now, &[grant]).await?;
+                    let product = product_of(id);
+                    let delivered = self.postgres().deliver(product, epoch, now, now, &[grant]).await?;
+                    self.shared().heed_delivered(product, epoch, &delivered);
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     continue;
                 }

@@ -19,7 +19,7 @@ use super::script;
 use super::servers::{NoServer, Server, Servers};
 use super::status::Command;
 use crate::failpoint;
-use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError};
+use crate::postgres::{ErrorClass, Grant, Postgres, PostgresError};
 
 /// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
 const ENTRIES_MAX: usize = 16;
@@ -303,10 +303,7 @@ impl Worker {
             other => other?,
         };
         self.shared.node.note_delivered(begun.elapsed(), &delivered);
-        if delivered.iter().any(|(_, outcome)| *outcome == Delivered::Revoked) {
-            // The ledger had no unit for a grant: Redis says more than is true. Fill it anew.
-            self.shared.node.catalogue.distrust(self.product, epoch);
-        }
+        self.shared.heed_delivered(self.product, epoch, &delivered);
         Ok(())
     }
 
