@@ -66,7 +66,11 @@ impl RedisEngine {
             Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false, expired: false };
         loop {
             let epoch = self.shared().node.catalogue.epoch(number);
+            let arrivals = listed.arrivals();
             let sent = self.send(number, epoch, order, request).await;
+            if let Sent::Answered(Answer::Refused(Rejection::SoldOut { available })) = &sent {
+                listed.saw_available(arrivals, *available);
+            }
             if let Some(result) = self.heed(sent, (&listed, epoch), order, request, &mut attempt).await {
                 return result;
             }
@@ -90,7 +94,7 @@ impl RedisEngine {
             && listed.is_selling()
             && details.window.starts_at.is_none_or(|starts_at| now >= starts_at)
             && details.window.ends_at.is_none_or(|ends_at| now < ends_at);
-        (is_plain && listed.available() == 0).then_some(Rejection::SoldOut { available: 0 })
+        (is_plain && listed.is_sold_out()).then_some(Rejection::SoldOut { available: 0 })
     }
 
     async fn send(&self, product: i32, epoch: i32, order: OrderId, request: &PurchaseRequest) -> Sent {
@@ -150,9 +154,6 @@ impl RedisEngine {
                 None
             }
             Answer::Refused(rejection) => {
-                if let Rejection::SoldOut { available } = &rejection {
-                    listed.set_available(*available);
-                }
                 if rejection == Rejection::ConservationBroken {
                     listed.distrust(epoch);
                 }

@@ -210,7 +210,7 @@ impl Keeper {
         let keys = SaleKeys::new(product, epoch);
         let begun = Instant::now();
         // Before Redis is asked: whatever is granted meanwhile has a higher number.
-        let newest = self.shared.offers.newest(product, epoch);
+        let (newest, arrivals) = (self.shared.offers.newest(product, epoch), listed.arrivals());
         let asked = look(&server, &keys, &SALE_FIELDS, ("-", 1), "e").await;
         self.shared.gauges.asked(Command::Look, begun);
         let (sale, oldest, buyers) = match asked {
@@ -253,7 +253,7 @@ impl Keeper {
         if !adds_up || !is_complete || is_back_in_time || buyers != Some(epoch.to_string()) {
             return Ok(Seen::Wrong);
         }
-        listed.set_available(available);
+        listed.saw_available(arrivals, available);
         let first = oldest.ids.first().and_then(|entry| number_of(&entry.get::<String>("v1")?));
         let below = if oldest.ids.is_empty() { number.saturating_add(1) } else { first.unwrap_or(0) };
         // Those before the oldest that waits are with the ledger, unless somebody cut off the stream before it.

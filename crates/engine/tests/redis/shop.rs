@@ -90,6 +90,10 @@ impl Shop {
         self.runtime.block_on(work)
     }
 
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(work)
+    }
+
     pub fn sql(&self, statement: &str) -> Rows {
         self.postgres.session(DATABASE).unwrap().query(statement).unwrap()
     }
@@ -188,6 +192,13 @@ impl Shop {
         let oversold = "SELECT count(*) FROM allocations WHERE sold > units";
         assert_eq!(self.count(oversold), 0);
         kept
+    }
+
+    /// Where nobody kept a record: all is sold, in orders of one unit.
+    pub fn close_the_books_of_strangers(&self, engine: &Engine, stock: u64) {
+        self.reconcile(engine);
+        let orders = self.count("SELECT count(*) FROM orders WHERE status = 'confirmed' AND quantity = 1");
+        assert_eq!(orders, i64::try_from(stock).unwrap());
     }
 
     fn sell_out(&self, engine: &Engine, bought: &mut Vec<Bought>) {
