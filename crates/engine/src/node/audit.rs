@@ -3,7 +3,7 @@
 use yoink_core::audit::{Audit, InvariantId, Report};
 
 use crate::postgres::{LedgerAudit, Postgres, ProductCounts};
-use crate::reconciliation::{Invariant, ProductFigures, from_findings};
+use crate::reconciliation::{Invariant, OrderCounts, ProductFigures, from_findings};
 use crate::{CallError, limits};
 
 /// Recounts the ledger's events up to `last`.
@@ -58,6 +58,17 @@ pub(crate) fn within_limit(ledger: &LedgerAudit) -> Invariant {
             true => "no customer has more than was ever allowed".to_owned(),
             false => format!("customers with more than was ever allowed: {}", above.join(", ")),
         },
+    }
+}
+
+/// The orders of all products, as the rows say; `waiting` are on their way to the ledger.
+pub(crate) fn order_counts(ledger: &LedgerAudit, waiting: u64) -> OrderCounts {
+    let sum = |figure: fn(&ProductCounts) -> u64| ledger.products.iter().map(figure).sum::<u64>();
+    OrderCounts {
+        accepted: sum(|of| of.refused_orders).saturating_add(waiting),
+        confirmed: sum(|of| of.live_orders),
+        cancelled: sum(|of| of.cancelled),
+        failed: sum(|of| of.failed.saturating_add(of.revoked)),
     }
 }
 

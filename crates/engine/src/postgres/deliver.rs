@@ -1,9 +1,9 @@
 //! Grants become orders, and orders end.
 
 use tokio_postgres::Row;
-use uuid::Uuid;
 use yoink_core::{OrderId, Timestamp};
 
+use super::columns::{Columns, Parts};
 use super::row::limit;
 use super::{Postgres, PostgresError, row};
 
@@ -27,6 +27,19 @@ pub struct Grant {
     pub currency: String,
     /// When it was granted, in microseconds since 1970.
     pub accepted_at: i64,
+}
+
+impl Grant {
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            order: self.order,
+            customer: &self.customer,
+            quantity: self.quantity,
+            price: self.price,
+            currency: &self.currency,
+            accepted_at: self.accepted_at,
+        }
+    }
 }
 
 /// What became of a grant.
@@ -131,13 +144,8 @@ impl Postgres {
         retry_at: Timestamp,
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        let ids: Vec<Uuid> = grants.iter().map(|grant| row::uuid(grant.order)).collect();
         let numbers: Vec<i64> = grants.iter().map(|grant| grant.number).collect();
-        let customers: Vec<&str> = grants.iter().map(|grant| grant.customer.as_str()).collect();
-        let quantities: Vec<i32> = grants.iter().map(|grant| grant.quantity).collect();
-        let prices: Vec<i64> = grants.iter().map(|grant| grant.price).collect();
-        let currencies: Vec<&str> = grants.iter().map(|grant| grant.currency.as_str()).collect();
-        let times: Vec<i64> = grants.iter().map(|grant| grant.accepted_at).collect();
+        let columns: Columns<'_> = grants.iter().map(Grant::parts).collect();
         let sql = "SELECT order_id, outcome FROM deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let rows = self
             .change(
@@ -148,13 +156,13 @@ impl Postgres {
                     &epoch,
                     &now.0,
                     &retry_at.0,
-                    &ids,
+                    &columns.ids,
                     &numbers,
-                    &customers,
-                    &quantities,
-                    &prices,
-                    &currencies,
-                    &times,
+                    &columns.customers,
+                    &columns.quantities,
+                    &columns.prices,
+                    &columns.currencies,
+                    &columns.times,
                 ],
             )
             .await?;
