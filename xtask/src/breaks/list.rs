@@ -152,9 +152,8 @@ pub(super) const BREAKS: &[Break] = &[
         promise: "2 accepted is kept, redis: a node forgets what it answered as a replay",
         edits: &[Edit {
             file: "crates/engine/src/redis/buy.rs",
-            right: "            Answer::Replay(grant) => {\n",
-            wrong: "            Answer::Replay(grant) if !attempt.was_unknown => Some(Ok(purchased(order, &grant, Replayed::Yes))),\n\
-                    \x20           Answer::Replay(grant) => {\n",
+            right: "too.\n                self.remember(listed.row.number, epoch, order, request, &grant);\n",
+            wrong: "too.\n",
         }],
         tests: REDIS,
         filter: "an_order_that_another_node_knew_outlives_redis_and_the_node_that_accepted_it",
