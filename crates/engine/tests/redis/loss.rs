@@ -94,7 +94,9 @@ fn what_redis_and_its_node_lose_together_is_gone_and_its_units_are_sold() {
     let engine = shop.open_with_shoes(stock, |_| ());
     let mut bought = vec![shop.run(insist(&engine, "in-the-ledger", 1)).unwrap()];
     shop.reconcile(&engine);
-    shop.run(engine.delivery().pause()).unwrap();
+    engine.close_blocking(Duration::ZERO);
+    // Nobody carries orders to the ledger.
+    let engine = shop.open(|options| options.workers = 0);
     let lost: Vec<Bought> =
         (0..20).map(|number| shop.run(insist(&engine, &format!("lost-{number}"), 2)).unwrap()).collect();
     assert_eq!(shop.count("SELECT count(*) FROM orders"), 1, "the ledger has none of them");
@@ -114,7 +116,6 @@ fn what_redis_and_its_node_lose_together_is_gone_and_its_units_are_sold() {
     let again = shop.run(engine.purchase(request("lost-0", 2, &lost[0].key))).unwrap();
     assert_eq!((again.order, again.replayed), (lost[0].order, Replayed::No));
     bought.push(lost[0].clone());
-    shop.run(engine.delivery().resume()).unwrap();
     let kept = shop.close_the_books(&engine, stock, &mut bought);
     assert_eq!(kept.ended, 0, "what was in the ledger stays");
 }
@@ -125,8 +126,7 @@ fn an_order_that_another_node_knew_outlives_redis_and_the_node_that_accepted_it(
     let stock = 50;
     let first = shop.open_with_shoes(stock, |_| ());
     let second = shop.open(|_| ());
-    // Each knows it at once.
-    [&first, &second].into_iter().for_each(|node| drop(shop.run(node.delivery().pause()).unwrap()));
+    [&first, &second].into_iter().for_each(|node| shop.pause_delivery(node));
     let mut bought = Vec::new();
     for number in 0..10 {
         let unit = shop.run(insist(&first, &format!("twice-{number}"), 1)).unwrap();

@@ -162,6 +162,20 @@ impl Shop {
         begun.elapsed()
     }
 
+    /// Pauses delivery, and waits until the node has read that for some time: what it read before may still come.
+    pub fn pause_delivery(&self, engine: &Engine) {
+        self.run(engine.delivery().pause()).unwrap();
+        let begun = Instant::now();
+        let mut paused_at = Instant::now();
+        while paused_at.elapsed() < Duration::from_millis(400) {
+            if !engine.delivery().status().paused {
+                paused_at = Instant::now();
+            }
+            assert!(begun.elapsed() < QUIET_WITHIN, "delivery goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits until all is healed and drained; then every invariant must hold.
     pub fn reconcile(&self, engine: &Engine) -> Reconciliation {
         let settled = self.run(engine.wait_delivered(0, QUIET_WITHIN));
