@@ -6,6 +6,7 @@ const DECIDE: &str = "crates/core/src/inventory/decide.rs";
 const PURCHASE: &str = "crates/engine/src/redis/purchase.lua";
 const CREDIT: &str = "crates/engine/src/redis/credit.lua";
 const FUNCTIONS: &str = "crates/engine/src/postgres/migrations/V2__functions.sql";
+const LIMITS: &str = "crates/engine/src/postgres/migrations/V5__limits_and_numbers.sql";
 const TABLES_OF_LEDGER: &str = "crates/engine/src/postgres/migrations/V1__tables.sql";
 
 const CORE: &[&str] = &["-p", "yoink-core", "--test", "properties"];
@@ -45,9 +46,9 @@ pub(super) const BREAKS: &[Break] = &[
         promise: "1 no oversell, redis: the ledger takes orders that it has no unit for",
         edits: &[
             Edit {
-                file: FUNCTIONS,
-                right: "(ORDER BY l.number, l.id) > room",
-                wrong: "(ORDER BY l.number, l.id) > room + 1000",
+                file: LIMITS,
+                right: "(ORDER BY s.number, s.id) > room",
+                wrong: "(ORDER BY s.number, s.id) > room + 1000",
             },
             Edit {
                 file: TABLES_OF_LEDGER,
@@ -146,6 +147,22 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: REDIS,
         filter: "a_postgres_that_is_killed_or_down_cancels_nobody",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: a node forgets what it answered as a replay",
+        edits: &[Edit {
+            file: "crates/engine/src/redis/buy.rs",
+            right: "too.\n                self.remember(listed.row.number, epoch, order, request, &grant);\n",
+            wrong: "too.\n",
+        }],
+        tests: REDIS,
+        filter: "an_order_that_another_node_knew_outlives_redis_and_the_node_that_accepted_it",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: an order whose number another one has fails",
+        edits: &[Edit { file: LIMITS, right: "IF is_collided OR", wrong: "IF true OR" }],
+        tests: REDIS,
+        filter: "grants_that_are_counted_back_are_all_kept_and_redis_is_filled_anew",
     },
     Break {
         promise: "2 accepted is kept, redis: a buyer who may yet be accepted is told no",
@@ -260,6 +277,26 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: REDIS,
         filter: "a_customer_gets_units_up_to_the_limit_and_none_above_it",
+    },
+    Break {
+        promise: "5 limit per customer, redis: the ledger takes what Redis has lost count of",
+        edits: &[Edit {
+            file: LIMITS,
+            right: "                   > most, false)",
+            wrong: "                   > most + 1, false)",
+        }],
+        tests: REDIS,
+        filter: "what_a_customer_has_above_the_limit_is_revoked_visibly",
+    },
+    Break {
+        promise: "5 limit per customer, redis: an order from before the limit was lowered is revoked",
+        edits: &[Edit {
+            file: LIMITS,
+            right: "greatest(OLD.limit_highest, NEW.limit_per_customer)",
+            wrong: "NEW.limit_per_customer",
+        }],
+        tests: REDIS,
+        filter: "an_order_that_was_accepted_under_a_higher_limit_is_kept",
     },
     Break {
         promise: "6 units back once: a cancelled order is cancelled again",

@@ -3,7 +3,7 @@
 use yoink_core::audit::{Audit, InvariantId, Report};
 
 use crate::postgres::{LedgerAudit, Postgres, ProductCounts};
-use crate::reconciliation::{Invariant, ProductFigures, from_findings};
+use crate::reconciliation::{Invariant, OrderCounts, ProductFigures, from_findings};
 use crate::{CallError, limits};
 
 /// Recounts the ledger's events up to `last`.
@@ -43,6 +43,32 @@ pub(crate) fn adds_up(ledger: &LedgerAudit) -> Invariant {
             true => format!("{} products at event {}", ledger.products.len(), ledger.last_seq),
             false => format!("units that do not add up: {}", broken.join(", ")),
         },
+    }
+}
+
+/// Whether no customer has more units than the product's limit ever allowed.
+pub(crate) fn within_limit(ledger: &LedgerAudit) -> Invariant {
+    let above = ledger.products.iter().filter(|product| product.customers_above_limit > 0);
+    let above: Vec<String> =
+        above.map(|product| format!("{} of {}", product.customers_above_limit, product.product)).collect();
+    Invariant {
+        id: "customers-within-limit",
+        ok: above.is_empty(),
+        detail: match above.is_empty() {
+            true => "no customer has more than was ever allowed".to_owned(),
+            false => format!("customers with more than was ever allowed: {}", above.join(", ")),
+        },
+    }
+}
+
+/// The orders of all products, as the rows say; `waiting` are on their way to the ledger.
+pub(crate) fn order_counts(ledger: &LedgerAudit, waiting: u64) -> OrderCounts {
+    let sum = |figure: fn(&ProductCounts) -> u64| ledger.products.iter().map(figure).sum::<u64>();
+    OrderCounts {
+        accepted: sum(|of| of.refused_orders).saturating_add(waiting),
+        confirmed: sum(|of| of.live_orders),
+        cancelled: sum(|of| of.cancelled),
+        failed: sum(|of| of.failed.saturating_add(of.revoked)),
     }
 }
 

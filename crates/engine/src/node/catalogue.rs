@@ -25,12 +25,20 @@ struct Live {
     epoch: AtomicI32,
     /// Units for sale, as of the last look.
     available: AtomicU64,
+    /// How often units came (back) since this node was started. Whoever writes `available` holds it.
+    arrivals: Mutex<Arrivals>,
+    /// Nobody has looked since units came.
+    is_out_of_date: AtomicBool,
     /// Redis has lost something of this epoch, or says what the ledger knows to be wrong: it is to be filled with the
     /// next. 0 if all is well.
     distrusted_epoch: AtomicI32,
     /// It is being sold from that epoch.
     is_selling: AtomicBool,
 }
+
+/// What was seen before more units came is out of date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrivals(u64);
 
 impl Listed {
     pub(crate) fn epoch(&self) -> i32 {
@@ -50,6 +58,32 @@ impl Listed {
         self.live.available.store(units, Ordering::Release);
     }
 
+    /// To be asked before a look at Redis, for [`Self::saw_available`].
+    pub(crate) fn arrivals(&self) -> Arrivals {
+        *self.live.arrivals.lock()
+    }
+
+    /// What a look found that began after `arrivals`; nothing if more units came since.
+    pub(crate) fn saw_available(&self, arrivals: Arrivals, units: u64) {
+        let now = self.live.arrivals.lock();
+        if *now == arrivals {
+            self.set_available(units);
+            self.live.is_out_of_date.store(false, Ordering::Release);
+        }
+    }
+
+    /// Units came (back): whoever looked before knows nothing any more.
+    pub(crate) fn note_arrival(&self) {
+        let mut arrivals = self.live.arrivals.lock();
+        arrivals.0 = arrivals.0.wrapping_add(1);
+        self.live.is_out_of_date.store(true, Ordering::Release);
+    }
+
+    /// Whether the last look found nothing, and no units came since.
+    pub(crate) fn is_sold_out(&self) -> bool {
+        self.available() == 0 && !self.live.is_out_of_date.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_selling(&self) -> bool {
         self.live.is_selling.load(Ordering::Acquire)
     }
@@ -63,9 +97,16 @@ impl Listed {
         self.live.distrusted_epoch.fetch_max(epoch, Ordering::AcqRel);
     }
 
-    /// The epoch of which that was said since the last call.
-    pub(crate) fn take_distrusted(&self) -> Option<i32> {
-        Some(self.live.distrusted_epoch.swap(0, Ordering::AcqRel)).filter(|epoch| *epoch > 0)
+    /// The epoch of which that was said, until it is replaced or filled.
+    pub(crate) fn distrusted(&self) -> Option<i32> {
+        Some(self.live.distrusted_epoch.load(Ordering::Acquire)).filter(|epoch| *epoch >= self.epoch())
+    }
+
+    /// What that was said of was filled, for the first time or anew.
+    pub(crate) fn trust_again(&self, epoch: i32) {
+        let distrusted = &self.live.distrusted_epoch;
+        // Another one that was named meanwhile stays so.
+        let _ = distrusted.compare_exchange(epoch, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Its units: the ledger's word on how many there are, the last look's on how many are left.
@@ -155,6 +196,8 @@ impl Catalogue {
                 None => Arc::new(Live {
                     epoch: AtomicI32::new(row.epoch),
                     available: AtomicU64::new(row.units.saturating_sub(row.sold)),
+                    arrivals: Mutex::default(),
+                    is_out_of_date: AtomicBool::new(false),
                     distrusted_epoch: AtomicI32::new(0),
                     is_selling: AtomicBool::new(false),
                 }),
@@ -175,4 +218,70 @@ fn is_older(row: &ProductRow, known: &ProductRow) -> bool {
         || row.stocked < known.stocked
         || row.withheld < known.withheld
         || (row.epoch == known.epoch && row.sold < known.sold)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yoink_core::{Currency, MAX_PER_ORDER_DEFAULT, Money, NewProduct, Window};
+
+    fn row(number: i32) -> ProductRow {
+        let id = ProductId::parse("shoe").unwrap();
+        let details = NewProduct {
+            id: Some(id),
+            name: "Shoe".into(),
+            price: Money { amount: 1, currency: Currency::parse("EUR").unwrap() },
+            stock: 5,
+            window: Window::default(),
+            limit_per_customer: None,
+            max_per_order: MAX_PER_ORDER_DEFAULT,
+        };
+        let (paused, stocked, withheld, version, epoch) = (false, 5, 0, 1, 1);
+        let (state, loader, units, sold) = (SaleState::Open, None, 5, 0);
+        ProductRow {
+            number,
+            id,
+            details,
+            paused,
+            stocked,
+            withheld,
+            version,
+            epoch,
+            state,
+            loader,
+            units,
+            sold,
+        }
+    }
+
+    #[test]
+    fn what_was_seen_before_more_units_came_tells_nobody_that_all_are_sold() {
+        let catalogue = Catalogue::default();
+        catalogue.replace(vec![row(7)]);
+        let listed = catalogue.by_number(7).unwrap();
+        let early = listed.arrivals();
+        listed.saw_available(early, 0);
+        assert!(listed.is_sold_out());
+        listed.note_arrival();
+        assert!(!listed.is_sold_out(), "units came");
+        listed.saw_available(early, 0);
+        assert!(!listed.is_sold_out(), "it was asked before they came, and answered later");
+        listed.saw_available(listed.arrivals(), 0);
+        assert!(listed.is_sold_out(), "somebody has bought them");
+    }
+
+    #[test]
+    fn an_epoch_is_distrusted_until_it_is_replaced_or_filled() {
+        let catalogue = Catalogue::default();
+        catalogue.replace(vec![row(7)]);
+        let listed = catalogue.by_number(7).unwrap();
+        assert_eq!(listed.distrusted(), None);
+        listed.distrust(1);
+        assert_eq!((listed.distrusted(), listed.distrusted()), (Some(1), Some(1)));
+        listed.trust_again(1);
+        assert_eq!(listed.distrusted(), None);
+        listed.distrust(1);
+        catalogue.replace(vec![ProductRow { epoch: 2, ..row(7) }]);
+        assert_eq!(listed.distrusted(), None, "it is not sold from any more");
+    }
 }

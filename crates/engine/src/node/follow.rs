@@ -48,14 +48,19 @@ impl Node {
             return Ok(());
         }
         let options = &self.options.delivery;
-        // The ledger doubles the wait with every attempt.
-        let retry_at = Timestamp(now.0.saturating_add(options.backoff_base.as_micros() as i64));
+        let retry_at = self.retry_at(now);
         for order in postgres.due_refused(now, REFUSED_MAX).await? {
             let then = options.on_dead_letter;
             let tried = postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
             self.note_retried(tried);
         }
         Ok(())
+    }
+
+    /// When an order that the ledger refuses now is tried again. The ledger doubles the wait with every attempt.
+    pub(crate) fn retry_at(&self, now: Timestamp) -> Timestamp {
+        let wait = i64::try_from(self.options.delivery.backoff_base.as_micros()).unwrap_or(i64::MAX);
+        Timestamp(now.0.saturating_add(wait))
     }
 
     /// Tells those who wait for the ledger, for ever.

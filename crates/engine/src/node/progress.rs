@@ -80,7 +80,10 @@ impl Node {
 
     pub(crate) fn note_delivered(&self, took: Duration, delivered: &[(OrderId, Delivered)]) {
         self.progress.ledger_write.observe(took.as_secs_f64());
-        let confirmed = delivered.iter().filter(|(_, outcome)| *outcome == Delivered::Confirmed).count();
+        let confirmed = delivered
+            .iter()
+            .filter(|(_, outcome)| matches!(outcome, Delivered::Confirmed | Delivered::Collided))
+            .count();
         let mut status = self.progress.status.lock();
         status.confirmed_total = status.confirmed_total.saturating_add(confirmed as u64);
         status.last_error = None;

@@ -58,7 +58,8 @@ pub struct ProductCounts {
     pub returned_units: u64,
     /// Units of credits that Redis is not known to have.
     pub waiting_units: u64,
-    /// Customers who have more units than one may. Not zero where the limit was lowered.
+    /// Customers who have more units than one was ever allowed to have. Always 0: anything else means that somebody
+    /// else wrote there, or that an earlier version took what it should not have.
     pub customers_above_limit: u64,
 }
 
@@ -141,7 +142,7 @@ LEFT JOIN (SELECT used.product, count(*) AS above
                        WHERE ended IS NULL AND state <> 'retried') live
                  GROUP BY product, customer) used
            JOIN products q ON q.number = used.product
-           WHERE used.units > q.limit_per_customer GROUP BY used.product) l ON l.product = p.number
+           WHERE used.units > q.limit_highest GROUP BY used.product) l ON l.product = p.number
 ORDER BY p.number";
 
 const DUPLICATES: &str = "

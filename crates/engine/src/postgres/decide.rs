@@ -4,6 +4,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 use yoink_core::{OrderId, Rejection, Timestamp};
 
+use super::columns::{Columns, Parts};
 use super::{Postgres, PostgresError, row};
 use crate::views::OrderView;
 
@@ -26,6 +27,19 @@ pub struct Request {
     pub publisher: Uuid,
     /// Which of the publisher's messages it is, from 1.
     pub sequence: i64,
+}
+
+impl Request {
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            order: self.order,
+            customer: &self.customer,
+            quantity: self.quantity,
+            price: self.price,
+            currency: &self.currency,
+            accepted_at: self.accepted_at,
+        }
+    }
 }
 
 /// What became of a request.
@@ -80,12 +94,7 @@ impl Postgres {
     ) -> Result<Decided, PostgresError> {
         let senders: Vec<Uuid> = requests.iter().map(|request| request.publisher).collect();
         let sequences: Vec<i64> = requests.iter().map(|request| request.sequence).collect();
-        let ids: Vec<Uuid> = requests.iter().map(|request| row::uuid(request.order)).collect();
-        let customers: Vec<&str> = requests.iter().map(|request| request.customer.as_str()).collect();
-        let quantities: Vec<i32> = requests.iter().map(|request| request.quantity).collect();
-        let prices: Vec<i64> = requests.iter().map(|request| request.price).collect();
-        let currencies: Vec<&str> = requests.iter().map(|request| request.currency.as_str()).collect();
-        let times: Vec<i64> = requests.iter().map(|request| request.accepted_at).collect();
+        let columns: Columns<'_> = requests.iter().map(Request::parts).collect();
         let sql = "SELECT * FROM decide($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
         let rows = self
             .change(
@@ -98,12 +107,12 @@ impl Postgres {
                     &retry_at.0,
                     &senders,
                     &sequences,
-                    &ids,
-                    &customers,
-                    &quantities,
-                    &prices,
-                    &currencies,
-                    &times,
+                    &columns.ids,
+                    &columns.customers,
+                    &columns.quantities,
+                    &columns.prices,
+                    &columns.currencies,
+                    &columns.times,
                 ],
             )
             .await?;

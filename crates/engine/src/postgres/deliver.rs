@@ -1,9 +1,9 @@
 //! Grants become orders, and orders end.
 
 use tokio_postgres::Row;
-use uuid::Uuid;
 use yoink_core::{OrderId, Timestamp};
 
+use super::columns::{Columns, Parts};
 use super::row::limit;
 use super::{Postgres, PostgresError, row};
 
@@ -29,25 +29,47 @@ pub struct Grant {
     pub accepted_at: i64,
 }
 
+impl Grant {
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            order: self.order,
+            customer: &self.customer,
+            quantity: self.quantity,
+            price: self.price,
+            currency: &self.currency,
+            accepted_at: self.accepted_at,
+        }
+    }
+}
+
 /// What became of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Delivered {
     /// It is an order now.
     Confirmed,
+    /// It is an order now, and its number is another order's: Redis had gone back in time when it granted it.
+    Collided,
     /// It was here before; nothing changed.
     Known,
     /// The table of orders refuses it. Its units are charged; it is kept and tried again.
     Refused,
     /// Its order is here under another number. Its units are on their way back to Redis.
     Duplicate,
-    /// The ledger has no unit for it: the order has failed without taking one.
+    /// The ledger has no unit for it, or its customer would have more than was ever allowed: the order has failed
+    /// without taking a unit.
     Revoked,
 }
 
 impl Delivered {
+    /// Whether it shows that what Redis says of the epoch is wrong.
+    pub(crate) fn is_distrusted(self) -> bool {
+        matches!(self, Self::Collided | Self::Revoked)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         match text {
             "confirmed" => Some(Self::Confirmed),
+            "collided" => Some(Self::Collided),
             "known" => Some(Self::Known),
             "refused" => Some(Self::Refused),
             "duplicate" => Some(Self::Duplicate),
@@ -122,13 +144,8 @@ impl Postgres {
         retry_at: Timestamp,
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        let ids: Vec<Uuid> = grants.iter().map(|grant| row::uuid(grant.order)).collect();
         let numbers: Vec<i64> = grants.iter().map(|grant| grant.number).collect();
-        let customers: Vec<&str> = grants.iter().map(|grant| grant.customer.as_str()).collect();
-        let quantities: Vec<i32> = grants.iter().map(|grant| grant.quantity).collect();
-        let prices: Vec<i64> = grants.iter().map(|grant| grant.price).collect();
-        let currencies: Vec<&str> = grants.iter().map(|grant| grant.currency.as_str()).collect();
-        let times: Vec<i64> = grants.iter().map(|grant| grant.accepted_at).collect();
+        let columns: Columns<'_> = grants.iter().map(Grant::parts).collect();
         let sql = "SELECT order_id, outcome FROM deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let rows = self
             .change(
@@ -139,13 +156,13 @@ impl Postgres {
                     &epoch,
                     &now.0,
                     &retry_at.0,
-                    &ids,
+                    &columns.ids,
                     &numbers,
-                    &customers,
-                    &quantities,
-                    &prices,
-                    &currencies,
-                    &times,
+                    &columns.customers,
+                    &columns.quantities,
+                    &columns.prices,
+                    &columns.currencies,
+                    &columns.times,
                 ],
             )
             .await?;

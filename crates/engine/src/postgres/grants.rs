@@ -2,9 +2,10 @@
 
 use super::{Postgres, PostgresError, row};
 
-/// In two parts, because each has an index.
+/// In three parts, because each has an index.
 const GRANTS: &str = "
-SELECT (SELECT count(*) FROM orders WHERE product = $1 AND epoch = $2 AND NOT revoked)
+SELECT (SELECT count(*) FROM orders WHERE product = $1 AND epoch = $2 AND NOT revoked AND NOT collided)
+     + (SELECT count(*) FROM orders WHERE product = $1 AND epoch = $2 AND collided)
      + (SELECT count(*) FROM orders WHERE product = $1 AND epoch = $2 AND revoked)
      + (SELECT count(*) FROM refused WHERE product = $1 AND epoch = $2 AND state <> 'retried')
      + (SELECT count(*) FROM credits WHERE product = $1 AND epoch = $2 AND kind = 'void') AS grants";

@@ -6,6 +6,7 @@
 //! connections ([`Postgres`]), the types, and the classes of errors ([`ErrorClass`]).
 
 mod audit;
+mod columns;
 mod connection;
 mod credit;
 mod dead_letter;

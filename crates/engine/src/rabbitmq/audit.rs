@@ -9,7 +9,7 @@ use super::RabbitEngine;
 use crate::CallError;
 use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, Unseen};
-use crate::reconciliation::{Invariant, OrderCounts, Reconciliation};
+use crate::reconciliation::{Invariant, Reconciliation};
 
 /// How long messages may be in somebody's hands before they count as lost.
 const IN_HAND_MAX: Duration = Duration::from_secs(3);
@@ -120,12 +120,7 @@ fn judge(ledger: &LedgerAudit, report: &Report, missing: &Missing) -> Reconcilia
         duplicated: report.duplicated_orders.saturating_add(ledger.duplicates),
         stuck: 0,
         products: audit::product_figures(ledger),
-        orders: OrderCounts {
-            accepted: sum(|of| of.refused_orders),
-            confirmed: sum(|of| of.live_orders),
-            cancelled: sum(|of| of.cancelled),
-            failed: sum(|of| of.failed.saturating_add(of.revoked)),
-        },
+        orders: audit::order_counts(ledger, 0),
         invariants,
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use yoink_core::{OrderId, Timestamp};
+use yoink_core::OrderId;
 
 use super::hand::{Gone, Hand};
 use super::lock::{Asked, Lock, Locks};
@@ -170,8 +170,7 @@ impl Lot {
             self.wait_while_paused(since).await?;
             self.enter(since).await?;
             let now = shared.node.now();
-            let wait = shared.options.delivery.backoff_base.as_micros();
-            let retry_at = Timestamp(now.0.saturating_add(i64::try_from(wait).unwrap_or(i64::MAX)));
+            let retry_at = shared.node.retry_at(now);
             failpoint::hit("lot.before-decide");
             let decided = {
                 let _turn = self.worker.turnstile.acquire().await;

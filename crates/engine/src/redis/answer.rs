@@ -9,8 +9,10 @@ use crate::node::order_id::from_hex;
 pub(crate) enum Answer {
     /// The units are the customer's.
     Granted(Grant),
-    /// They were already: the same request was granted before.
+    /// They were already: the same request was granted before, in this epoch.
     Replay(Grant),
+    /// They were already, and the ledger knows it.
+    OldReplay(Grant),
     /// The same order id was granted for another quantity.
     KeyReused,
     /// The sale says no.
@@ -52,11 +54,8 @@ pub(crate) fn parse(text: &str) -> Option<Answer> {
     let mut parts = text.split('|');
     let answer = match parts.next()? {
         "G" => Answer::Granted(grant(&mut parts)?),
-        "P" => {
-            let number = parts.next()?.parse().ok()?;
-            let _quantity = parts.next()?;
-            Answer::Replay(Grant { number, ..priced(&mut parts)? })
-        }
+        "P" => Answer::Replay(replay(&mut parts)?),
+        "O" => Answer::OldReplay(replay(&mut parts)?),
         "K" => Answer::KeyReused,
         "Q" => Answer::Refused(Rejection::QuantityAboveMax { max_per_order: parts.next()?.parse().ok()? }),
         "C" => Answer::Refused(Rejection::ConservationBroken),
@@ -82,6 +81,12 @@ pub(crate) fn parse(text: &str) -> Option<Answer> {
 
 fn grant<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Grant> {
     let number = parts.next()?.parse().ok()?;
+    Some(Grant { number, ..priced(parts)? })
+}
+
+fn replay<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Grant> {
+    let number = parts.next()?.parse().ok()?;
+    let _quantity = parts.next()?;
     Some(Grant { number, ..priced(parts)? })
 }
 
@@ -113,6 +118,7 @@ mod tests {
         let grant = Grant { number: 7, at: Timestamp(5), price: Money { amount: 100, currency: euro } };
         assert_eq!(parse("G|7|5|100|EUR"), Some(Answer::Granted(grant)));
         assert_eq!(parse("P|7|2|5|100|EUR"), Some(Answer::Replay(grant)));
+        assert_eq!(parse("O|7|2|5|100|EUR"), Some(Answer::OldReplay(grant)));
         assert_eq!(parse("S|3"), Some(Answer::Refused(Rejection::SoldOut { available: 3 })));
         assert_eq!(parse("E|4"), Some(Answer::OtherEpoch(4)));
         let id = "00000007aaaa8aaa8aaaaaaaaaaaaaaa";

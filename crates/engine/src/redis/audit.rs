@@ -10,8 +10,8 @@ use super::keys::SaleKeys;
 use super::look::{is_of_another_type, look};
 use crate::CallError;
 use crate::node::audit;
-use crate::postgres::{LedgerAudit, ProductCounts, ProductRow};
-use crate::reconciliation::{Invariant, OrderCounts, Reconciliation};
+use crate::postgres::{LedgerAudit, ProductRow};
+use crate::reconciliation::{Invariant, Reconciliation};
 
 /// Entries of the stream that are read at once.
 const PAGE_ENTRIES: usize = 500;
@@ -247,10 +247,10 @@ fn judge(
     report: &Report,
     compared: &[(yoink_core::ProductId, Compared)],
 ) -> Reconciliation {
-    let sum = |figure: fn(&ProductCounts) -> u64| ledger.products.iter().map(figure).sum::<u64>();
     let in_redis = |figure: fn(&Compared) -> u64| compared.iter().map(|(_, of)| figure(of)).sum::<u64>();
     let mut invariants = audit::told(report, &DECIDED_IN_REDIS);
     invariants.push(audit::adds_up(ledger));
+    invariants.push(audit::within_limit(ledger));
     let details: Vec<String> = compared
         .iter()
         .filter_map(|(id, compared)| compared.detail.as_ref().map(|detail| format!("{id}: {detail}")))
@@ -275,12 +275,7 @@ fn judge(
         duplicated: report.duplicated_orders.saturating_add(ledger.duplicates),
         stuck: in_redis(|of| of.stuck_units),
         products: audit::product_figures(ledger),
-        orders: OrderCounts {
-            accepted: sum(|of| of.refused_orders).saturating_add(in_redis(|of| of.waiting_orders)),
-            confirmed: sum(|of| of.live_orders),
-            cancelled: sum(|of| of.cancelled),
-            failed: sum(|of| of.failed.saturating_add(of.revoked)),
-        },
+        orders: audit::order_counts(ledger, in_redis(|of| of.waiting_orders)),
         invariants,
     }
 }

@@ -38,9 +38,11 @@ impl RedisEngine {
         let _ = looked.await;
     }
 
-    /// Gives Redis the units that wait for it, now and not a moment later.
+    /// Gives Redis the units that wait for it, now and not a moment later. Nobody is told from now on that all are sold
+    /// because of what was seen before.
     pub(crate) async fn apply_credits_now(&self) {
         // Otherwise the keeper does it.
         let _ = self.parts.keeper.apply_credits().await;
+        self.shared().node.catalogue.all().iter().for_each(|listed| listed.note_arrival());
     }
 }

@@ -66,7 +66,11 @@ impl RedisEngine {
             Attempt { was_unknown: false, pause: RETRY_PAUSE, refreshed: false, expired: false };
         loop {
             let epoch = self.shared().node.catalogue.epoch(number);
+            let arrivals = listed.arrivals();
             let sent = self.send(number, epoch, order, request).await;
+            if let Sent::Answered(Answer::Refused(Rejection::SoldOut { available })) = &sent {
+                listed.saw_available(arrivals, *available);
+            }
             if let Some(result) = self.heed(sent, (&listed, epoch), order, request, &mut attempt).await {
                 return result;
             }
@@ -90,7 +94,7 @@ impl RedisEngine {
             && listed.is_selling()
             && details.window.starts_at.is_none_or(|starts_at| now >= starts_at)
             && details.window.ends_at.is_none_or(|ends_at| now < ends_at);
-        (is_plain && listed.available() == 0).then_some(Rejection::SoldOut { available: 0 })
+        (is_plain && listed.is_sold_out()).then_some(Rejection::SoldOut { available: 0 })
     }
 
     async fn send(&self, product: i32, epoch: i32, order: OrderId, request: &PurchaseRequest) -> Sent {
@@ -138,13 +142,11 @@ impl RedisEngine {
                 Some(Ok(purchased(order, &grant, Replayed::No)))
             }
             Answer::Replay(grant) => {
-                // After an attempt without an answer it may be that one which is repeated here.
-                let replayed = if attempt.was_unknown { Replayed::No } else { Replayed::Yes };
-                if attempt.was_unknown {
-                    self.remember(listed.row.number, epoch, order, request, &grant);
-                }
-                Some(Ok(purchased(order, &grant, replayed)))
+                // The node that granted it may be gone: what this one answers, it keeps, too.
+                self.remember(listed.row.number, epoch, order, request, &grant);
+                Some(Ok(purchased(order, &grant, attempt.replayed())))
             }
+            Answer::OldReplay(grant) => Some(Ok(purchased(order, &grant, attempt.replayed()))),
             Answer::KeyReused => Some(Err(Rejection::KeyReused { original: Some(order) }.into())),
             // An attempt without an answer may still be executed: after it no "no" is certain.
             _ if attempt.was_unknown => {
@@ -152,9 +154,6 @@ impl RedisEngine {
                 None
             }
             Answer::Refused(rejection) => {
-                if let Rejection::SoldOut { available } = &rejection {
-                    listed.set_available(*available);
-                }
                 if rejection == Rejection::ConservationBroken {
                     listed.distrust(epoch);
                 }
@@ -174,8 +173,8 @@ impl RedisEngine {
                 None
             }
             Answer::NotLoaded(why) => {
-                // The keeper sees by itself that another server is there.
-                if why == NotLoaded::Missing {
+                // The keeper sees by itself that another server is there, or that it is to be filled for the first time.
+                if why == NotLoaded::Missing && listed.is_open_in_ledger() {
                     listed.distrust(epoch);
                 }
                 Some(Err(CallError::Rebuilding))
@@ -185,6 +184,9 @@ impl RedisEngine {
 
     /// Until the ledger is known to have it.
     fn remember(&self, product: i32, epoch: i32, order: OrderId, request: &PurchaseRequest, grant: &Grant) {
+        if self.shared().mistakes().reseed {
+            return;
+        }
         let offer = Offer {
             order,
             customer: request.customer.clone(),
@@ -207,6 +209,11 @@ struct Attempt {
 }
 
 impl Attempt {
+    /// After an attempt without an answer it may be that one which is repeated.
+    fn replayed(&self) -> Replayed {
+        if self.was_unknown { Replayed::No } else { Replayed::Yes }
+    }
+
     fn give_up(&self) -> CallError {
         match self.was_unknown {
             true => CallError::OutcomeUnknown,

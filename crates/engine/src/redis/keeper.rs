@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::entry::number_of;
 use super::keys::SaleKeys;
 use super::lane::{Lane, Mode, Sent, Ticket};
-use super::loader::{Loader, OFFERS_WAIT, description};
+use super::loader::{Loaded, Loader, OFFERS_WAIT, description};
 use super::look::{is_of_another_type, look};
 use super::offers::Offer;
 use super::script;
@@ -164,7 +164,7 @@ impl Keeper {
 
     pub(crate) async fn look(&self, listed: Arc<Listed>) {
         let seen = self.see(&listed).await;
-        let distrusted = listed.take_distrusted().filter(|epoch| *epoch >= listed.epoch());
+        let distrusted = listed.distrusted();
         match seen {
             Ok(Seen::Selling) if distrusted.is_none() => {
                 listed.set_selling(true);
@@ -182,15 +182,25 @@ impl Keeper {
             }
             Err(error) => {
                 listed.set_selling(false);
-                if let Some(epoch) = distrusted {
-                    listed.distrust(epoch);
-                }
                 tracing::debug!(%error, "Redis could not be looked at");
             }
+        }
+        if let Some(epoch) = distrusted
+            && self.shared.options.workers == 0
+        {
+            self.close(&listed, epoch).await;
         }
         // An epoch whose opening the ledger does not know might be filled once more.
         if listed.is_open_in_ledger() && self.shared.offers.has(listed.row.number) {
             self.offer(&listed).await;
+        }
+    }
+
+    /// What this node distrusts others may not: they see that it is closed, and fill it anew.
+    async fn close(&self, listed: &Listed, epoch: i32) {
+        let Ok(server) = self.servers.of(listed.row.number).await else { return };
+        if let Err(error) = self.loader.close(&server, listed.row.number, epoch).await {
+            tracing::debug!(%error, "Redis goes on with what is distrusted; it is asked again");
         }
     }
 
@@ -199,6 +209,8 @@ impl Keeper {
         let server = self.servers.of(product).await.map_err(|error| error.to_string())?;
         let keys = SaleKeys::new(product, epoch);
         let begun = Instant::now();
+        // Before Redis is asked: whatever is granted meanwhile has a higher number.
+        let (newest, arrivals) = (self.shared.offers.newest(product, epoch), listed.arrivals());
         let asked = look(&server, &keys, &SALE_FIELDS, ("-", 1), "e").await;
         self.shared.gauges.asked(Command::Look, begun);
         let (sale, oldest, buyers) = match asked {
@@ -233,10 +245,15 @@ impl Keeper {
         let adds_up = credited.checked_sub(granted) == Some(available);
         // Each grant is in the stream until it is done; an order that is in neither was lost here.
         let is_complete = !oldest.ids.is_empty() || done == number;
-        if !adds_up || !is_complete || buyers != Some(epoch.to_string()) {
+        // Redis has forgotten what it granted.
+        let is_back_in_time = number < newest || number < done;
+        if is_back_in_time {
+            listed.distrust(epoch);
+        }
+        if !adds_up || !is_complete || is_back_in_time || buyers != Some(epoch.to_string()) {
             return Ok(Seen::Wrong);
         }
-        listed.set_available(available);
+        listed.saw_available(arrivals, available);
         let first = oldest.ids.first().and_then(|entry| number_of(&entry.get::<String>("v1")?));
         let below = if oldest.ids.is_empty() { number.saturating_add(1) } else { first.unwrap_or(0) };
         // Those before the oldest that waits are with the ledger, unless somebody cut off the stream before it.
@@ -281,12 +298,13 @@ impl Keeper {
         let (loader, loading) = (Arc::clone(&self.loader), Arc::clone(&self.loading));
         let listed = Arc::clone(listed);
         tokio::spawn(async move {
-            if let Err(error) = loader.load(product, distrusted).await {
-                tracing::warn!(%error, product = %listed.row.id, "Redis could not be filled; trying again");
-                if let Some(epoch) = distrusted {
-                    listed.distrust(epoch);
+            match (loader.load(product, distrusted).await, distrusted) {
+                (Ok(Loaded::Yes), Some(epoch)) => listed.trust_again(epoch),
+                (Ok(_), _) => {}
+                (Err(error), _) => {
+                    tracing::warn!(%error, product = %listed.row.id, "Redis could not be filled; trying again");
+                    tokio::time::sleep(LEDGER_EVERY).await;
                 }
-                tokio::time::sleep(LEDGER_EVERY).await;
             }
             loading.lock().remove(&product);
         });
@@ -383,6 +401,8 @@ impl Keeper {
             Sent::Answered(Answer::Granted(new) | Answer::Replay(new)) => {
                 self.shared.offers.add(product, (epoch, new.number), offer);
             }
+            // The ledger has it.
+            Sent::Answered(Answer::OldReplay(_)) => {}
             Sent::Answered(
                 Answer::NotLoaded(_) | Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog,
             )

@@ -43,6 +43,10 @@ const PAGE_ORDERS: usize = 1_000;
 /// Fields that one call writes at most.
 const FIELDS_MAX: usize = 1_000;
 
+/// When the mistake of a stock that expires happens.
+#[cfg(feature = "faults")]
+const STOCK_LASTS: Duration = Duration::from_secs(1);
+
 /// Why a sale was not loaded. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -66,6 +70,14 @@ pub(crate) enum LoadError {
     OtherLedger(String),
 }
 
+/// Whether this loader had its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    Yes,
+    /// Another one is at it.
+    NotNow,
+}
+
 /// Loads sales.
 pub(crate) struct Loader {
     pub(crate) me: Uuid,
@@ -85,11 +97,11 @@ struct Found {
 impl Loader {
     /// Makes Redis sell a product from the ledger's present epoch, or from a new one if that is distrusted or if what is
     /// in Redis belongs to another incarnation of it. Does nothing while another loader is at it.
-    pub(crate) async fn load(&self, product: i32, distrusted: Option<i32>) -> Result<(), LoadError> {
+    pub(crate) async fn load(&self, product: i32, distrusted: Option<i32>) -> Result<Loaded, LoadError> {
         if !self.postgres.become_loader(product, self.me, LEASE_SECONDS).await? {
-            return Ok(());
+            return Ok(Loaded::NotNow);
         }
-        let Some(row) = self.postgres.product_numbered(product).await? else { return Ok(()) };
+        let Some(row) = self.postgres.product_numbered(product).await? else { return Ok(Loaded::NotNow) };
         let server = self.servers.of(product).await?;
         let loaded = match self.is_fit(&server).await {
             Ok(()) => tokio::select! {
@@ -103,7 +115,7 @@ impl Loader {
         {
             self.servers.forget(&server, product);
         }
-        loaded
+        loaded.map(|()| Loaded::Yes)
     }
 
     /// Keeps others from loading the same product, for ever. Should it fail, another may begin too: every step is
@@ -160,7 +172,7 @@ impl Loader {
             tracing::warn!(product = %row.id, epoch = row.epoch, "Redis is filled anew with a product: selling stops for a moment");
             // Redis is ahead of a ledger that was restored from a backup: what it granted since is revoked.
             let last = found.epoch.map_or(row.epoch, |epoch| epoch.max(row.epoch));
-            self.step(server, row.number, last, |call| call.arg("close")).await?;
+            self.close(server, row.number, last).await?;
             failpoint::hit("loader.closed");
             for epoch in row.epoch..=last {
                 self.worker(row.number).drain(epoch).await?;
@@ -253,6 +265,12 @@ impl Loader {
             sale.iter().fold(call, |call, (name, value)| call.arg(*name).arg(value))
         })
         .await?;
+        #[cfg(feature = "faults")]
+        if self.shared.mistakes().reseed {
+            let mut expiry = redis::cmd("PEXPIRE");
+            expiry.arg(SaleKeys::new(product, epoch).sale).arg(STOCK_LASTS.as_millis() as u64);
+            let _: i64 = expiry.query_async(&mut server.connection.clone()).await?;
+        }
         Ok(snapshot.finish().await?)
     }
 
@@ -304,6 +322,10 @@ impl Loader {
         self.step(server, product, epoch, |call| call.arg("sell")).await
     }
 
+    pub(crate) async fn close(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
+        self.step(server, product, epoch, |call| call.arg("close")).await
+    }
+
     /// The stream of a sealed epoch: what came to it after all is told to the ledger, which revokes it visibly.
     async fn bury(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
         self.worker(product).drain(epoch).await?;
@@ -342,11 +364,11 @@ impl Loader {
     }
 }
 
-/// An order as `purchase.lua` keeps it.
+/// An order as `purchase.lua` keeps it: one that the ledger has.
 fn record(order: &LoadedOrder) -> String {
     format!(
         "{}|{}|{}|{}|{}|{}|{}",
-        if order.has_ended { 'X' } else { 'G' },
+        if order.has_ended { 'X' } else { 'L' },
         order.number,
         order.quantity,
         order.accepted_at,

@@ -23,7 +23,8 @@ impl Mistakes {
         Self { no_mark: true, ..Self::default() }
     }
 
-    /// A sale that is gone from Redis is filled with what the ledger says is left, while orders are on their way there.
+    /// The stock in Redis expires, and is filled with what the ledger says is left, while orders are on their way there;
+    /// nobody remembers what was accepted.
     pub fn reseed() -> Self {
         Self { reseed: true, ..Self::default() }
     }

@@ -16,8 +16,13 @@ pub(crate) struct Offer {
     pub(crate) accepted_at: Timestamp,
 }
 
-/// By epoch and number.
-type ByGrant = BTreeMap<(i32, u64), Offer>;
+/// By epoch and number; and by order, because a Redis that went back in time gives numbers again.
+type ByGrant = BTreeMap<(i32, u64, OrderId), Offer>;
+
+/// The place before every order of a number.
+fn place((epoch, number): (i32, u64)) -> (i32, u64, OrderId) {
+    (epoch, number, OrderId([0; 16]))
+}
 
 /// Accepted orders by product and by grant.
 #[derive(Debug, Default)]
@@ -27,7 +32,7 @@ pub(crate) struct Offers {
 
 impl Offers {
     pub(crate) fn add(&self, product: i32, grant: (i32, u64), offer: Offer) {
-        self.by_product.lock().entry(product).or_default().insert(grant, offer);
+        self.by_product.lock().entry(product).or_default().insert((grant.0, grant.1, offer.order), offer);
     }
 
     /// The ledger has every grant of `epoch` below `number`.
@@ -35,8 +40,8 @@ impl Offers {
         let mut by_product = self.by_product.lock();
         if let Some(offers) = by_product.get_mut(&product) {
             // What is of an earlier epoch waits for `take_before`.
-            let mut of_later = offers.split_off(&(epoch, number));
-            offers.retain(|(of, _), _| *of < epoch);
+            let mut of_later = offers.split_off(&place((epoch, number)));
+            offers.retain(|(of, ..), _| *of < epoch);
             offers.append(&mut of_later);
         }
     }
@@ -45,8 +50,17 @@ impl Offers {
     pub(crate) fn take_before(&self, product: i32, epoch: i32) -> Vec<((i32, u64), Offer)> {
         let mut by_product = self.by_product.lock();
         let Some(offers) = by_product.get_mut(&product) else { return Vec::new() };
-        let kept = offers.split_off(&(epoch, 0));
-        std::mem::replace(offers, kept).into_iter().collect()
+        let kept = offers.split_off(&place((epoch, 0)));
+        let taken = std::mem::replace(offers, kept).into_iter();
+        taken.map(|((of, number, _), offer)| ((of, number), offer)).collect()
+    }
+
+    /// The highest number of a grant of this epoch that waits; 0 if none does.
+    pub(crate) fn newest(&self, product: i32, epoch: i32) -> u64 {
+        let by_product = self.by_product.lock();
+        let of_epoch =
+            by_product.get(&product).map(|offers| offers.range(place((epoch, 0))..place((epoch + 1, 0))));
+        of_epoch.and_then(|mut offers| offers.next_back()).map_or(0, |((_, number, _), _)| *number)
     }
 
     /// How many wait.
@@ -58,7 +72,7 @@ impl Offers {
     /// Whether any of this product wait that were granted in epochs before this one.
     pub(crate) fn has_before(&self, product: i32, epoch: i32) -> bool {
         let by_product = self.by_product.lock();
-        by_product.get(&product).is_some_and(|offers| offers.range(..(epoch, 0)).next().is_some())
+        by_product.get(&product).is_some_and(|offers| offers.range(..place((epoch, 0))).next().is_some())
     }
 
     /// Whether any of this product wait.
@@ -72,9 +86,9 @@ mod tests {
     use super::*;
     use yoink_core::Currency;
 
-    fn offer() -> Offer {
+    fn offer(order: u8) -> Offer {
         Offer {
-            order: OrderId([7; 16]),
+            order: OrderId([order; 16]),
             customer: CustomerId::parse("ann").unwrap(),
             quantity: 1,
             price: Money { amount: 1, currency: Currency::parse("EUR").unwrap() },
@@ -86,13 +100,25 @@ mod tests {
     fn what_the_ledger_has_is_forgotten_and_what_an_earlier_epoch_granted_is_not() {
         let offers = Offers::default();
         for grant in [(1, 9), (2, 1), (2, 2), (2, 3)] {
-            offers.add(7, grant, offer());
+            offers.add(7, grant, offer(7));
         }
+        assert_eq!((offers.newest(7, 1), offers.newest(7, 2), offers.newest(7, 3)), (9, 3, 0));
         offers.settle_below(7, 2, 3);
         assert_eq!(offers.count(), 2, "(1, 9) and (2, 3) are left");
         let taken = offers.take_before(7, 2);
         assert_eq!(taken.iter().map(|(grant, _)| *grant).collect::<Vec<_>>(), [(1, 9)]);
         assert!(offers.has(7));
         assert!(!offers.has(8));
+    }
+
+    #[test]
+    fn two_orders_of_one_number_are_both_kept() {
+        let offers = Offers::default();
+        offers.add(7, (2, 1), offer(1));
+        offers.add(7, (2, 1), offer(2));
+        offers.add(7, (2, 1), offer(2));
+        offers.settle_below(7, 2, 1);
+        assert!(!offers.has_before(7, 2));
+        assert_eq!(offers.take_before(7, 3).len(), 2);
     }
 }

@@ -138,7 +138,9 @@ impl RedisEngine {
                         continue;
                     };
                     // It is on its way: be its worker. When its entry comes, it is known already.
-                    self.postgres().deliver(product_of(id), epoch, now, now, &[grant]).await?;
+                    let product = product_of(id);
+                    let delivered = self.postgres().deliver(product, epoch, now, now, &[grant]).await?;
+                    self.shared().heed_delivered(product, epoch, &delivered);
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     continue;
                 }
@@ -168,7 +170,7 @@ impl RedisEngine {
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let epoch: Option<i32> = text(0).and_then(|epoch| epoch.parse().ok());
         let grant = record.as_deref().and_then(|record| {
-            let rest = record.strip_prefix("G|")?;
+            let rest = record.strip_prefix("G|").or_else(|| record.strip_prefix("L|"))?;
             parse_line(&format!("{}|{rest}", to_hex(id))).ok()
         });
         match grant.zip(epoch) {

@@ -10,6 +10,7 @@
 -- Answers one text per purchase, its parts separated by '|':
 --   G number time amount currency             granted
 --   P number quantity time amount currency    granted before to the same order id (a replay)
+--   O number quantity time amount currency    the same, and the ledger has it: from before this epoch, or ended
 --   K                                         granted before, but for another quantity
 --   Q max        more than one order may have
 --   Y time       not started            Z time   ended            U   paused
@@ -94,9 +95,9 @@ local function decide(i)
   if before then
     -- An order that has ended is not accepted anew, whoever offers it.
     if is_offer and string.sub(before, 1, 1) == 'X' then return 'S|0' end
-    local n, q, t, p = string.match(before, '^%a|(%d+)|(%d+)|(%d+)|(%d+|%a+)|')
+    local kind, n, q, t, p = string.match(before, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+|%a+)|')
     if tonumber(q) ~= quantity then return 'K' end
-    return 'P|' .. n .. '|' .. q .. '|' .. t .. '|' .. p
+    return (kind == 'G' and 'P|' or 'O|') .. n .. '|' .. q .. '|' .. t .. '|' .. p
   end
   if not is_offer then
     if quantity > max then return 'Q|' .. sale[10] end

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use yoink_core::OrderId;
 
 use super::entry::time_of;
 use super::mistakes::Mistakes;
@@ -12,6 +13,8 @@ use super::offers::Offers;
 use super::open::RedisOptions;
 use super::status::Gauges;
 use crate::node::Node;
+use crate::node::order_id::to_hex;
+use crate::postgres::Delivered;
 
 /// What the parts of one node share.
 pub(crate) struct Shared {
@@ -72,6 +75,23 @@ impl Shared {
     /// What was noted last; 0 if all adds up.
     pub(crate) fn difference(&self, product: i32) -> i64 {
         self.differences.lock().get(&product).copied().unwrap_or(0)
+    }
+
+    /// What the ledger says of grants may show that Redis is to be filled anew: it said more than is true, lost count of
+    /// what a customer has, or gave a number twice.
+    pub(crate) fn heed_delivered(&self, product: i32, epoch: i32, delivered: &[(OrderId, Delivered)]) {
+        let Some((order, outcome)) = delivered.iter().find(|(_, outcome)| outcome.is_distrusted()) else {
+            return;
+        };
+        let order = to_hex(*order);
+        tracing::error!(
+            product,
+            epoch,
+            order,
+            ?outcome,
+            "Redis granted what it should not have: it is filled anew"
+        );
+        self.node.catalogue.distrust(product, epoch);
     }
 
     /// How many grants of a product were made and settled, and the id of the oldest entry that waits.

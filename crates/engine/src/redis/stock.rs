@@ -58,7 +58,11 @@ async fn adjust(engine: RedisEngine, adjustment: StockAdjustment) -> Result<(Seq
             engine.apply_credits_now().await;
             Ok((seq(begun), Replayed::No))
         }
-        AdjustmentOutcome::Again(begun) => Ok((seq(begun), Replayed::Yes)),
+        AdjustmentOutcome::Again(begun) => {
+            // Whoever made it may have died before Redis had the units.
+            engine.apply_credits_now().await;
+            Ok((seq(begun), Replayed::Yes))
+        }
         AdjustmentOutcome::Withdraw(begun) => {
             let taking = Taking {
                 adjustment: begun.adjustment,

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use redis::RedisError;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadReply};
-use yoink_core::Timestamp;
 
 use super::Shared;
 use super::entry::parse_line;
@@ -19,7 +18,7 @@ use super::script;
 use super::servers::{NoServer, Server, Servers};
 use super::status::Command;
 use crate::failpoint;
-use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError};
+use crate::postgres::{ErrorClass, Grant, Postgres, PostgresError};
 
 /// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
 const ENTRIES_MAX: usize = 16;
@@ -279,8 +278,7 @@ impl Worker {
     async fn deliver(&self, epoch: i32, grants: &[Grant]) -> Result<(), CarryError> {
         let begun = Instant::now();
         let now = self.shared.node.now();
-        let retry_at =
-            Timestamp(now.0.saturating_add(self.shared.options.delivery.backoff_base.as_micros() as i64));
+        let retry_at = self.shared.node.retry_at(now);
         let delivered = match self.postgres.deliver(self.product, epoch, now, retry_at, grants).await {
             Err(error) if error.class() == ErrorClass::Permanent => {
                 // Not even a row by itself could be tried: find the one that cannot be sent. (It may be the only one.)
@@ -303,10 +301,7 @@ impl Worker {
             other => other?,
         };
         self.shared.node.note_delivered(begun.elapsed(), &delivered);
-        if delivered.iter().any(|(_, outcome)| *outcome == Delivered::Revoked) {
-            // The ledger had no unit for a grant: Redis says more than is true. Fill it anew.
-            self.shared.node.catalogue.distrust(self.product, epoch);
-        }
+        self.shared.heed_delivered(self.product, epoch, &delivered);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Grants become orders once, and units come back once.
 
-use yoink_core::{Event, Fact};
+use yoink_core::{Event, Fact, NewProduct, ProductChange};
 use yoink_engine::postgres::{
     CreditKind, Delivered, EndKind, Ended, ErrorClass, Grant, OnRefusal, Postgres, Retried,
 };
@@ -58,6 +58,10 @@ async fn what_the_ledger_has_no_unit_for_is_revoked_and_seen() {
     let grants = [grant(1, "ann", 2), grant(2, "bob", 2)];
     let outcomes = deliver(&ledger, product, 1, &grants).await;
     assert_eq!(outcomes, [Delivered::Confirmed, Delivered::Revoked]);
+    // Told again: whoever asked first may have died before it did anything about it.
+    let again = deliver(&ledger, product, 1, &grants).await;
+    assert_eq!(again, [Delivered::Known, Delivered::Revoked]);
+    ledger.seal(product, 1).await.unwrap();
     assert_eq!(deliver(&ledger, product, 1, &grants).await, [Delivered::Known; 2]);
     let revoked = ledger.order(order(2)).await.unwrap().unwrap();
     assert_eq!(revoked.status, OrderStatus::Failed);
@@ -74,7 +78,7 @@ async fn a_revoked_order_is_kept_whatever_is_wrong_with_it() {
     // The same number as ann's, and more units than an order may have.
     let bad = [Grant { number: 1, ..grant(2, "bob", 1) }, grant(3, "cid", 5_000)];
     assert_eq!(deliver(&ledger, product, 1, &bad).await, [Delivered::Revoked; 2]);
-    assert_eq!(deliver(&ledger, product, 1, &bad).await, [Delivered::Known; 2]);
+    assert_eq!(deliver(&ledger, product, 1, &bad).await, [Delivered::Revoked; 2]);
     for number in [2, 3] {
         assert_eq!(ledger.order(order(number)).await.unwrap().unwrap().status, OrderStatus::Failed);
     }
@@ -82,15 +86,86 @@ async fn a_revoked_order_is_kept_whatever_is_wrong_with_it() {
 }
 
 #[tokio::test]
-async fn a_second_order_under_one_number_is_refused_and_charged() {
+async fn a_second_order_under_one_number_is_kept_and_told_apart() {
     let (_database, ledger) = Database::with_ledger(2).await;
     let product = on_sale(&ledger, "1", 10).await;
     deliver(&ledger, product, 1, &[grant(1, "ann", 1)]).await;
-    let rewound = Grant { number: 1, ..grant(2, "bob", 4) };
-    let outcomes = deliver(&ledger, product, 1, &[rewound, grant(3, "cid", 1)]).await;
-    assert_eq!(outcomes, [Delivered::Refused, Delivered::Confirmed], "one bad order holds up nobody");
+    // One of them has the number of an order from before, two have one number between them.
+    let rewound = [
+        Grant { number: 1, ..grant(2, "bob", 4) },
+        grant(3, "cid", 1),
+        Grant { number: 3, ..grant(4, "dan", 1) },
+        Grant { number: 4, ..grant(5, "eve", 5_000) },
+    ];
+    let (collided, confirmed, known) = (Delivered::Collided, Delivered::Confirmed, Delivered::Known);
+    let outcomes = deliver(&ledger, product, 1, &rewound).await;
+    assert_eq!(outcomes, [collided, confirmed, collided, Delivered::Revoked]);
+    assert_eq!(ledger.grants_of(product, 1).await.unwrap(), 5);
+    let again = deliver(&ledger, product, 1, &rewound).await;
+    assert_eq!(again, [collided, known, collided, Delivered::Revoked], "told again while it is sold from");
     let counts = counted(&ledger).await;
-    assert_eq!((counts.sold, counts.refused_units, counts.live_units), (6, 4, 2));
+    assert_eq!((counts.sold, counts.refused_units, counts.live_units, counts.live_orders), (7, 0, 7, 4));
+    assert_eq!(ledger.events(1, 10).await.unwrap().len(), 4, "one event each");
+    ledger.seal(product, 1).await.unwrap();
+    assert_eq!(deliver(&ledger, product, 1, &rewound).await, [known; 4]);
+    let cancelled = ledger.end_order(order(4), EndKind::Cancelled, "changed my mind", NOW).await.unwrap();
+    assert_eq!(cancelled, Ended::Now);
+    counted(&ledger).await;
+}
+
+#[tokio::test]
+async fn what_a_customer_has_above_the_limit_is_revoked() {
+    let (_database, ledger) = Database::with_ledger(2).await;
+    let product = on_sale_to_each(&ledger, Some(3)).await;
+    deliver(&ledger, product, 1, &[grant(1, "ann", 2), grant(2, "bob", 1)]).await;
+    // The second of ann's is too much, the third fits; bob's all fit.
+    let more = [grant(3, "ann", 2), grant(4, "ann", 1), grant(5, "bob", 2), grant(6, "ann", 1)];
+    let (confirmed, revoked) = (Delivered::Confirmed, Delivered::Revoked);
+    let delivered = ledger.deliver(product, 1, NOW, LATER, &more).await.unwrap();
+    let outcome = |number| delivered.iter().find(|(id, _)| *id == order(number)).unwrap().1;
+    assert_eq!([3, 4, 5, 6].map(outcome), [revoked, confirmed, confirmed, revoked]);
+    assert_eq!(delivered.len(), 4);
+    let reason = ledger.order(order(3)).await.unwrap().unwrap().reason.unwrap();
+    assert_eq!(
+        &*reason,
+        "revoked: with it the customer had more than the 3 units that one customer may have"
+    );
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.live_units, counts.sold, counts.revoked, counts.customers_above_limit), (6, 6, 2, 0));
+    // What has ended does not count.
+    ledger.end_order(order(1), EndKind::Cancelled, "changed my mind", NOW).await.unwrap();
+    assert_eq!(deliver(&ledger, product, 1, &[grant(7, "ann", 2)]).await, [confirmed]);
+    // One that is tried again counts.
+    let refused = [grant(8, "cid", 1_500)];
+    assert_eq!(deliver(&ledger, product, 1, &refused).await, [revoked], "above any limit");
+}
+
+#[tokio::test]
+async fn the_highest_limit_there_ever_was_is_what_counts() {
+    let (database, ledger) = Database::with_ledger(2).await;
+    let product = on_sale_to_each(&ledger, Some(1)).await;
+    let limit_to = async |limit| {
+        let change = ProductChange { limit_per_customer: Some(limit), ..ProductChange::default() };
+        ledger.change_product(&super::id("1"), &change, NOW).await.unwrap();
+    };
+    limit_to(Some(3)).await;
+    limit_to(Some(1)).await;
+    let outcomes = deliver(&ledger, product, 1, &[grant(1, "ann", 3), grant(2, "bob", 4)]).await;
+    assert_eq!(outcomes, [Delivered::Confirmed, Delivered::Revoked]);
+    limit_to(None).await;
+    limit_to(Some(1)).await;
+    assert_eq!(deliver(&ledger, product, 1, &[grant(3, "bob", 4)]).await, [Delivered::Confirmed]);
+    assert_eq!(counted(&ledger).await.customers_above_limit, 0);
+    // Somebody else writes there.
+    database.execute("UPDATE products SET limit_highest = 3").await;
+    assert_eq!(counted(&ledger).await.customers_above_limit, 1);
+}
+
+async fn on_sale_to_each(ledger: &Postgres, limit: Option<u32>) -> i32 {
+    let limited = NewProduct { limit_per_customer: limit, ..super::common::product("1", 10) };
+    let product = ledger.create_product(&limited, NOW).await.unwrap().unwrap();
+    assert!(ledger.set_open(product, 1).await.unwrap());
+    product
 }
 
 #[tokio::test]

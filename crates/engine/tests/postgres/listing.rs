@@ -173,15 +173,6 @@ async fn what_waits_is_counted() {
 }
 
 #[tokio::test]
-async fn customers_above_their_limit_are_counted() {
-    let (_database, ledger) = Database::with_ledger(2).await;
-    let limited = yoink_core::NewProduct { limit_per_customer: Some(2), ..product("1", 10) };
-    let number = ledger.create_product(&limited, NOW).await.unwrap().unwrap();
-    deliver(&ledger, number, 1, &[grant(1, "ann", 2), grant(2, "bob", 2), grant(3, "bob", 1)]).await;
-    assert_eq!(super::counted(&ledger).await.customers_above_limit, 1);
-}
-
-#[tokio::test]
 async fn delivery_is_paused_for_everybody() {
     let (database, ledger) = Database::with_ledger(2).await;
     let check = yoink_engine::postgres::SettingsCheck::Strict;

@@ -10,6 +10,9 @@ mod migrations {
     refinery::embed_migrations!("src/postgres/migrations");
 }
 
+/// Those behind the second.
+const LATER_MIGRATIONS: [&str; 3] = ["V3__finish_withdrawal", "V4__queue", "V5__limits_and_numbers"];
+
 async fn refused(database: &Database) -> PostgresOpenError {
     Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.expect_err("it is refused")
 }
@@ -18,14 +21,15 @@ async fn refused(database: &Database) -> PostgresOpenError {
 async fn eight_who_migrate_at_once_make_the_tables_once() {
     let database = Database::new().await;
     assert!(matches!(refused(&database).await, PostgresOpenError::MigrationsDue { missing, .. }
-        if missing.len() == 4));
+        if missing.len() == 5));
     let migrations = (0..8).map(|_| {
         let url = database.url();
         tokio::spawn(async move { migrate(&url).await.expect("migrating succeeds") })
     });
     let applied: Vec<String> =
         futures_util::future::join_all(migrations).await.into_iter().flat_map(Result::unwrap).collect();
-    assert_eq!(applied, ["V1__tables", "V2__functions", "V3__finish_withdrawal", "V4__queue"]);
+    assert_eq!(applied[..2], ["V1__tables", "V2__functions"]);
+    assert_eq!(applied[2..], LATER_MIGRATIONS);
     assert_eq!(migrate(&database.url()).await.unwrap(), Vec::<String>::new());
     let one = Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.unwrap();
     let other = Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.unwrap();
@@ -42,19 +46,30 @@ async fn tables_of_an_older_version_are_brought_up_to_this_one_with_what_is_in_t
     older.run_async(&mut database.session().await).await.unwrap();
     database
         .execute(
-            "INSERT INTO products (id, name, price, currency, stock, max_per_order, stocked)
-             VALUES ('1', 'a', 100, 'EUR', 5, 10, 5);
-             INSERT INTO allocations (product, epoch, units) VALUES (1, 1, 5)",
+            "INSERT INTO products (id, name, price, currency, stock, max_per_order, stocked, limit_per_customer)
+             VALUES ('1', 'a', 100, 'EUR', 5, 10, 5, 2), ('2', 'b', 100, 'EUR', 5, 10, 5, 2);
+             INSERT INTO allocations (product, epoch, units) VALUES (1, 1, 5), (2, 1, 5);
+             INSERT INTO events (seq, at, kind, product, body)
+             VALUES (1, 0, 'product-created', 1, '{\"limit_per_customer\": 1}'),
+                    (2, 0, 'product-changed', 1, '{\"limit_per_customer\": 3}'),
+                    (3, 0, 'product-changed', 1, '{\"limit_per_customer\": 2}'),
+                    (4, 0, 'product-changed', 1, '{\"price\": 100}'),
+                    (5, 0, 'product-created', 2, '{\"limit_per_customer\": null}'),
+                    (6, 0, 'product-changed', 2, '{\"limit_per_customer\": 2}')",
         )
         .await;
     let error = refused(&database).await;
     assert!(matches!(&error, PostgresOpenError::MigrationsDue { missing, .. }
-        if *missing == ["V3__finish_withdrawal", "V4__queue"]));
+        if *missing == LATER_MIGRATIONS));
     assert!(error.to_string().contains("yoink migrate --postgres URL"), "{error}");
-    assert_eq!(migrate(&database.url()).await.unwrap(), ["V3__finish_withdrawal", "V4__queue"]);
+    assert_eq!(migrate(&database.url()).await.unwrap(), LATER_MIGRATIONS);
     let ledger = Postgres::connect(&database.url(), 2, SettingsCheck::Strict).await.unwrap();
     let products = ledger.products().await.unwrap();
-    assert_eq!(products.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["1"]);
+    assert_eq!(products.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["1", "2"]);
+    let highest = "SELECT limit_highest FROM products ORDER BY number";
+    let highest = database.session().await.query(highest, &[]).await.unwrap();
+    let highest: Vec<Option<i32>> = highest.iter().map(|row| row.get(0)).collect();
+    assert_eq!(highest, [Some(3), None], "the highest that there ever was; none where there once was none");
 }
 
 #[tokio::test]
@@ -65,7 +80,7 @@ async fn tables_of_a_newer_version_or_of_somebody_else_are_refused() {
     assert!(matches!(migrate(&database.url()).await, Err(PostgresOpenError::Foreign { .. })));
     database.execute("INSERT INTO refinery_schema_history SELECT 9, 'later', applied_on, checksum FROM refinery_schema_history WHERE version = 2").await;
     let error = refused(&database).await;
-    assert!(matches!(error, PostgresOpenError::Newer { found: 9, known: 4, .. }), "{error}");
+    assert!(matches!(error, PostgresOpenError::Newer { found: 9, known: 5, .. }), "{error}");
     assert!(error.to_string().contains("start the newer version"), "{error}");
 }
 

@@ -1,5 +1,7 @@
 //! Orders end and units come back: once, whoever asks, and whatever dies in between.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -8,7 +10,7 @@ use yoink_engine::{CallError, DeadLetterFilter, Engine, OrderStatus, Replayed};
 use yoink_testkit::Mode;
 
 use crate::common;
-use crate::shop::{Bought, SHOE, Shop, insist, rounds};
+use crate::shop::{Bought, SHOE, Shop, insist, request, rounds};
 
 /// Asks for an adjustment until there is a definite answer: made, or not so many left.
 async fn adjust(engine: &Engine, adjustment: StockAdjustment) -> Option<Replayed> {
@@ -166,6 +168,58 @@ fn units_of_a_restock_come_once_even_if_the_ledger_does_not_hear_of_it() {
         shop.sql("UPDATE credits SET applied = false");
     }
     shop.close_the_books(&engine, 27, &mut Vec::new());
+}
+
+#[test]
+fn who_was_told_of_new_units_is_not_told_that_all_are_sold() {
+    let shop = Shop::start();
+    let engine = shop.open_with_shoes(0, |_| ());
+    let is_over = Arc::new(AtomicBool::new(false));
+    // Want more than there ever is, and learn again and again that there is not enough.
+    let greedy: Vec<_> = (0..32)
+        .map(|buyer| {
+            let (engine, is_over) = (engine.clone(), Arc::clone(&is_over));
+            shop.spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    let asked = engine.purchase(request(&format!("greedy-{buyer}"), 2, "two")).await;
+                    assert!(matches!(asked, Err(CallError::Refused(Rejection::SoldOut { .. }))), "{asked:?}");
+                }
+            })
+        })
+        .collect();
+    let stock = 150 * rounds(1) as u64;
+    for number in 0..stock {
+        let restock = common::restock(SHOE, 1, &format!("one-more-{number}"));
+        shop.run(engine.adjust_stock(restock)).unwrap();
+        // Without a key: a "no" to such a request needs no trip to Redis.
+        let customer = format!("quick-{number}");
+        let purchased = shop.run(engine.purchase(common::buy(&customer, SHOE, 1, None)));
+        assert!(purchased.is_ok(), "the unit of restock {number}: {purchased:?}");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    greedy.into_iter().for_each(|buyer| shop.run(buyer).unwrap());
+    shop.close_the_books_of_strangers(&engine, stock);
+}
+
+#[test]
+fn who_asks_for_a_restock_again_finds_its_units_on_sale() {
+    let shop = Shop::start();
+    let url = shop.redis.url();
+    let first = shop.open_with_shoes(0, |options| options.redis = url);
+    let second = shop.open(|_| ());
+    let stock = 10 * rounds(1) as u64;
+    for number in 0..stock {
+        let restock = common::restock(SHOE, 1, &format!("one-more-{number}"));
+        // The ledger hears of it, and Redis does not hear it from this node.
+        shop.redis_edge.set(Mode::Refuse).unwrap();
+        shop.redis_edge.cut_all();
+        shop.run(second.adjust_stock(restock.clone())).unwrap();
+        assert_eq!(shop.run(first.adjust_stock(restock)).unwrap().replayed, Replayed::Yes);
+        let purchased = shop.run(first.purchase(common::buy(&format!("quick-{number}"), SHOE, 1, None)));
+        assert!(purchased.is_ok(), "the unit of restock {number}: {purchased:?}");
+    }
+    shop.redis_edge.set(Mode::Pass).unwrap();
+    shop.close_the_books_of_strangers(&first, stock);
 }
 
 #[test]

@@ -88,24 +88,66 @@ fn a_replica_that_lags_behind_may_be_promoted() {
 }
 
 #[test]
-fn what_is_lost_with_its_node_is_revoked_visibly_or_gone_unpromised() {
-    let mut shop = Shop::start();
+fn what_redis_and_its_node_lose_together_is_gone_and_its_units_are_sold() {
+    let shop = Shop::start();
     let stock = 200;
-    let engine = shop.open_with_shoes(stock, |options| options.workers = 1);
-    let crowd = shop.crowd(&[&engine], 4);
-    crowd.wait_for(40);
-    let mut bought = shop.disperse(crowd);
+    let engine = shop.open_with_shoes(stock, |_| ());
+    let mut bought = vec![shop.run(insist(&engine, "in-the-ledger", 1)).unwrap()];
     shop.reconcile(&engine);
-    // Everything is in the ledger: whatever Redis and the nodes forget now, nothing is lost.
+    engine.close_blocking(Duration::ZERO);
+    // Nobody carries orders to the ledger.
+    let engine = shop.open(|options| options.workers = 0);
+    let lost: Vec<Bought> =
+        (0..20).map(|number| shop.run(insist(&engine, &format!("lost-{number}"), 2)).unwrap()).collect();
+    assert_eq!(shop.count("SELECT count(*) FROM orders"), 1, "the ledger has none of them");
     engine.close_blocking(Duration::ZERO);
     shop.redis(&["FLUSHALL"]);
-    shop.redis.kill();
-    shop.redis.restart().unwrap();
     let engine = shop.open(|_| ());
     let took = shop.wait_until_selling(&engine, &mut bought);
     assert!(took < SELLING_WITHIN, "selling again after {took:?}");
+    for unit in &lost {
+        assert_eq!(
+            shop.run(engine.order(unit.order)).unwrap(),
+            None,
+            "{unit:?} is gone, and nobody says otherwise"
+        );
+    }
+    // Its key buys it anew, as the first time.
+    let again = shop.run(engine.purchase(request("lost-0", 2, &lost[0].key))).unwrap();
+    assert_eq!((again.order, again.replayed), (lost[0].order, Replayed::No));
+    bought.push(lost[0].clone());
     let kept = shop.close_the_books(&engine, stock, &mut bought);
-    assert_eq!(kept.ended, 0);
+    assert_eq!(kept.ended, 0, "what was in the ledger stays");
+}
+
+#[test]
+fn an_order_that_another_node_knew_outlives_redis_and_the_node_that_accepted_it() {
+    let shop = Shop::start();
+    let stock = 50;
+    let first = shop.open_with_shoes(stock, |_| ());
+    let second = shop.open(|_| ());
+    [&first, &second].into_iter().for_each(|node| shop.pause_delivery(node));
+    let mut bought = Vec::new();
+    for number in 0..10 {
+        let unit = shop.run(insist(&first, &format!("twice-{number}"), 1)).unwrap();
+        let again = shop.run(second.purchase(request(&unit.customer, 1, &unit.key))).unwrap();
+        assert_eq!((again.order, again.replayed), (unit.order, Replayed::Yes));
+        bought.push(unit);
+    }
+    let is_accepted = |unit: &Bought| {
+        let found = shop.run(second.order(unit.order)).unwrap();
+        assert_eq!(found.map(|order| order.status), Some(OrderStatus::Accepted), "{unit:?}");
+    };
+    bought.iter().for_each(is_accepted);
+    first.close_blocking(Duration::ZERO);
+    shop.redis(&["FLUSHALL"]);
+    let promised = bought.len();
+    let took = shop.wait_until_selling(&second, &mut bought);
+    assert!(took < SELLING_WITHIN, "selling again after {took:?}");
+    bought.iter().take(promised).for_each(is_accepted);
+    shop.run(second.delivery().resume()).unwrap();
+    let kept = shop.close_the_books(&second, stock, &mut bought);
+    assert_eq!(kept.ended, 0, "the second node had told their buyers, too");
 }
 
 #[test]

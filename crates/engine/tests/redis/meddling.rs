@@ -222,6 +222,60 @@ fn hand_edited_stock_sells_no_unit_that_there_is_not() {
 }
 
 #[test]
+fn grants_that_are_counted_back_are_all_kept_and_redis_is_filled_anew() {
+    let shop = Shop::start();
+    let stock = 20_000;
+    let first = shop.open_with_shoes(stock, |_| ());
+    let second = shop.open(|_| ());
+    let sale = shop.key("sale");
+    let crowd = shop.crowd(&[&first, &second], 8);
+    for _ in 0..rounds(3) {
+        // So that the numbers that are given again are those of orders that wait.
+        shop.run(first.delivery().pause()).unwrap();
+        crowd.wait_for(40);
+        let epoch = shop.count("SELECT epoch FROM products");
+        shop.redis(&["HINCRBY", &sale, "number", "-25"]);
+        crowd.wait_for(40);
+        shop.run(first.delivery().resume()).unwrap();
+        let begun = Instant::now();
+        while shop.count("SELECT epoch FROM products") == epoch {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the epoch is not distrusted");
+            sleep(Duration::from_millis(10));
+        }
+        crowd.wait_for(20);
+    }
+    let mut bought = shop.disperse(crowd);
+    shop.reconcile(&second);
+    let kept = shop.close_the_books(&first, stock, &mut bought);
+    assert_eq!(kept.ended, 0, "there was a unit for each of them");
+    assert_eq!(shop.count("SELECT count(*) FROM refused"), 0);
+    assert!(shop.count("SELECT count(*) FROM orders WHERE collided") > 0, "no number was given twice");
+}
+
+#[test]
+fn what_only_a_node_without_workers_knows_to_be_wrong_is_mended_by_others() {
+    let shop = Shop::start();
+    let stock = 20;
+    let worker = shop.open_with_shoes(stock, |_| ());
+    let seller = shop.open(|options| options.workers = 0);
+    shop.run(worker.delivery().pause()).unwrap();
+    let mut bought: Vec<Bought> = Vec::new();
+    for number in 0..10 {
+        bought.extend(shop.run(insist(&seller, &format!("early-{number}"), 1)));
+    }
+    // Nobody else knows that there were more.
+    shop.redis(&["HINCRBY", &shop.key("sale"), "number", "-5"]);
+    let begun = Instant::now();
+    while shop.count("SELECT count(*) FROM products WHERE epoch > 1 AND state = 'open'") == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "what it knows to be wrong is believed");
+        sleep(Duration::from_millis(10));
+    }
+    shop.run(worker.delivery().resume()).unwrap();
+    let kept = shop.close_the_books(&worker, stock, &mut bought);
+    assert_eq!(kept.ended, 0);
+}
+
+#[test]
 fn hand_edited_stock_shows_in_the_figures_until_it_is_mended() {
     let shop = Shop::start();
     let stock = 10;

@@ -90,6 +90,10 @@ impl Shop {
         self.runtime.block_on(work)
     }
 
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.runtime.spawn(work)
+    }
+
     pub fn sql(&self, statement: &str) -> Rows {
         self.postgres.session(DATABASE).unwrap().query(statement).unwrap()
     }
@@ -158,6 +162,20 @@ impl Shop {
         begun.elapsed()
     }
 
+    /// Pauses delivery, and waits until the node has read that for some time: what it read before may still come.
+    pub fn pause_delivery(&self, engine: &Engine) {
+        self.run(engine.delivery().pause()).unwrap();
+        let begun = Instant::now();
+        let mut paused_at = Instant::now();
+        while paused_at.elapsed() < Duration::from_millis(400) {
+            if !engine.delivery().status().paused {
+                paused_at = Instant::now();
+            }
+            assert!(begun.elapsed() < QUIET_WITHIN, "delivery goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits until all is healed and drained; then every invariant must hold.
     pub fn reconcile(&self, engine: &Engine) -> Reconciliation {
         let settled = self.run(engine.wait_delivered(0, QUIET_WITHIN));
@@ -188,6 +206,13 @@ impl Shop {
         let oversold = "SELECT count(*) FROM allocations WHERE sold > units";
         assert_eq!(self.count(oversold), 0);
         kept
+    }
+
+    /// Where nobody kept a record: all is sold, in orders of one unit.
+    pub fn close_the_books_of_strangers(&self, engine: &Engine, stock: u64) {
+        self.reconcile(engine);
+        let orders = self.count("SELECT count(*) FROM orders WHERE status = 'confirmed' AND quantity = 1");
+        assert_eq!(orders, i64::try_from(stock).unwrap());
     }
 
     fn sell_out(&self, engine: &Engine, bought: &mut Vec<Bought>) {

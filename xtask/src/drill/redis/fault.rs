@@ -24,6 +24,7 @@ pub(super) const LABELS: [&str; 6] =
 pub(super) enum Edge {
     BuyersToNodes,
     NodesToRedis,
+    NodesToPostgres,
     WorkersToRedis,
     WorkersToPostgres,
 }
@@ -69,6 +70,7 @@ impl rounds::Fault for Fault {
             Fault::Outage(..) => "postgresql outage",
             Fault::Cut(Edge::BuyersToNodes) => "cut client - api",
             Fault::Cut(Edge::NodesToRedis) => "cut api - redis",
+            Fault::Cut(Edge::NodesToPostgres) => "cut api - postgresql",
             Fault::Cut(Edge::WorkersToRedis) => "cut worker - redis",
             Fault::Cut(Edge::WorkersToPostgres) => "cut worker - postgresql",
             Fault::Step(label) => label,
@@ -233,6 +235,7 @@ fn cut(stage: &RedisStage, edge: Edge, random: &mut SmallRng) -> Result<()> {
             (stage.shop.to_nodes.get(node).context("there is no such node")?, 700)
         }
         Edge::NodesToRedis => (&stage.nodes_to_redis, 900),
+        Edge::NodesToPostgres => (&stage.nodes_to_postgres, 3_000),
         Edge::WorkersToRedis => (&stage.workers_to_redis, 900),
         Edge::WorkersToPostgres => (&stage.workers_to_postgres, 3_000),
     };

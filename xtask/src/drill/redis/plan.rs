@@ -46,15 +46,20 @@ pub(crate) struct RedisArgs {
 }
 
 /// Where connections are cut.
-const EDGES: [Edge; 4] =
-    [Edge::BuyersToNodes, Edge::NodesToRedis, Edge::WorkersToRedis, Edge::WorkersToPostgres];
+const EDGES: [Edge; 5] = [
+    Edge::BuyersToNodes,
+    Edge::NodesToRedis,
+    Edge::NodesToPostgres,
+    Edge::WorkersToRedis,
+    Edge::WorkersToPostgres,
+];
 
 /// Edges on which bytes pass while PostgreSQL is away.
 pub(super) const EDGES_OF_OUTAGE: [Edge; 2] = [Edge::BuyersToNodes, Edge::NodesToRedis];
 
 /// Each kind: how often, and how often in one round.
 pub(super) fn kinds(args: &RedisArgs) -> Vec<(Fault, usize, usize)> {
-    let outage = Fault::Outage(Duration::from_secs(args.outage), args.cuts / 8);
+    let outage = Fault::Outage(Duration::from_secs(args.outage), args.cuts / (2 * EDGES.len()));
     let mut kinds = vec![
         (Fault::RedisKill, args.redis_kills, 5),
         (Fault::PostgresKill, args.postgres_kills, 5),
@@ -66,7 +71,7 @@ pub(super) fn kinds(args: &RedisArgs) -> Vec<(Fault, usize, usize)> {
         (Fault::Failover, args.failovers, 1),
         (outage, usize::from(args.outage > 0), 1),
     ];
-    let cuts = args.cuts.div_ceil(4);
+    let cuts = args.cuts.div_ceil(EDGES.len());
     for edge in EDGES {
         // The outage makes its own on some edges.
         let apart = if EDGES_OF_OUTAGE.contains(&edge) && args.outage > 0 { cuts / 2 } else { cuts };
@@ -120,12 +125,14 @@ mod tests {
             (Fault::Flush, 10),
             (Fault::Truncation, 10),
             (Fault::Failover, 5),
-            (Fault::Outage(Duration::from_secs(60), 125), 1),
+            (Fault::Outage(Duration::from_secs(60), 100), 1),
         ] {
             assert_eq!(count(fault), least, "{fault:?}");
         }
         assert!(LABELS.iter().all(|label| count(Fault::Step(label)) == 2));
-        assert_eq!(count(Fault::Cut(Edge::WorkersToRedis)), 250);
+        for edge in [Edge::NodesToPostgres, Edge::WorkersToRedis, Edge::WorkersToPostgres] {
+            assert_eq!(count(Fault::Cut(edge)), 200, "{edge:?}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) struct RedisStage {
     pub(super) shop: Shop,
     pub(super) redis: RedisServer,
     pub(super) nodes_to_redis: Proxy,
+    pub(super) nodes_to_postgres: Proxy,
     pub(super) workers_to_redis: Proxy,
     pub(super) workers_to_postgres: Proxy,
 }
@@ -33,27 +34,36 @@ impl RedisStage {
     pub(super) fn open(binary: &Path, folder: &Path) -> Result<RedisStage> {
         let (postgres, redis) = (Postgres::start()?, RedisServer::start()?);
         let nodes_to_redis = Proxy::start(redis.address())?;
+        let nodes_to_postgres = Proxy::start(postgres.address())?;
         let workers_to_redis = Proxy::start(redis.address())?;
         let workers_to_postgres = Proxy::start(postgres.address())?;
         let redis_at = |proxy: &Proxy| format!("redis://{}", proxy.address());
+        let postgres_at = |proxy: &Proxy| format!("postgres://postgres@{}/{DATABASE}", proxy.address());
         let told = Told {
             promise: Promise::Units,
             workers: WORKERS,
             serve: ["--engine", "redis", "--workers", "0", "--redis"]
                 .map(str::to_owned)
                 .into_iter()
-                .chain([redis_at(&nodes_to_redis), "--postgres".to_owned(), postgres.url()])
+                .chain([redis_at(&nodes_to_redis), "--postgres".to_owned(), postgres_at(&nodes_to_postgres)])
                 .collect(),
             work: vec![
                 "--redis".to_owned(),
                 redis_at(&workers_to_redis),
                 "--postgres".to_owned(),
-                format!("postgres://postgres@{}/{DATABASE}", workers_to_postgres.address()),
+                postgres_at(&workers_to_postgres),
             ],
             settings: vec![("YOINK_REDIS_CLAIM_AFTER_MS", CLAIM_AFTER.as_millis().to_string())],
         };
         let shop = Shop::open(binary, folder, postgres, told)?;
-        Ok(RedisStage { shop, redis, nodes_to_redis, workers_to_redis, workers_to_postgres })
+        Ok(RedisStage {
+            shop,
+            redis,
+            nodes_to_redis,
+            nodes_to_postgres,
+            workers_to_redis,
+            workers_to_postgres,
+        })
     }
 }
 
