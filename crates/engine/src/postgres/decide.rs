@@ -5,7 +5,6 @@ use uuid::Uuid;
 use yoink_core::{OrderId, Rejection, Timestamp};
 
 use super::{Postgres, PostgresError, row};
-use crate::views::OrderView;
 
 /// A request that was queued.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +68,8 @@ impl Postgres {
     /// requests. `retry_at` is when refused ones are tried again.
     ///
     /// # Errors
-    /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the requests cannot even be sent; nothing
-    /// happened, so try them one by one.
+    /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the requests cannot even be sent, or there is no
+    /// such product; nothing happened, so try them one by one.
     pub async fn decide(
         &self,
         product: i32,
@@ -87,7 +86,7 @@ impl Postgres {
         let currencies: Vec<&str> = requests.iter().map(|request| request.currency.as_str()).collect();
         let times: Vec<i64> = requests.iter().map(|request| request.accepted_at).collect();
         let sql = "SELECT * FROM decide($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-        let rows = self
+        let decided = self
             .change(
                 "decide orders",
                 sql,
@@ -106,7 +105,14 @@ impl Postgres {
                     &times,
                 ],
             )
-            .await?;
+            .await;
+        let rows = match decided {
+            // Held for ever otherwise: what is not there by now, although somebody sold it, will not come.
+            Err(error) if error.is_missing_row() && self.product_numbered(product).await?.is_none() => {
+                return Err(error.permanent());
+            }
+            decided => decided?,
+        };
         let row = row::only(&rows, "decision")?;
         if row::get(row, "stale")? {
             return Ok(Decided::Stale);
@@ -114,13 +120,28 @@ impl Postgres {
         Ok(Decided::Done { fence: row::get(row, "new_fence")?, verdicts: verdicts(row)? })
     }
 
-    /// Those of these orders that the ledger has, whatever became of them.
+    /// Keeps a request that can never be decided where operators see it, under the name `entry` of `queue`, and writes down
+    /// that it was seen. Doing it again does nothing.
     ///
     /// # Errors
     /// See [`PostgresError`].
-    pub async fn known_orders(&self, ids: &[OrderId]) -> Result<Vec<OrderView>, PostgresError> {
-        let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
-        self.orders_among(&ids).await
+    pub async fn note_undecidable(
+        &self,
+        (queue, entry): (&str, &str),
+        bytes: &[u8],
+        error: &str,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<(), PostgresError> {
+        let sql = "WITH kept AS (
+                       INSERT INTO unreadable (stream, entry, bytes, error, found_at) VALUES ($1, $2, $3, $4, $5)
+                       ON CONFLICT DO NOTHING)
+                   INSERT INTO publishers AS s (id, seen, reported_at)
+                   VALUES ($6, int8multirange(int8range($7, $7 + 1)), $5)
+                   ON CONFLICT (id) DO UPDATE SET seen = s.seen + excluded.seen";
+        let parameters: [super::connection::Parameter<'_>; 7] =
+            [&queue, &entry, &bytes, &error, &now.0, &request.publisher, &request.sequence];
+        self.change("keep what cannot be decided", sql, &parameters).await.map(drop)
     }
 
     /// Why a request was rejected; `None` if it was not.

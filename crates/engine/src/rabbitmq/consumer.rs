@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lapin::message::Delivery;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -96,10 +96,9 @@ struct Desk {
 impl Desk {
     fn take(&mut self, delivery: Delivery) {
         match message::decode(&delivery.data, &self.shared.node.order_ids) {
-            Ok(request) => {
+            Ok(requests) => {
                 failpoint::hit("consumer.decoded");
-                let taken = Taken { request, tag: delivery.delivery_tag, at: Instant::now() };
-                if let Some(lot) = self.worker.add(taken) {
+                for lot in self.worker.add(Taken::all(requests, delivery.delivery_tag)) {
                     self.tasks.spawn(lot.run());
                 }
             }

@@ -2,7 +2,7 @@
 //! else is in it is written down in the ledger, where operators see it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use lapin::message::Delivery;
@@ -57,10 +57,12 @@ async fn session(shared: Arc<Shared>) -> lapin::Result<End> {
 
 async fn see_to(shared: &Shared, hand: &Hand, worker: &Arc<Worker>, message: Delivery) -> Result<(), Gone> {
     let what = match message::decode(&message.data, &shared.node.order_ids) {
-        Ok(request) => {
-            tracing::warn!(order = %request.order, "a request was handed out too often; it is decided alone");
-            let taken = Taken { request, tag: message.delivery_tag, at: Instant::now() };
-            return decide_alone(worker, taken).await;
+        Ok(requests) => {
+            tracing::warn!(
+                requests = requests.len(),
+                "requests were handed out too often; each is decided alone"
+            );
+            return decide_alone(worker, Taken::all(requests, message.delivery_tag)).await;
         }
         Err(what) => what,
     };

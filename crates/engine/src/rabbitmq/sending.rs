@@ -11,11 +11,8 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus, ErrorKind};
 
 use super::broker::{Link, within};
-use super::message;
 use super::shared::Shared;
 use super::topology::{self, Queue};
-use crate::node::order_id::to_hex;
-use crate::postgres::Request;
 
 /// AMQP's number for a message that is written to disk.
 const PERSISTENT: u8 = 2;
@@ -123,14 +120,13 @@ impl Line {
     }
 
     /// Hands a message over, in the order of the first polls; the answer comes with the broker's.
-    pub(crate) fn send(&self, request: &Request) -> impl Future<Output = Outcome> + Send + use<> {
-        let payload = message::encode(request, &self.shared.node.order_ids);
-        let properties = self.properties.clone().with_message_id(to_hex(request.order).into());
+    pub(crate) fn send(&self, message: String) -> impl Future<Output = Outcome> + Send + use<> {
+        let properties = self.properties.clone();
         let (exchange, key) = (self.shared.names.exchange.clone(), self.shared.names.orders.clone());
         let channel = self.channel.clone();
         async move {
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let written = channel.basic_publish(exchange, key, options, payload.as_bytes(), properties).await;
+            let written = channel.basic_publish(exchange, key, options, message.as_bytes(), properties).await;
             let Ok(confirm) = written else { return Outcome::NotWritten };
             match confirm.await {
                 Ok(Confirmation::Ack(None)) => Outcome::Confirmed,

@@ -54,7 +54,7 @@ pub(crate) async fn find(connection: &Connection, names: &Names) -> lapin::Resul
     look_for(connection, &names.orders).await
 }
 
-/// Declares everything, unless it is there. `queue_max` is how many requests may wait; above it the broker refuses more. A
+/// Declares everything, unless it is there. `queue_max` is how many messages may wait; above it the broker refuses more. A
 /// queue that is there is used as it is: an operator may have made it otherwise.
 ///
 /// # Errors

@@ -163,6 +163,18 @@ impl Shop {
         became
     }
 
+    /// Waits until nothing waits in the queue any more and something is in the hands of workers; it says how many
+    /// messages, each of which has one request or several.
+    pub fn wait_in_hand(&self) -> u64 {
+        let mut in_hand = 0;
+        until("all of it is in hand", || {
+            let messages = self.rabbit.queue_messages(&self.queue()).unwrap();
+            in_hand = messages.1;
+            messages.0 == 0 && in_hand > 0
+        });
+        in_hand
+    }
+
     pub fn dead_letters(&self, engine: &Engine) -> Vec<DeadLetter> {
         let filter = DeadLetterFilter { limit: 1_000, ..DeadLetterFilter::default() };
         self.run(engine.delivery().dead_letters(filter)).unwrap()
