@@ -9,6 +9,7 @@
 pub(crate) mod audit;
 pub(crate) mod catalogue;
 mod claim;
+mod count;
 mod desk;
 mod follow;
 pub(crate) mod order_id;

@@ -1,6 +1,5 @@
 //! A purchase, from the request to the answer: checked, queued, and confirmed by the broker.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use yoink_core::{Money, OrderId, Rejection, Timestamp};
@@ -44,17 +43,7 @@ impl RabbitEngine {
     /// As [`crate::Engine::purchase`].
     pub(crate) async fn purchase(&self, request: PurchaseRequest, hint: Hint) -> Bought {
         let result = self.buy(&request, hint).await;
-        let counters = &self.shared().node.counters;
-        match &result {
-            Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
-            Ok(_) => &counters.accepted,
-            Err(CallError::Refused(rejection)) => {
-                counters.reject(rejection);
-                return result;
-            }
-            Err(_) => &counters.overloaded,
-        }
-        .fetch_add(1, Ordering::Relaxed);
+        self.shared().node.count_purchase(&result);
         result
     }
 
