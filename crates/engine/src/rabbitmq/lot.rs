@@ -14,9 +14,9 @@ use yoink_core::{OrderId, Timestamp};
 use super::hand::{Gone, Hand};
 use super::lock::{Asked, Lock, Locks};
 use super::message;
-use super::patience::Patience;
 use super::shared::Shared;
 use super::status::Gauges;
+use super::trouble;
 use crate::failpoint;
 use crate::node::order_id::product_of;
 use crate::postgres::{Decided, Delivered, ErrorClass, PostgresError, Request, Verdict};
@@ -26,8 +26,6 @@ use crate::views::OrderStatus;
 const BATCH_MAX: usize = 512;
 /// While there is more than one request at a time, a batch begins so long after the one before, unless much waits.
 const PACE: Duration = Duration::from_millis(15);
-/// The longest wait between two attempts while the ledger has trouble.
-const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
 /// take the worker for dead.
 const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
@@ -202,7 +200,7 @@ impl Lot {
     /// Asks the ledger until it has decided, however long that takes.
     async fn insist(&mut self, requests: &[Request], since: Instant) -> Result<Ruling, Gone> {
         let shared = Arc::clone(&self.worker.shared);
-        let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
+        let mut patience = trouble::patience();
         loop {
             self.wait_while_paused(since).await?;
             self.enter(since).await?;
@@ -266,20 +264,17 @@ impl Lot {
         since: Instant,
     ) -> Result<(), Gone> {
         let shared = &self.worker.shared;
-        let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
         for request in requests {
             tracing::error!(order = %request.order, %error, "a request can never be decided: it was written down");
             let line = message::encode(request.publisher, [request], &shared.node.order_ids);
             let (entry, why) = (request.order.to_string(), error.to_string());
             let postgres = &shared.desk.postgres;
             let queue = shared.names.orders.as_str();
-            while let Err(error) = postgres
-                .note_undecidable((queue, &entry), line.as_bytes(), &why, request, shared.node.now())
-                .await
-            {
-                shared.node.note_delivery_error(&error);
-                self.hold(since, patience.next()).await?;
-            }
+            let note = || {
+                let now = shared.node.now();
+                postgres.note_undecidable((queue, &entry), line.as_bytes(), &why, request, now)
+            };
+            trouble::insist(&shared.node, note, |wait| self.hold(since, wait)).await?;
             Gauges::add(&shared.gauges.unreadable, 1);
         }
         Ok(())

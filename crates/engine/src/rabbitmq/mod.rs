@@ -25,7 +25,6 @@ mod lot;
 mod message;
 mod open;
 mod orders;
-mod patience;
 mod products;
 mod publisher;
 mod publishing;
@@ -37,6 +36,7 @@ mod shared;
 mod status;
 mod stock;
 mod topology;
+mod trouble;
 
 use std::sync::Arc;
 

@@ -17,12 +17,12 @@ use tokio::time::MissedTickBehavior;
 
 use super::broker;
 use super::message::{REQUESTS_MAX, encode};
-use super::patience::Patience;
 use super::publisher::{Sent, Ticket};
 use super::sending::{Line, Outcome};
 use super::shared::Shared;
 use super::status::Gauges;
 use crate::failpoint;
+use crate::node::Patience;
 
 /// Messages that wait for the broker's confirm at most: what comes meanwhile is gathered.
 const UNDER_WAY_MAX: usize = 4;
