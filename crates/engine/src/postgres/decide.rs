@@ -108,7 +108,7 @@ impl Postgres {
             .await;
         let rows = match decided {
             // Held for ever otherwise: what is not there by now, although somebody sold it, will not come.
-            Err(error) if error.is_missing_row() && self.product_numbered(product).await?.is_none() => {
+            Err(error) if error.is_missing_row() && !self.has_product(product).await? => {
                 return Err(error.permanent());
             }
             decided => decided?,
@@ -118,6 +118,11 @@ impl Postgres {
             return Ok(Decided::Stale);
         }
         Ok(Decided::Done { fence: row::get(row, "new_fence")?, verdicts: verdicts(row)? })
+    }
+
+    async fn has_product(&self, number: i32) -> Result<bool, PostgresError> {
+        let sql = "SELECT FROM products WHERE number = $1";
+        Ok(!self.read("look for a product", sql, &[&number]).await?.is_empty())
     }
 
     /// Keeps a request that can never be decided where operators see it, under the name `entry` of `queue`, and writes down
@@ -137,7 +142,7 @@ impl Postgres {
                        INSERT INTO unreadable (stream, entry, bytes, error, found_at) VALUES ($1, $2, $3, $4, $5)
                        ON CONFLICT DO NOTHING)
                    INSERT INTO publishers AS s (id, seen, reported_at)
-                   VALUES ($6, int8multirange(int8range($7, $7 + 1)), $5)
+                   VALUES ($6, int8multirange(int8range($7::bigint, $7::bigint + 1)), $5)
                    ON CONFLICT (id) DO UPDATE SET seen = s.seen + excluded.seen";
         let parameters: [super::connection::Parameter<'_>; 7] =
             [&queue, &entry, &bytes, &error, &now.0, &request.publisher, &request.sequence];

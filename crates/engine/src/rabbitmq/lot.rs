@@ -25,7 +25,7 @@ use crate::views::OrderStatus;
 /// Requests that one transaction decides at most.
 const BATCH_MAX: usize = 512;
 /// While there is more than one request at a time, a batch begins so long after the one before, unless much waits.
-const PACE: Duration = Duration::from_millis(15);
+const PACE: Duration = Duration::from_millis(25);
 /// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
 /// take the worker for dead.
 const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
