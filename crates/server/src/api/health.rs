@@ -182,8 +182,7 @@ pub(crate) async fn get_livez() -> impl IntoResponse {
 /// Not while it closes, the disk is full, the engine has stopped, or the units of a product do not add up. With the redis
 /// engine also not while nothing at all can be sold: the settings of a server are not safe, a server cannot be reached,
 /// or Redis is being filled; with the rabbitmq engine while RabbitMQ cannot be reached or takes nothing, or the settings
-/// of PostgreSQL are not safe. A worker is
-/// ready while it reaches the servers that it cannot work without.
+/// of PostgreSQL are not safe. A worker is ready while it reaches the servers that it cannot work without.
 #[utoipa::path(
     get, path = "/readyz", tag = "always there", security(()),
     responses((status = 200, description = "They should", body = Alive), crate::api::OpenProblems)
