@@ -71,6 +71,11 @@ pub(crate) struct Counters {
     pub(crate) overloaded: AtomicU64,
     pub(crate) expired: AtomicU64,
     pub(crate) storage_full: AtomicU64,
+    pub(crate) rebuilding: AtomicU64,
+    pub(crate) unsafe_settings: AtomicU64,
+    pub(crate) unreachable: AtomicU64,
+    pub(crate) closing: AtomicU64,
+    pub(crate) outcome_unknown: AtomicU64,
     pub(crate) commit_seconds: Histogram,
     pub(crate) batch_events: Histogram,
     pub(crate) checkpoints: AtomicU64,
@@ -87,6 +92,11 @@ impl Counters {
             overloaded: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             storage_full: AtomicU64::new(0),
+            rebuilding: AtomicU64::new(0),
+            unsafe_settings: AtomicU64::new(0),
+            unreachable: AtomicU64::new(0),
+            closing: AtomicU64::new(0),
+            outcome_unknown: AtomicU64::new(0),
             commit_seconds: Histogram::new(&DURATION_BOUNDS_SECONDS),
             batch_events: Histogram::new(&BATCH_BOUNDS_EVENTS),
             checkpoints: AtomicU64::new(0),
@@ -111,6 +121,11 @@ impl Counters {
             overloaded: count(&self.overloaded),
             expired: count(&self.expired),
             storage_full: count(&self.storage_full),
+            rebuilding: count(&self.rebuilding),
+            unsafe_settings: count(&self.unsafe_settings),
+            unreachable: count(&self.unreachable),
+            closing: count(&self.closing),
+            outcome_unknown: count(&self.outcome_unknown),
             commit_seconds: self.commit_seconds.figures(),
             batch_events: self.batch_events.figures(),
             checkpoints: count(&self.checkpoints),
@@ -143,6 +158,16 @@ pub struct EngineFigures {
     pub expired: u64,
     /// Calls turned away because the disk was almost full.
     pub storage_full: u64,
+    /// Calls turned away because a product was being filled into Redis anew.
+    pub rebuilding: u64,
+    /// Calls turned away because the settings of a server could lose orders.
+    pub unsafe_settings: u64,
+    /// Calls turned away because a server that is needed could not be reached.
+    pub unreachable: u64,
+    /// Calls turned away because the engine was closing.
+    pub closing: u64,
+    /// Calls whose outcome nobody knows.
+    pub outcome_unknown: u64,
     /// Duration of commits, in seconds.
     pub commit_seconds: HistogramFigures,
     /// Events per commit.

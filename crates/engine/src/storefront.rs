@@ -110,6 +110,25 @@ impl Shelf {
     }
 }
 
+/// The rejection that follows from how a product is listed, whatever is left of it.
+pub(crate) fn refuse_as_listed(
+    details: &NewProduct,
+    is_paused: bool,
+    now: Timestamp,
+    quantity: u32,
+) -> Option<Rejection> {
+    if quantity > details.max_per_order {
+        return Some(Rejection::QuantityAboveMax { max_per_order: details.max_per_order });
+    }
+    if let Some(starts_at) = details.window.starts_at.filter(|starts_at| now < *starts_at) {
+        return Some(Rejection::SaleNotStarted { starts_at });
+    }
+    if let Some(ends_at) = details.window.ends_at.filter(|ends_at| now >= *ends_at) {
+        return Some(Rejection::SaleEnded { ends_at });
+    }
+    is_paused.then_some(Rejection::SalePaused)
+}
+
 /// All products, as last committed.
 #[derive(Debug)]
 pub struct Storefront {
@@ -177,17 +196,8 @@ impl Storefront {
             return None;
         }
         let details = shelf.details.load();
-        if request.quantity > details.max_per_order {
-            return Some(Rejection::QuantityAboveMax { max_per_order: details.max_per_order });
-        }
-        if let Some(starts_at) = details.window.starts_at.filter(|starts_at| now < *starts_at) {
-            return Some(Rejection::SaleNotStarted { starts_at });
-        }
-        if let Some(ends_at) = details.window.ends_at.filter(|ends_at| now >= *ends_at) {
-            return Some(Rejection::SaleEnded { ends_at });
-        }
-        if shelf.is_paused() {
-            return Some(Rejection::SalePaused);
+        if let Some(rejection) = refuse_as_listed(&details, shelf.is_paused(), now, request.quantity) {
+            return Some(rejection);
         }
         match details.limit_per_customer {
             Some(limit) if request.quantity > limit => {

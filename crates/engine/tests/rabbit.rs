@@ -11,6 +11,8 @@ mod common;
 
 #[path = "rabbit/crowds.rs"]
 mod crowds;
+#[path = "rabbit/guarantees.rs"]
+mod guarantees;
 #[path = "rabbit/locks.rs"]
 mod locks;
 #[path = "rabbit/loss.rs"]

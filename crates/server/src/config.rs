@@ -128,11 +128,11 @@ pub struct AmqpConfig {
     /// Its address and virtual host.
     #[config(env = "YOINK_AMQP_URL")]
     pub url: Option<ServerUrl>,
-    /// Requests that may wait in the queue.
-    #[config(env = "YOINK_AMQP_QUEUE_ORDERS_MAX", default = 1_000_000)]
-    pub queue_orders_max: u64,
-    /// Requests that a worker has in hand at most.
-    #[config(env = "YOINK_AMQP_PREFETCH", default = 1024)]
+    /// Messages that may wait in the queue, each with one request or several.
+    #[config(env = "YOINK_AMQP_QUEUE_MESSAGES_MAX", default = 1_000_000)]
+    pub queue_messages_max: u64,
+    /// Messages that a worker has in hand at most.
+    #[config(env = "YOINK_AMQP_PREFETCH", default = 256)]
     pub prefetch: u16,
 }
 

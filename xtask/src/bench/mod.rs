@@ -10,6 +10,7 @@ mod rabbitmq;
 mod redis;
 mod results;
 mod server;
+mod storm;
 
 use std::process::Command;
 

@@ -2,34 +2,22 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
-use yoink_testkit::{Postgres, RabbitServer, RedisServer};
+use yoink_testkit::{RabbitServer, RedisServer};
 
 use super::pairs::{Answer, Run, wrk};
 use super::results::median;
 use super::server::{Server, Worker};
+use super::storm::{CONNECTIONS, Ledger, Storm, sold_out_rates, started};
 use crate::say::say;
 
 /// Longer than this nobody waits for the decisions after a storm.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
-const CONNECTIONS: [u32; 2] = [64, 1_000];
 /// As many as the system that this engine takes after.
 const WORKERS: usize = 3;
-
-/// What one storm showed.
-struct Storm {
-    run: Run,
-    /// Requests that were decided, per second, while buyers were buying.
-    decided_per_s: f64,
-    /// From the end of the storm until every request was decided.
-    drained_s: f64,
-    /// Requests per second after the storm; none if nothing was left.
-    drain_rate_per_s: Option<f64>,
-}
 
 /// Everything that was measured.
 pub(super) struct RabbitResults {
@@ -50,8 +38,8 @@ pub(super) fn measure(seconds: u32, runs: u32) -> Result<RabbitResults> {
                 "rabbitmq engine, {connections:>5} connections, run {run} of {runs}: {:.0}/s queued, {:.0}/s decided \
                  meanwhile, {:.0}/s after, drained in {:.1} s",
                 storm.run.requests_per_s,
-                storm.decided_per_s,
-                storm.drain_rate_per_s.unwrap_or(f64::NAN),
+                storm.taken_per_s,
+                drain_rate_per_s(&storm).unwrap_or(f64::NAN),
                 storm.drained_s
             ));
             storms.push(storm);
@@ -63,54 +51,38 @@ pub(super) fn measure(seconds: u32, runs: u32) -> Result<RabbitResults> {
     Ok(results)
 }
 
+/// Requests that were decided per second after a storm; none if next to nothing was left: a rate over that says nothing.
+fn drain_rate_per_s(storm: &Storm) -> Option<f64> {
+    (storm.left > 2_000.0).then_some(storm.left / storm.drained_s)
+}
+
 struct Servers {
     rabbit: RabbitServer,
     redis: RedisServer,
-    postgres: Postgres,
-    database: String,
+    ledger: Ledger,
 }
 
 impl Servers {
     fn start() -> Result<Self> {
-        let rabbit = RabbitServer::start().context("cannot start RabbitMQ; run `cargo xtask setup`")?;
-        let redis = RedisServer::start().context("cannot start Redis; run `cargo xtask setup`")?;
-        let postgres = Postgres::start().context("cannot start PostgreSQL; run `cargo xtask setup`")?;
-        let database = postgres.create_database("bench")?;
-        Ok(Self { rabbit, redis, postgres, database })
+        Ok(Self {
+            rabbit: started("RabbitMQ", RabbitServer::start())?,
+            redis: started("Redis", RedisServer::start())?,
+            ledger: Ledger::start()?,
+        })
     }
 
     /// One node that only queues, and the workers, each a process.
     fn engine(&self, binaries: &Path) -> Result<(Server, Vec<Worker>)> {
-        Server::migrate(binaries, &self.database)?;
+        Server::migrate(binaries, &self.ledger.url)?;
         let (amqp, redis) = (self.rabbit.url(), self.redis.url());
-        let urls = ["--amqp", &amqp, "--redis", &redis, "--postgres", &self.database];
+        let urls = ["--amqp", &amqp, "--redis", &redis, "--postgres", &self.ledger.url];
         let workers = (0..WORKERS).map(|_| Worker::on_rabbitmq(binaries, &urls)).collect::<Result<_>>()?;
         Ok((Server::yoink_on_rabbitmq(binaries, &urls)?, workers))
     }
 
-    fn decided(&self) -> Result<f64> {
-        let mut session = self.postgres.session("bench")?;
-        let count = session.value("SELECT count(*) FROM orders")?;
-        count.and_then(|count| count.parse().ok()).context("PostgreSQL counted no number")
-    }
-
     fn storm(&self, binaries: &Path, connections: u32, seconds: u32) -> Result<Storm> {
         let (server, _workers) = self.engine(binaries)?;
-        let before = self.decided()?;
-        let begun = Instant::now();
-        let run = wrk(&server, Answer::Accepted, connections, seconds)?;
-        let (bought_s, during) = (begun.elapsed().as_secs_f64(), self.decided()? - before);
-        let draining = Instant::now();
-        while self.decided()? - before < run.requests {
-            if draining.elapsed() > DRAIN_MAX {
-                bail!("not every request was decided {DRAIN_MAX:?} after the storm");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        let (drained_s, rest) = (draining.elapsed().as_secs_f64(), run.requests - during);
-        // A rate over next to nothing says nothing.
-        let drain_rate_per_s = (rest > 2_000.0).then_some(rest / drained_s);
-        Ok(Storm { decided_per_s: during / bought_s, drained_s, drain_rate_per_s, run })
+        self.ledger.storm(&server, (connections, seconds), DRAIN_MAX)
     }
 
     fn sold_out(&self, binaries: &Path, connections: u32, seconds: u32) -> Result<Run> {
@@ -130,7 +102,7 @@ impl RabbitResults {
         );
         for (connections, storms) in &self.storms {
             let figure = |of: fn(&Storm) -> f64| median(storms.iter().map(of));
-            let rates: Vec<f64> = storms.iter().filter_map(|storm| storm.drain_rate_per_s).collect();
+            let rates: Vec<f64> = storms.iter().filter_map(drain_rate_per_s).collect();
             let after = match rates.is_empty() {
                 true => "nothing was left".to_owned(),
                 false => format!("{:.0}", median(rates.into_iter())),
@@ -141,15 +113,11 @@ impl RabbitResults {
                 figure(|storm| storm.run.requests_per_s),
                 figure(|storm| storm.run.p50_ms),
                 figure(|storm| storm.run.p99_ms),
-                figure(|storm| storm.decided_per_s),
+                figure(|storm| storm.taken_per_s),
                 figure(|storm| storm.drained_s),
             );
         }
-        let rows = self.sold_out.iter().map(|(connections, runs)| {
-            let rate = median(runs.iter().map(|run| run.requests_per_s));
-            format!("{rate:.0}/s at {connections} connections")
-        });
-        let _ = writeln!(text, "\nSold out, refused by the hint: {}.", rows.collect::<Vec<_>>().join(", "));
+        let _ = writeln!(text, "\nSold out, refused by the hint: {}.", sold_out_rates(&self.sold_out));
         text
     }
 
@@ -159,9 +127,9 @@ impl RabbitResults {
                 "queued_per_s": storm.run.requests_per_s,
                 "p50_ms": storm.run.p50_ms,
                 "p99_ms": storm.run.p99_ms,
-                "decided_per_s": storm.decided_per_s,
+                "decided_per_s": storm.taken_per_s,
                 "drained_s": storm.drained_s,
-                "decided_per_s_after": storm.drain_rate_per_s,
+                "decided_per_s_after": drain_rate_per_s(storm),
             })
         };
         let rows: Vec<Value> = self

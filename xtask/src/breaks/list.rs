@@ -9,12 +9,19 @@ const FUNCTIONS: &str = "crates/engine/src/postgres/migrations/V2__functions.sql
 const LIMITS: &str = "crates/engine/src/postgres/migrations/V5__limits_and_numbers.sql";
 const TABLES_OF_LEDGER: &str = "crates/engine/src/postgres/migrations/V1__tables.sql";
 
+const BROKER: &str = "crates/engine/src/rabbitmq/broker.rs";
+const SENDING: &str = "crates/engine/src/rabbitmq/sending.rs";
+const PUBLISHING: &str = "crates/engine/src/rabbitmq/publishing.rs";
+const RETAINED: &str = "crates/engine/src/rabbitmq/retained.rs";
+const HAND: &str = "crates/engine/src/rabbitmq/hand.rs";
+
 const CORE: &[&str] = &["-p", "yoink-core", "--test", "properties"];
 const STORAGE: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "storage"];
 const RECOVERY: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "recovery"];
 const CLOCK: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "clock"];
 const REDIS: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "redis"];
 const POSTGRES: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "postgres"];
+const RABBIT: &[&str] = &["-p", "yoink-engine", "--features", "faults,broker-tests", "--test", "rabbit"];
 const ENGINE: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--lib"];
 
 /// Two nodes, one key and one stock.
@@ -327,6 +334,52 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: REDIS,
         filter: "units_of_a_restock_come_once_even_if_the_ledger_does_not_hear_of_it",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: 202 before the broker has confirmed",
+        edits: &[Edit {
+            file: SENDING,
+            right: "            match confirm.await {",
+            wrong: "            drop(confirm);\n            match Ok::<_, lapin::Error>(Confirmation::Ack(None)) {",
+        }],
+        tests: RABBIT,
+        filter: "nobody_is_told_that_a_request_is_queued_before_the_broker_has_said_so",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: what leads to no queue counts as queued",
+        edits: &[Edit { file: BROKER, right: "mandatory: true", wrong: "mandatory: false" }],
+        tests: RABBIT,
+        filter: "what_leads_nowhere_is_not_queued",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: what a cut left unanswered is not sent again",
+        edits: &[Edit {
+            file: PUBLISHING,
+            right: "if ticket.attempts > 1 || ticket.is_again {",
+            wrong: "if ticket.attempts > 0 || ticket.is_again {",
+        }],
+        tests: RABBIT,
+        filter: "what_was_sent_over_a_connection_that_ended_is_sent_again",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: nobody keeps what the broker confirmed until it was seen",
+        edits: &[Edit {
+            file: RETAINED,
+            right: "        if state.seen.has(number) {\n            return;\n        }\n        let not_before",
+            wrong: "        if !state.seen.has(number) {\n            return;\n        }\n        let not_before",
+        }],
+        tests: RABBIT,
+        filter: "what_the_broker_loses_is_queued_again_by_whoever_sent_it",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: a message is acknowledged when one request of it is decided",
+        edits: &[Edit {
+            file: HAND,
+            right: "            Some(left) if *left > 1 => *left -= 1,\n",
+            wrong: "",
+        }],
+        tests: RABBIT,
+        filter: "those_who_come_together_are_few_messages",
     },
     Break {
         promise: "7 nothing sticks: the last unit is never sold",

@@ -126,25 +126,62 @@ impl Postgres {
         self.run((what, Effect::Changes), sql, parameters).await
     }
 
-    async fn run(
+    /// As [`Self::read`], on a connection that is kept for the next reading unless this one fails: looking whether a
+    /// connection is well costs a trip each time.
+    pub(super) async fn read_on(
         &self,
-        (what, effect): (&'static str, Effect),
+        kept: &mut KeptConnection,
+        what: &'static str,
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, PostgresError> {
-        let connection = self.connection(what).await?;
-        let ask = async {
-            let statement = connection.prepare_cached(sql).await;
-            let statement = statement.map_err(|source| PostgresError::preparing(what, source))?;
-            // Done when the server is ready for the next statement, which is after it has committed this one.
-            let rows = connection.query(&statement, parameters).await;
-            rows.map_err(|source| PostgresError::executing(what, effect, source))
+        let connection = match kept.0.take() {
+            Some(connection) => connection,
+            None => self.connection(what).await?,
         };
-        let answer = timeout(ANSWER_MAX, ask).await;
-        let answer = answer.unwrap_or_else(|_| Err(PostgresError::no_answer(what, effect)));
-        if answer.as_ref().is_err_and(PostgresError::spoils_connection) {
-            drop(Object::take(connection));
+        let (rows, connection) = ask(connection, (what, Effect::Reads), sql, parameters).await;
+        // Nobody is kept waiting for it.
+        if rows.is_ok() && self.pool.status().waiting == 0 {
+            kept.0 = connection;
         }
-        answer
+        rows
     }
+
+    async fn run(
+        &self,
+        what: (&'static str, Effect),
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, PostgresError> {
+        let connection = self.connection(what.0).await?;
+        ask(connection, what, sql, parameters).await.0
+    }
+}
+
+/// A connection in the hands of one who reads often. Whoever pauses should drop it: it may end unnoticed meanwhile, and
+/// others may need it.
+#[derive(Default)]
+pub struct KeptConnection(Option<Object>);
+
+/// Executes one statement. Gives the connection back, unless the statement left it unusable.
+async fn ask(
+    connection: Object,
+    (what, effect): (&'static str, Effect),
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> (Result<Vec<Row>, PostgresError>, Option<Object>) {
+    let asked = async {
+        let statement = connection.prepare_cached(sql).await;
+        let statement = statement.map_err(|source| PostgresError::preparing(what, source))?;
+        // Done when the server is ready for the next statement, which is after it has committed this one.
+        let rows = connection.query(&statement, parameters).await;
+        rows.map_err(|source| PostgresError::executing(what, effect, source))
+    };
+    let answer = timeout(ANSWER_MAX, asked).await;
+    let answer = answer.unwrap_or_else(|_| Err(PostgresError::no_answer(what, effect)));
+    if answer.as_ref().is_err_and(PostgresError::spoils_connection) {
+        drop(Object::take(connection));
+        return (answer, None);
+    }
+    (answer, Some(connection))
 }

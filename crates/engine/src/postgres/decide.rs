@@ -6,7 +6,6 @@ use yoink_core::{OrderId, Rejection, Timestamp};
 
 use super::columns::{Columns, Parts};
 use super::{Postgres, PostgresError, row};
-use crate::views::OrderView;
 
 /// A request that was queued.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +82,8 @@ impl Postgres {
     /// requests. `retry_at` is when refused ones are tried again.
     ///
     /// # Errors
-    /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the requests cannot even be sent; nothing
-    /// happened, so try them one by one.
+    /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the requests cannot even be sent, or there is no
+    /// such product; nothing happened, so try them one by one.
     pub async fn decide(
         &self,
         product: i32,
@@ -96,7 +95,7 @@ impl Postgres {
         let sequences: Vec<i64> = requests.iter().map(|request| request.sequence).collect();
         let columns: Columns<'_> = requests.iter().map(Request::parts).collect();
         let sql = "SELECT * FROM decide($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-        let rows = self
+        let decided = self
             .change(
                 "decide orders",
                 sql,
@@ -115,7 +114,14 @@ impl Postgres {
                     &columns.times,
                 ],
             )
-            .await?;
+            .await;
+        let rows = match decided {
+            // Held for ever otherwise: what is not there by now, although somebody sold it, will not come.
+            Err(error) if error.is_missing_row() && !self.has_product(product).await? => {
+                return Err(error.permanent());
+            }
+            decided => decided?,
+        };
         let row = row::only(&rows, "decision")?;
         if row::get(row, "stale")? {
             return Ok(Decided::Stale);
@@ -123,13 +129,33 @@ impl Postgres {
         Ok(Decided::Done { fence: row::get(row, "new_fence")?, verdicts: verdicts(row)? })
     }
 
-    /// Those of these orders that the ledger has, whatever became of them.
+    async fn has_product(&self, number: i32) -> Result<bool, PostgresError> {
+        let sql = "SELECT FROM products WHERE number = $1";
+        Ok(!self.read("look for a product", sql, &[&number]).await?.is_empty())
+    }
+
+    /// Keeps a request that can never be decided where operators see it, under the name `entry` of `queue`, and writes down
+    /// that it was seen. Doing it again does nothing.
     ///
     /// # Errors
     /// See [`PostgresError`].
-    pub async fn known_orders(&self, ids: &[OrderId]) -> Result<Vec<OrderView>, PostgresError> {
-        let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
-        self.orders_among(&ids).await
+    pub async fn note_undecidable(
+        &self,
+        (queue, entry): (&str, &str),
+        bytes: &[u8],
+        error: &str,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<(), PostgresError> {
+        let sql = "WITH kept AS (
+                       INSERT INTO unreadable (stream, entry, bytes, error, found_at) VALUES ($1, $2, $3, $4, $5)
+                       ON CONFLICT DO NOTHING)
+                   INSERT INTO publishers AS s (id, seen, reported_at)
+                   VALUES ($6, int8multirange(int8range($7::bigint, $7::bigint + 1)), $5)
+                   ON CONFLICT (id) DO UPDATE SET seen = s.seen + excluded.seen";
+        let parameters: [super::connection::Parameter<'_>; 7] =
+            [&queue, &entry, &bytes, &error, &now.0, &request.publisher, &request.sequence];
+        self.change("keep what cannot be decided", sql, &parameters).await.map(drop)
     }
 
     /// Why a request was rejected; `None` if it was not.

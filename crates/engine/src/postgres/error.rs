@@ -1,7 +1,7 @@
 //! What can go wrong with PostgreSQL, and what it means for the work that met it.
 
 use deadpool_postgres::{PoolError, TimeoutType};
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{Severity, SqlState};
 
 /// What an error says about the work that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,22 @@ impl PostgresError {
     /// The time for an answer is over.
     pub(super) fn no_answer(what: &'static str, effect: Effect) -> Self {
         Self::NoAnswer { what, class: effect.unanswered() }
+    }
+
+    /// Whether a row that was named is not there.
+    pub(super) fn is_missing_row(&self) -> bool {
+        let Self::Statement { source, .. } = self else { return false };
+        source.code() == Some(&SqlState::NO_DATA_FOUND)
+    }
+
+    /// The same error, known to be of what was asked for.
+    pub(super) fn permanent(self) -> Self {
+        match self {
+            Self::Statement { what, source, .. } => {
+                Self::Statement { what, class: ErrorClass::Permanent, source }
+            }
+            other => other,
+        }
     }
 
     /// Whether the connection that had it should not be used again.

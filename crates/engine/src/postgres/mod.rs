@@ -32,7 +32,7 @@ use deadpool_postgres::Pool;
 use uuid::Uuid;
 
 pub use self::audit::{Backlog, LedgerAudit, ProductCounts};
-pub use self::connection::Connections;
+pub use self::connection::{Connections, KeptConnection};
 pub use self::credit::{Credit, CreditKind};
 pub use self::decide::{Decided, Request, Verdict};
 pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};

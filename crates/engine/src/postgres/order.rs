@@ -6,7 +6,7 @@ use yoink_core::{OrderId, Timestamp};
 
 use super::connection::Parameter;
 use super::row::{limit, signed};
-use super::{Postgres, PostgresError, row};
+use super::{KeptConnection, Postgres, PostgresError, row};
 use crate::ledger::EXPORT_ROWS_MAX;
 use crate::limits::LIST_ORDERS_MAX;
 use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView};
@@ -40,13 +40,18 @@ impl Postgres {
         rows.first().map(order_view).transpose()
     }
 
-    /// Those of these orders that are there.
+    /// Those of these orders that the ledger has, whatever became of them.
     ///
     /// # Errors
     /// See [`PostgresError`].
-    pub(super) async fn orders_among(&self, ids: &[Uuid]) -> Result<Vec<OrderView>, PostgresError> {
+    pub async fn known_orders(
+        &self,
+        kept: &mut KeptConnection,
+        ids: &[OrderId],
+    ) -> Result<Vec<OrderView>, PostgresError> {
+        let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
         let sql = format!("{TAKEN} WHERE o.id = ANY ($1) UNION ALL {REFUSED} WHERE o.id = ANY ($1)");
-        let rows = self.read("look for orders", &sql, &[&ids]).await?;
+        let rows = self.read_on(kept, "look for orders", &sql, &[&ids]).await?;
         rows.iter().map(order_view).collect()
     }
 

@@ -6,6 +6,8 @@ use yoink_core::Timestamp;
 
 use super::{Postgres, PostgresError, row};
 
+/// Publishers report every second.
+const DEAD_AFTER_US: i64 = 5_000_000;
 /// Who makes a queue holds this advisory lock.
 const MAKING_QUEUES: i64 = 7_096_336;
 
@@ -125,6 +127,14 @@ pub struct Unseen {
     pub numbers: String,
     /// When the publisher reported last.
     pub reported_at: Timestamp,
+}
+
+impl Unseen {
+    /// Whether its publisher is there, as far as can be told at `now`: one that reported nothing for five seconds has
+    /// died, and with it what it kept.
+    pub fn is_of_the_living(&self, now: Timestamp) -> bool {
+        now.0.saturating_sub(self.reported_at.0) < DEAD_AFTER_US
+    }
 }
 
 impl Postgres {

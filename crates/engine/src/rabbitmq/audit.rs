@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use yoink_core::Timestamp;
 use yoink_core::audit::{InvariantId, Report};
 
 use super::RabbitEngine;
@@ -15,8 +16,6 @@ use crate::reconciliation::{Invariant, Reconciliation};
 const IN_HAND_MAX: Duration = Duration::from_secs(3);
 /// The wait between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// A publisher that reported nothing for so long has died, and with it what it kept.
-const DEAD_AFTER_US: i64 = 5_000_000;
 
 /// Nodes look at these when a request is queued; the ledger hears of it later, and may have heard of a pause or a new price
 /// in between. Its events cannot tell.
@@ -64,7 +63,7 @@ impl RabbitEngine {
             let unseen = shared.desk.postgres.unseen().await?;
             // Workers that are paused may have messages in hand for as long as they like.
             let queued = shared.gauges.queued().filter(|_| !shared.node.delivery_is_paused());
-            let missing = weigh(&unseen, queued, shared.node.now().0);
+            let missing = weigh(&unseen, queued, shared.node.now());
             if missing.lost == 0 || begun.elapsed() >= IN_HAND_MAX {
                 return Ok(missing);
             }
@@ -74,10 +73,10 @@ impl RabbitEngine {
 }
 
 /// `queued`: messages in the queue, if that can be told.
-fn weigh(unseen: &[Unseen], queued: Option<u64>, now_us: i64) -> Missing {
-    let is_alive = |publisher: &&Unseen| now_us.saturating_sub(publisher.reported_at.0) < DEAD_AFTER_US;
+fn weigh(unseen: &[Unseen], queued: Option<u64>, now: Timestamp) -> Missing {
     let sum = |of: &[&Unseen]| of.iter().map(|publisher| publisher.messages).sum::<u64>();
-    let (alive, dead): (Vec<&Unseen>, Vec<&Unseen>) = unseen.iter().partition(is_alive);
+    let (alive, dead): (Vec<&Unseen>, Vec<&Unseen>) =
+        unseen.iter().partition(|publisher| publisher.is_of_the_living(now));
     let named = |publishers: &[&Unseen]| {
         let names = publishers.iter().map(|of| format!("{} of publisher {}", of.numbers, of.publisher));
         names.collect::<Vec<_>>().join(", ")
@@ -128,7 +127,6 @@ fn judge(ledger: &LedgerAudit, report: &Report, missing: &Missing) -> Reconcilia
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
-    use yoink_core::Timestamp;
 
     use super::*;
 
@@ -143,7 +141,7 @@ mod tests {
         let now = 100_000_000;
         let (alive, dead) = (unseen(2, now - 1_000_000), unseen(3, now - 60_000_000));
         let lost = |unseen: &[Unseen], queued| {
-            let missing = weigh(unseen, queued, now);
+            let missing = weigh(unseen, queued, Timestamp(now));
             (missing.lost, missing.waiting)
         };
         assert_eq!(lost(&[], Some(0)), (0, 0));
@@ -151,6 +149,6 @@ mod tests {
         assert_eq!(lost(&[alive.clone(), dead.clone()], Some(0)), (3, 2));
         assert_eq!(lost(&[alive.clone(), dead.clone()], Some(1)), (0, 5));
         assert_eq!(lost(&[alive, dead.clone()], None), (0, 5));
-        assert!(weigh(&[dead], Some(0), now).detail.contains("{[3,5)} of publisher 0000"));
+        assert!(weigh(&[dead], Some(0), Timestamp(now)).detail.contains("{[3,5)} of publisher 0000"));
     }
 }

@@ -6,11 +6,15 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::tcp::{AMQPUriTcpExt as _, AsyncTcpStream, TLSConfig};
+use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, Error, runtime};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Error, PublisherConfirm, runtime};
 use parking_lot::Mutex;
 
+/// AMQP's number for a message that is written to disk.
+const PERSISTENT: u8 = 2;
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long a broker may take to answer.
@@ -101,6 +105,25 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.cut.now();
     }
+}
+
+/// A channel on which the broker answers every message. Without asking for it each would count as confirmed.
+pub(crate) async fn confirming_channel(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
+
+/// Puts a message on disk before it is confirmed, and has it come back if there is no queue for it.
+pub(crate) async fn publish(
+    channel: &Channel,
+    exchange: ShortString,
+    key: ShortString,
+    message: &[u8],
+) -> lapin::Result<PublisherConfirm> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    channel.basic_publish(exchange, key, options, message, properties).await
 }
 
 /// Waits for an answer of the broker's. One that says nothing for five seconds has failed; what is asked of a connection

@@ -1,6 +1,5 @@
 //! A purchase, from the request to the answer: checked, queued, and confirmed by the broker.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use yoink_core::{Money, OrderId, Rejection, Timestamp};
@@ -12,6 +11,7 @@ use super::replays::Known;
 use crate::node::catalogue::Listed;
 use crate::node::order_id::OrderIds;
 use crate::postgres::Request;
+use crate::storefront::refuse_as_listed;
 use crate::views::{OrderStatus, PurchaseRequest, Purchased, Replayed};
 use crate::{CallError, EngineState};
 
@@ -44,17 +44,7 @@ impl RabbitEngine {
     /// As [`crate::Engine::purchase`].
     pub(crate) async fn purchase(&self, request: PurchaseRequest, hint: Hint) -> Bought {
         let result = self.buy(&request, hint).await;
-        let counters = &self.shared().node.counters;
-        match &result {
-            Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
-            Ok(_) => &counters.accepted,
-            Err(CallError::Refused(rejection)) => {
-                counters.reject(rejection);
-                return result;
-            }
-            Err(_) => &counters.overloaded,
-        }
-        .fetch_add(1, Ordering::Relaxed);
+        self.shared().node.count_purchase(&result);
         result
     }
 
@@ -152,19 +142,9 @@ impl RabbitEngine {
 
     /// What can be told without a decision.
     pub(crate) fn refuse(&self, listed: &Listed, request: &PurchaseRequest, hint: Hint) -> Option<Rejection> {
-        let details = &listed.row.details;
-        if request.quantity > details.max_per_order {
-            return Some(Rejection::QuantityAboveMax { max_per_order: details.max_per_order });
-        }
-        let now = self.shared().node.now();
-        if let Some(starts_at) = details.window.starts_at.filter(|starts_at| now < *starts_at) {
-            return Some(Rejection::SaleNotStarted { starts_at });
-        }
-        if let Some(ends_at) = details.window.ends_at.filter(|ends_at| now >= *ends_at) {
-            return Some(Rejection::SaleEnded { ends_at });
-        }
-        if listed.row.paused {
-            return Some(Rejection::SalePaused);
+        let (row, now) = (&listed.row, self.shared().node.now());
+        if let Some(rejection) = refuse_as_listed(&row.details, row.paused, now, request.quantity) {
+            return Some(rejection);
         }
         // A moment old; what is queued decides nothing yet.
         let available = listed.available();

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{Channel, Confirmation};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
@@ -15,18 +14,16 @@ use super::hand::{Gone, Hand};
 use super::lock::Locks;
 use super::lot::{Taken, Worker};
 use super::message;
-use super::patience::Patience;
 use super::session::{End, Next, Session, again_and_again};
 use super::shared::Shared;
 use super::status::Gauges;
 use crate::failpoint;
+use crate::node::Patience;
 
 /// The longest wait between two attempts to put something aside.
 const ASIDE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long the broker may take to confirm what is put aside.
 const CONFIRM_MAX: Duration = Duration::from_secs(5);
-/// As AMQP writes "keep it on disk".
-const PERSISTENT: u8 = 2;
 
 /// Takes requests from the queue and has them decided until the node closes. Connects again by itself.
 pub(crate) async fn work(shared: Arc<Shared>) {
@@ -38,12 +35,7 @@ pub(crate) async fn work(shared: Arc<Shared>) {
 async fn session(shared: Arc<Shared>, locks: Arc<Locks>) -> lapin::Result<End> {
     let opened = Session::open(&shared, &shared.names.orders, shared.options.prefetch).await?;
     let Some(mut session) = opened else { return Ok(End::Closing) };
-    let aside = broker::within(async {
-        let channel = session.link.connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(channel)
-    });
-    let aside = aside.await?;
+    let aside = broker::within(broker::confirming_channel(&session.link.connection)).await?;
     // As many as can be in hand.
     let (sender, receiver) = mpsc::channel(usize::from(shared.options.prefetch.max(1)));
     let worker = Worker::new(Arc::clone(&shared), Arc::clone(&session.hand), locks);
@@ -96,10 +88,9 @@ struct Desk {
 impl Desk {
     fn take(&mut self, delivery: Delivery) {
         match message::decode(&delivery.data, &self.shared.node.order_ids) {
-            Ok(request) => {
+            Ok(requests) => {
                 failpoint::hit("consumer.decoded");
-                let taken = Taken { request, tag: delivery.delivery_tag, at: Instant::now() };
-                if let Some(lot) = self.worker.add(taken) {
+                for lot in self.worker.add(Taken::all(requests, delivery.delivery_tag)) {
                     self.tasks.spawn(lot.run());
                 }
             }
@@ -160,9 +151,7 @@ impl Aside {
 
     async fn publish(&self, bytes: &[u8]) -> lapin::Result<Confirmation> {
         let names = &self.shared.names;
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         let (exchange, key) = (names.dead_exchange.clone(), names.dead.clone());
-        self.channel.basic_publish(exchange, key, options, bytes, properties).await?.await
+        broker::publish(&self.channel, exchange, key, bytes).await?.await
     }
 }

@@ -2,7 +2,6 @@
 //! else is in it is written down in the ledger, where operators see it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use lapin::message::Delivery;
@@ -11,16 +10,14 @@ use super::hand::{Gone, Hand};
 use super::lock::Locks;
 use super::lot::{Taken, Worker, decide_alone};
 use super::message;
-use super::patience::Patience;
 use super::session::{End, Next, Session, again_and_again, closing};
 use super::shared::Shared;
+use super::trouble;
 
 /// Messages in hand at most. They are seen to one by one.
 const PREFETCH: u16 = 16;
 /// Bytes of a message that are kept.
 const KEPT_BYTES_MAX: usize = 4_096;
-/// The longest wait between two attempts while the ledger has trouble.
-const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Sees to dead letters until the node closes. Connects again by itself.
 pub(crate) async fn work(shared: Arc<Shared>) {
@@ -57,10 +54,12 @@ async fn session(shared: Arc<Shared>) -> lapin::Result<End> {
 
 async fn see_to(shared: &Shared, hand: &Hand, worker: &Arc<Worker>, message: Delivery) -> Result<(), Gone> {
     let what = match message::decode(&message.data, &shared.node.order_ids) {
-        Ok(request) => {
-            tracing::warn!(order = %request.order, "a request was handed out too often; it is decided alone");
-            let taken = Taken { request, tag: message.delivery_tag, at: Instant::now() };
-            return decide_alone(worker, taken).await;
+        Ok(requests) => {
+            tracing::warn!(
+                requests = requests.len(),
+                "requests were handed out too often; each is decided alone"
+            );
+            return decide_alone(worker, Taken::all(requests, message.delivery_tag)).await;
         }
         Err(what) => what,
     };
@@ -72,11 +71,8 @@ async fn see_to(shared: &Shared, hand: &Hand, worker: &Arc<Worker>, message: Del
     // The same bytes are kept once, also if they come again because this worker died.
     let entry: String = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let kept = bytes.get(..KEPT_BYTES_MAX).unwrap_or(bytes);
-    let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
     let (postgres, queue) = (&shared.desk.postgres, shared.names.dead.as_str());
-    while let Err(error) = postgres.note_unreadable(queue, &entry, kept, &error, shared.node.now()).await {
-        shared.node.note_delivery_error(&error);
-        hand.pause(patience.next()).await?;
-    }
+    let note = || postgres.note_unreadable(queue, &entry, kept, &error, shared.node.now());
+    trouble::insist(&shared.node, note, |wait| hand.pause(wait)).await?;
     hand.acknowledge(vec![message.delivery_tag]).await
 }

@@ -10,9 +10,6 @@ use super::buy::Hint;
 use crate::views::{ProductView, PurchaseRequest};
 use crate::{CallError, Confirmed, EngineFigures};
 
-/// Who has reported nothing for so long is not there any more.
-const ALIVE_US: i64 = 5_000_000;
-
 impl std::fmt::Debug for RabbitEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RabbitEngine").field("state", &self.shared().node.state()).finish_non_exhaustive()
@@ -55,9 +52,9 @@ impl RabbitEngine {
             let waits = self.in_background(|engine| async move {
                 let (shared, postgres) = (engine.shared(), &engine.desk().postgres);
                 shared.report().await?;
-                let since = shared.node.now().0.saturating_sub(ALIVE_US);
+                let now = shared.node.now();
                 let unseen = postgres.unseen().await?;
-                let of_the_living = unseen.iter().filter(|unseen| unseen.reported_at.0 >= since);
+                let of_the_living = unseen.iter().filter(|unseen| unseen.is_of_the_living(now));
                 let waiting: u64 = of_the_living.map(|unseen| unseen.messages).sum();
                 let backlog = postgres.backlog().await?;
                 shared.follow_products().await?;

@@ -1,7 +1,7 @@
 //! What a worker has in hand: messages that came over one channel and were not acknowledged. They are the broker's until
 //! then, and it hands them out anew when the channel ends.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -17,8 +17,9 @@ pub(crate) struct Gone;
 /// What came over one channel and is not acknowledged.
 pub(crate) struct Hand {
     channel: Channel,
-    /// Numbers that the channel gave to what is in hand, without those that are being acknowledged.
-    open: Mutex<BTreeSet<u64>>,
+    /// By the number that the channel gave to a message: how many parts of it are not done. Without those messages that
+    /// are being acknowledged.
+    open: Mutex<BTreeMap<u64, usize>>,
     /// Who acknowledges holds this: what one of them acknowledges, no other may acknowledge again.
     acknowledging: tokio::sync::Mutex<()>,
     is_over: watch::Sender<bool>,
@@ -34,25 +35,30 @@ impl Hand {
         }
     }
 
-    /// Something was handed out under this number.
+    /// A message was handed out under this number.
     pub(crate) fn take(&self, tag: u64) {
-        self.open.lock().insert(tag);
+        self.open.lock().insert(tag, 1);
     }
 
-    /// These are done. Nothing else is acknowledged.
+    /// A message has so many parts, each of which is done for itself.
+    pub(crate) fn divide(&self, tag: u64, parts: usize) {
+        self.open.lock().insert(tag, parts.max(1));
+    }
+
+    /// A part of each of these messages is done; a message may be named several times. Messages whose last part it was
+    /// are acknowledged, and nothing else is.
     ///
     /// # Errors
     /// The channel is over. Perhaps some were acknowledged.
-    pub(crate) async fn acknowledge(&self, mut tags: Vec<u64>) -> Result<(), Gone> {
+    pub(crate) async fn acknowledge(&self, parts: Vec<u64>) -> Result<(), Gone> {
         if *self.is_over.borrow() {
             return Err(Gone);
         }
-        tags.sort_unstable();
         let acknowledging = self.acknowledging.lock().await;
-        let first_open = {
+        let (tags, first_open) = {
             let mut open = self.open.lock();
-            open.retain(|tag| tags.binary_search(tag).is_err());
-            open.first().copied().unwrap_or(u64::MAX)
+            let tags = finish(&mut open, parts);
+            (tags, open.keys().next().copied().unwrap_or(u64::MAX))
         };
         // Everything before the first that is still in hand in one, the others one by one.
         let (before, others) = tags.split_at(tags.partition_point(|tag| *tag < first_open));
@@ -91,5 +97,37 @@ impl Hand {
             Ok(()) => Err(Gone),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// Counts parts that are done; gives the messages that are done with them, ascending.
+fn finish(open: &mut BTreeMap<u64, usize>, mut parts: Vec<u64>) -> Vec<u64> {
+    parts.sort_unstable();
+    let mut done = Vec::new();
+    for tag in parts {
+        match open.get_mut(&tag) {
+            Some(left) if *left > 1 => *left -= 1,
+            Some(_) => {
+                open.remove(&tag);
+                done.push(tag);
+            }
+            None => {}
+        }
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_done_with_its_last_part() {
+        let mut open = BTreeMap::from([(1, 2), (2, 1), (3, 3), (4, 1)]);
+        assert_eq!(finish(&mut open, vec![3, 2, 1]), [2]);
+        assert_eq!(finish(&mut open, vec![3, 1, 4, 2]), [1, 4]);
+        assert_eq!(open, BTreeMap::from([(3, 1)]));
+        assert_eq!(finish(&mut open, vec![3]), [3]);
+        assert!(open.is_empty());
     }
 }

@@ -14,9 +14,9 @@ use yoink_core::OrderId;
 use super::hand::{Gone, Hand};
 use super::lock::{Asked, Lock, Locks};
 use super::message;
-use super::patience::Patience;
 use super::shared::Shared;
 use super::status::Gauges;
+use super::trouble;
 use crate::failpoint;
 use crate::node::order_id::product_of;
 use crate::postgres::{Decided, Delivered, ErrorClass, PostgresError, Request, Verdict};
@@ -24,8 +24,8 @@ use crate::views::OrderStatus;
 
 /// Requests that one transaction decides at most.
 const BATCH_MAX: usize = 512;
-/// The longest wait between two attempts while the ledger has trouble.
-const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// While there is more than one request at a time, a batch begins so long after the one before, unless much waits.
+const PACE: Duration = Duration::from_millis(25);
 /// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
 /// take the worker for dead.
 const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
@@ -41,10 +41,18 @@ const PAUSED_WAIT: Duration = Duration::from_millis(50);
 /// A request in hand.
 pub(crate) struct Taken {
     pub(crate) request: Request,
-    /// The number that the channel gave it.
+    /// The number that the channel gave to its message.
     pub(crate) tag: u64,
     /// When it was handed out.
     pub(crate) at: Instant,
+}
+
+impl Taken {
+    /// The requests of one message, which was handed out now.
+    pub(crate) fn all(requests: Vec<Request>, tag: u64) -> Vec<Self> {
+        let at = Instant::now();
+        requests.into_iter().map(|request| Self { request, tag, at }).collect()
+    }
 }
 
 /// What one worker decides with.
@@ -65,16 +73,27 @@ impl Worker {
         Arc::new(Self { shared, hand, locks, lots: Mutex::default(), turnstile })
     }
 
-    /// One more request. Gives the lot that is to be run if no task is busy with its product.
-    pub(crate) fn add(self: &Arc<Self>, taken: Taken) -> Option<Lot> {
-        let product = product_of(taken.request.order);
+    /// The requests of one more message. Gives the lots that are to be run because no task is busy with their products.
+    pub(crate) fn add(self: &Arc<Self>, message: Vec<Taken>) -> Vec<Lot> {
+        self.divide(&message);
+        let mut new = Vec::new();
         let mut lots = self.lots.lock();
-        if let Some(lot) = lots.get_mut(&product) {
+        for taken in message {
+            let product = product_of(taken.request.order);
+            let lot = lots.entry(product).or_insert_with(|| {
+                new.push(Lot { worker: Arc::clone(self), product, lock: None, fence: None });
+                VecDeque::new()
+            });
             lot.push_back(taken);
-            return None;
         }
-        lots.insert(product, VecDeque::from([taken]));
-        Some(Lot { worker: Arc::clone(self), product, lock: None, fence: None })
+        new
+    }
+
+    /// A message is acknowledged once each of its requests is decided.
+    fn divide(&self, message: &[Taken]) {
+        if let Some(first) = message.first() {
+            self.hand.divide(first.tag, message.len());
+        }
     }
 
     /// Gives everything in hand up: the broker hands it out anew.
@@ -127,11 +146,27 @@ impl Lot {
                     false => continue,
                 }
             }
+            let begun = Instant::now();
+            let is_busy = batch.len() > 1;
             if self.decide(batch).await.is_err() || self.hand_over().await.is_err() {
                 self.leave().await;
                 return;
             }
+            if is_busy && self.gather(begun).await.is_err() {
+                self.leave().await;
+                return;
+            }
         }
+    }
+
+    /// Lets requests gather for the next batch: each batch costs the ledger a transaction, however small it is.
+    async fn gather(&self, begun: Instant) -> Result<(), Gone> {
+        let waiting = self.worker.lots.lock().get(&self.product).map_or(0, VecDeque::len);
+        let rest = PACE.saturating_sub(begun.elapsed());
+        if waiting >= BATCH_MAX / 2 || rest.is_zero() {
+            return Ok(());
+        }
+        self.worker.hand.pause(rest).await
     }
 
     async fn decide(&mut self, batch: Vec<Taken>) -> Result<(), Gone> {
@@ -165,7 +200,7 @@ impl Lot {
     /// Asks the ledger until it has decided, however long that takes.
     async fn insist(&mut self, requests: &[Request], since: Instant) -> Result<Ruling, Gone> {
         let shared = Arc::clone(&self.worker.shared);
-        let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
+        let mut patience = trouble::patience();
         loop {
             self.wait_while_paused(since).await?;
             self.enter(since).await?;
@@ -228,19 +263,17 @@ impl Lot {
         since: Instant,
     ) -> Result<(), Gone> {
         let shared = &self.worker.shared;
-        let mut patience = Patience::up_to(TROUBLE_WAIT_MAX);
         for request in requests {
             tracing::error!(order = %request.order, %error, "a request can never be decided: it was written down");
-            let line = message::encode(request, &shared.node.order_ids);
+            let line = message::encode(request.publisher, [request], &shared.node.order_ids);
             let (entry, why) = (request.order.to_string(), error.to_string());
             let postgres = &shared.desk.postgres;
             let queue = shared.names.orders.as_str();
-            while let Err(error) =
-                postgres.note_unreadable(queue, &entry, line.as_bytes(), &why, shared.node.now()).await
-            {
-                shared.node.note_delivery_error(&error);
-                self.hold(since, patience.next()).await?;
-            }
+            let note = || {
+                let now = shared.node.now();
+                postgres.note_undecidable((queue, &entry), line.as_bytes(), &why, request, now)
+            };
+            trouble::insist(&shared.node, note, |wait| self.hold(since, wait)).await?;
             Gauges::add(&shared.gauges.unreadable, 1);
         }
         Ok(())
@@ -324,14 +357,17 @@ impl Lot {
     }
 }
 
-/// Decides one request without a lock, for those that were handed out too often.
+/// Decides the requests of one message, each for itself: they were handed out too often.
 ///
 /// # Errors
 /// The channel is over.
-pub(crate) async fn decide_alone(worker: &Arc<Worker>, taken: Taken) -> Result<(), Gone> {
-    let product = product_of(taken.request.order);
-    let mut lot = Lot { worker: Arc::clone(worker), product, lock: None, fence: None };
-    lot.decide(vec![taken]).await?;
-    lot.leave().await;
+pub(crate) async fn decide_alone(worker: &Arc<Worker>, message: Vec<Taken>) -> Result<(), Gone> {
+    worker.divide(&message);
+    for taken in message {
+        let product = product_of(taken.request.order);
+        let mut lot = Lot { worker: Arc::clone(worker), product, lock: None, fence: None };
+        lot.decide(vec![taken]).await?;
+        lot.leave().await;
+    }
     Ok(())
 }

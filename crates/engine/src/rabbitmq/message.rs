@@ -1,4 +1,15 @@
-//! What is in the queue: one message per request, one line of text, signed so that nobody else can put orders there.
+//! What is in the queue: messages of one or more requests each, one line of text per request, signed so that nobody else
+//! can put orders there.
+//!
+//! ```text
+//! SIGNATURE|2|PUBLISHER
+//! ORDER|SEQUENCE|QUANTITY|ACCEPTED_AT|PRICE|CURRENCY|CUSTOMER
+//! ORDER|...
+//! ```
+//!
+//! The signature is of everything behind it. Version 1, which is still read, had one request, in one line.
+
+use std::fmt::Write as _;
 
 use uuid::Uuid;
 use yoink_core::{Currency, CustomerId, QUANTITY_MAX};
@@ -7,55 +18,92 @@ use crate::node::order_id::{OrderIds, from_hex, to_hex};
 use crate::postgres::Request;
 
 /// The version of the format, and its domain: a signature for anything else is none here.
-const VERSION: &str = "1";
-/// Bytes of the signature, in hexadecimal digits.
+const VERSION: &str = "2";
+/// The version that had one request per message.
+const SINGLE_VERSION: &str = "1";
+/// Digits of the signature, in hexadecimal.
 const SIGNATURE_DIGITS: usize = 32;
-/// A line with the longest customer, and some.
-pub(crate) const BYTES_MAX: usize = 4_096;
+/// Requests that one message has at most.
+pub(crate) const REQUESTS_MAX: usize = 128;
+/// So many requests with the longest customers, and some.
+pub(crate) const BYTES_MAX: usize = 64 * 1024;
 
-/// Writes a request as a message.
-pub(crate) fn encode(request: &Request, ids: &OrderIds) -> String {
-    let line = format!(
-        "{VERSION}|{}|{}|{}|{}|{}|{}|{}|{}",
-        to_hex(request.order),
-        request.publisher.simple(),
-        request.sequence,
-        request.quantity,
-        request.accepted_at,
-        request.price,
-        request.currency,
-        request.customer,
-    );
-    format!("{}|{line}", ids.sign(&line))
+/// Writes requests of one publisher, at most [`REQUESTS_MAX`], as a message.
+pub(crate) fn encode<'a>(
+    publisher: Uuid,
+    requests: impl IntoIterator<Item = &'a Request>,
+    ids: &OrderIds,
+) -> String {
+    let mut text = format!("{VERSION}|{}", publisher.simple());
+    for request in requests {
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "\n{}|{}|{}|{}|{}|{}|{}",
+            to_hex(request.order),
+            request.sequence,
+            request.quantity,
+            request.accepted_at,
+            request.price,
+            request.currency,
+            request.customer,
+        );
+    }
+    format!("{}|{text}", ids.sign(&text))
 }
 
-/// Reads a message; says what is wrong with it otherwise. Whatever the bytes are, this ends.
+/// Reads a message: its requests, at least one. Says what is wrong with it otherwise; then none of it can be trusted.
+/// Whatever the bytes are, this ends.
 ///
 /// # Errors
-/// It is no request of this ledger's nodes: what is wrong, for people.
-pub(crate) fn decode(bytes: &[u8], ids: &OrderIds) -> Result<Request, &'static str> {
+/// It was not written by a node of this ledger, or not as this version writes: what is wrong, for people.
+pub(crate) fn decode(bytes: &[u8], ids: &OrderIds) -> Result<Vec<Request>, &'static str> {
     if bytes.len() > BYTES_MAX {
         return Err("it is too long");
     }
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
-    let (signature, line) = text.split_once('|').ok_or("it has no parts")?;
-    if signature.len() != SIGNATURE_DIGITS || !ids.has_signed(line, signature) {
+    let (signature, text) = text.split_once('|').ok_or("it has no parts")?;
+    if signature.len() != SIGNATURE_DIGITS || !ids.has_signed(text, signature) {
         return Err("its signature is not of this ledger");
     }
     // Signed, so written by a node of this ledger: perhaps by one of another version.
-    let mut parts = line.splitn(9, '|');
-    let mut next = || parts.next().ok_or("it has too few parts");
-    if next()? != VERSION {
-        return Err("it is of another version");
+    match text.split_once('|') {
+        Some((VERSION, rest)) => {
+            let (publisher, lines) = rest.split_once('\n').ok_or("it has no requests")?;
+            let publisher = read_publisher(publisher)?;
+            if lines.split('\n').count() > REQUESTS_MAX {
+                return Err("it has too many requests");
+            }
+            lines.split('\n').map(|line| read_request(publisher, line.splitn(7, '|'))).collect()
+        }
+        Some((SINGLE_VERSION, line)) => {
+            let (order, rest) = line.split_once('|').ok_or(TOO_FEW)?;
+            let (publisher, rest) = rest.split_once('|').ok_or(TOO_FEW)?;
+            let parts = std::iter::once(order).chain(rest.splitn(6, '|'));
+            Ok(vec![read_request(read_publisher(publisher)?, parts)?])
+        }
+        _ => Err("it is of another version"),
     }
-    let order = from_hex(next()?).ok_or("its order id is none")?;
-    let publisher = Uuid::try_parse(next()?).map_err(|_| "its publisher is none")?;
-    let sequence: i64 = next()?.parse().map_err(|_| "its sequence is none")?;
-    let quantity: i32 = next()?.parse().map_err(|_| "its quantity is none")?;
-    let accepted_at: i64 = next()?.parse().map_err(|_| "its time is none")?;
-    let price: i64 = next()?.parse().map_err(|_| "its price is none")?;
-    let currency = Currency::parse(next()?).ok_or("its currency is none")?;
-    let customer = CustomerId::parse(next()?).map_err(|_| "its customer is none")?;
+}
+
+const TOO_FEW: &str = "it has too few parts";
+
+fn read_publisher(text: &str) -> Result<Uuid, &'static str> {
+    Uuid::try_parse(text).map_err(|_| "its publisher is none")
+}
+
+fn read_request<'a>(
+    publisher: Uuid,
+    mut parts: impl Iterator<Item = &'a str>,
+) -> Result<Request, &'static str> {
+    let mut next = || parts.next().ok_or(TOO_FEW);
+    let order = from_hex(next()?).ok_or("an order id of it is none")?;
+    let sequence: i64 = next()?.parse().map_err(|_| "a sequence of it is none")?;
+    let quantity: i32 = next()?.parse().map_err(|_| "a quantity of it is none")?;
+    let accepted_at: i64 = next()?.parse().map_err(|_| "a time of it is none")?;
+    let price: i64 = next()?.parse().map_err(|_| "a price of it is none")?;
+    let currency = Currency::parse(next()?).ok_or("a currency of it is none")?;
+    let customer = CustomerId::parse(next()?).map_err(|_| "a customer of it is none")?;
     let is_possible = u32::try_from(quantity).is_ok_and(|units| (1..=QUANTITY_MAX).contains(&units))
         && (1..i64::MAX).contains(&sequence)
         && price >= 0;
@@ -81,11 +129,13 @@ mod tests {
 
     use super::*;
 
+    const PUBLISHER: Uuid = Uuid::from_u128(9);
+
     fn ids() -> OrderIds {
         OrderIds::new(b"a secret")
     }
 
-    fn request(customer: &str) -> Request {
+    fn request(customer: &str, sequence: i64) -> Request {
         Request {
             order: OrderId([7; 16]),
             customer: customer.to_owned(),
@@ -93,42 +143,80 @@ mod tests {
             price: 100,
             currency: "EUR".to_owned(),
             accepted_at: 1_767_607_200_123_456,
-            publisher: Uuid::from_u128(9),
-            sequence: 3,
+            publisher: PUBLISHER,
+            sequence,
         }
+    }
+
+    fn written(requests: &[Request]) -> String {
+        encode(PUBLISHER, requests, &ids())
+    }
+
+    fn signed(text: &str) -> String {
+        format!("{}|{text}", ids().sign(text))
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let request = request("ann|e");
-        assert_eq!(decode(encode(&request, &ids()).as_bytes(), &ids()), Ok(request));
+        for count in [1, 2, REQUESTS_MAX] {
+            let requests: Vec<Request> =
+                (0..count).map(|at| request(&format!("ann|{at}|ü"), at as i64 + 1)).collect();
+            assert_eq!(decode(written(&requests).as_bytes(), &ids()), Ok(requests));
+        }
+    }
+
+    #[test]
+    fn the_longest_requests_fit() {
+        let longest = Request {
+            quantity: QUANTITY_MAX as i32,
+            price: i64::MAX,
+            accepted_at: i64::MIN,
+            ..request(&"x".repeat(CustomerId::BYTES_MAX), i64::MAX - 1)
+        };
+        let message = written(&vec![longest; REQUESTS_MAX]);
+        assert_eq!(decode(message.as_bytes(), &ids()).map(|requests| requests.len()), Ok(REQUESTS_MAX));
+    }
+
+    #[test]
+    fn the_version_before_is_read() {
+        let line = "1|07070707070707070707070707070707|00000000000000000000000000000009|3|2|1767607200123456|100|EUR|ann|e";
+        assert_eq!(decode(signed(line).as_bytes(), &ids()), Ok(vec![request("ann|e", 3)]));
+        assert_eq!(decode(signed("1|07|x").as_bytes(), &ids()), Err("it has too few parts"));
     }
 
     #[test]
     fn garbage_is_named() {
-        let signed = |line: &str| format!("{}|{line}", ids().sign(line));
-        let good = encode(&request("ann"), &ids());
-        let forged = good.replace("|2|", "|1|");
-        let foreign = encode(&request("ann"), &OrderIds::new(b"another secret"));
+        let good = written(&[request("ann", 3)]);
+        let forged = good.replace("|2|1767", "|1|1767");
+        assert_ne!(forged, good);
+        let foreign = encode(PUBLISHER, &[request("ann", 3)], &OrderIds::new(b"another secret"));
+        let publisher = PUBLISHER.simple();
+        let bad = |change: fn(&mut Request)| {
+            let mut other = request("bob", 4);
+            change(&mut other);
+            // One of several is wrong.
+            written(&[request("ann", 3), other, request("cid", 5)])
+        };
         for (garbage, what) in [
             (String::new(), "it has no parts"),
             ("{}".to_owned(), "it has no parts"),
             (forged, "its signature is not of this ledger"),
             (foreign, "its signature is not of this ledger"),
-            (signed("2|x"), "it is of another version"),
-            (signed("1|x"), "its order id is none"),
-            (signed(&"x".repeat(5_000)), "it is too long"),
-            (encode(&Request { quantity: 0, ..request("ann") }, &ids()), "a figure of it is out of bounds"),
-            (
-                encode(&Request { quantity: 1_001, ..request("ann") }, &ids()),
-                "a figure of it is out of bounds",
-            ),
-            (encode(&Request { sequence: 0, ..request("ann") }, &ids()), "a figure of it is out of bounds"),
-            (encode(&Request { price: -1, ..request("ann") }, &ids()), "a figure of it is out of bounds"),
-            (
-                encode(&Request { currency: "EURO".to_owned(), ..request("ann") }, &ids()),
-                "its currency is none",
-            ),
+            (good.replace('\n', ""), "its signature is not of this ledger"),
+            (signed("3|x"), "it is of another version"),
+            (signed(""), "it is of another version"),
+            (signed("2|x"), "it has no requests"),
+            (signed("2|x\n1"), "its publisher is none"),
+            (signed(&format!("2|{publisher}\n")), "an order id of it is none"),
+            (signed(&format!("2|{publisher}\n{}|1", "07".repeat(16))), "it has too few parts"),
+            (signed(&"x".repeat(BYTES_MAX)), "it is too long"),
+            (written(&vec![request("ann", 1); REQUESTS_MAX + 1]), "it has too many requests"),
+            (bad(|request| request.quantity = 0), "a figure of it is out of bounds"),
+            (bad(|request| request.quantity = 1_001), "a figure of it is out of bounds"),
+            (bad(|request| request.sequence = 0), "a figure of it is out of bounds"),
+            (bad(|request| request.price = -1), "a figure of it is out of bounds"),
+            (bad(|request| request.currency = "EURO".to_owned()), "a currency of it is none"),
+            (bad(|request| request.customer = String::new()), "a customer of it is none"),
         ] {
             assert_eq!(decode(garbage.as_bytes(), &ids()), Err(what), "{garbage}");
         }
@@ -142,8 +230,14 @@ mod tests {
         }
 
         #[test]
-        fn one_changed_byte_is_noticed(at in 0_usize..130, change in 1_u8..=255) {
-            let mut bytes = encode(&request("ann"), &ids()).into_bytes();
+        fn no_signed_text_is_too_strange(text in "[12]\\|(.|\n){0,200}") {
+            // Nothing but its form is wrong with it.
+            let _ = decode(signed(&text).as_bytes(), &ids());
+        }
+
+        #[test]
+        fn one_changed_byte_is_noticed(at in 0_usize..1_000, change in 1_u8..=255) {
+            let mut bytes = written(&[request("ann", 1), request("bob", 2), request("cid", 3)]).into_bytes();
             let at = at % bytes.len();
             bytes[at] ^= change;
             prop_assert!(decode(&bytes, &ids()).is_err());

@@ -1,7 +1,7 @@
 //! The rabbitmq engine: requests are queued in RabbitMQ, workers decide them in PostgreSQL.
 //!
 //! ```text
-//! purchase  buy.rs → publisher.rs → the queue      confirmed by the broker, then answered "queued"
+//! purchase  buy.rs → publisher.rs → publishing.rs   one message for those who come together, confirmed by the broker
 //! decision  consumer.rs → lot.rs → decide()        one transaction per batch and product, then acknowledged
 //! lock.rs                                          a lock in Redis keeps workers out of each other's way; the fencing
 //!                                                  token and the row lock of PostgreSQL are what keeps units safe
@@ -25,9 +25,9 @@ mod lot;
 mod message;
 mod open;
 mod orders;
-mod patience;
 mod products;
 mod publisher;
+mod publishing;
 mod replays;
 mod retained;
 mod sending;
@@ -36,6 +36,7 @@ mod shared;
 mod status;
 mod stock;
 mod topology;
+mod trouble;
 
 use std::sync::Arc;
 

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::buying::Buying;
-use super::publisher::{Publisher, PublisherTask};
+use super::publisher::Publisher;
+use super::publishing::PublisherTask;
 use super::replays::Replays;
 use super::shared::{RabbitOptions, Shared};
 use super::status::Gauges;

@@ -9,13 +9,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use yoink_core::OrderId;
 
-use crate::postgres::Postgres;
+use crate::postgres::{KeptConnection, Postgres};
 use crate::views::OrderView;
 
 /// Orders that one look-up asks for at most.
 const ASK_MAX: usize = 1_000;
 /// Nobody waits longer for the ledger: it decides a repetition once all the same.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
+/// A connection that was not used for so long is given back.
+const KEEP_MAX: Duration = Duration::from_millis(100);
 /// A ledger that gave no answer is left alone for so long.
 const REST: Duration = Duration::from_millis(500);
 
@@ -62,8 +64,12 @@ impl Replays {
 
     /// Answers, for ever.
     pub(crate) async fn answer(&self, postgres: &Postgres) {
+        let mut kept = KeptConnection::default();
         loop {
-            self.wake.notified().await;
+            if tokio::time::timeout(KEEP_MAX, self.wake.notified()).await.is_err() {
+                kept = KeptConnection::default();
+                self.wake.notified().await;
+            }
             loop {
                 let mut asked = std::mem::take(&mut *self.waiting.lock());
                 if asked.is_empty() {
@@ -71,17 +77,22 @@ impl Replays {
                 }
                 while !asked.is_empty() {
                     let rest = asked.split_off(asked.len().min(ASK_MAX));
-                    self.ask(postgres, asked).await;
+                    self.ask(postgres, &mut kept, asked).await;
                     asked = rest;
                 }
             }
         }
     }
 
-    async fn ask(&self, postgres: &Postgres, asked: Vec<(OrderId, oneshot::Sender<Known>)>) {
+    async fn ask(
+        &self,
+        postgres: &Postgres,
+        kept: &mut KeptConnection,
+        asked: Vec<(OrderId, oneshot::Sender<Known>)>,
+    ) {
         let ids: Vec<OrderId> = asked.iter().map(|(order, _)| *order).collect();
         let begun = Instant::now();
-        let found = tokio::time::timeout(ANSWER_MAX, postgres.known_orders(&ids)).await;
+        let found = tokio::time::timeout(ANSWER_MAX, postgres.known_orders(kept, &ids)).await;
         let Ok(Ok(found)) = found else {
             // Who waits, and who comes meanwhile, is not kept waiting.
             self.is_resting.store(true, Ordering::Release);

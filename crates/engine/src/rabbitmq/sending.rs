@@ -5,20 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation, ConnectionStatus, ErrorKind};
+use lapin::{Channel, Confirmation, ConnectionStatus, ErrorKind};
 
-use super::broker::{Link, within};
-use super::message;
+use super::broker::{self, Link, within};
 use super::shared::Shared;
 use super::topology::{self, Queue};
-use crate::node::order_id::to_hex;
-use crate::postgres::Request;
 
-/// AMQP's number for a message that is written to disk.
-const PERSISTENT: u8 = 2;
 /// How often the queue is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A queue that takes so long to say how many messages it has does not know: after a restart of the broker a quorum queue
@@ -47,7 +40,6 @@ pub(crate) struct Line {
     link: Link,
     channel: Channel,
     shared: Arc<Shared>,
-    properties: BasicProperties,
     pub(crate) opened_at: Instant,
     /// Looks at the queue; ends with the connection.
     watch: tokio::task::JoinHandle<()>,
@@ -91,9 +83,7 @@ impl Line {
                 true => ensure(&shared, &link).await?,
                 false => Queue::Known,
             };
-            let channel = link.connection.create_channel().await?;
-            // Without it every message would count as confirmed.
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            let channel = broker::confirming_channel(&link.connection).await?;
             Ok((channel, link.connection.create_channel().await?, queue))
         };
         let (channel, looking, queue) = within(ready).await?;
@@ -103,8 +93,7 @@ impl Line {
         let status = link.connection.status().clone();
         let is_queue_gone = Arc::new(AtomicBool::new(false));
         let watch = tokio::spawn(watch(Arc::clone(&shared), looking, status, Arc::clone(&is_queue_gone)));
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        Ok(Self { link, channel, shared, properties, opened_at: Instant::now(), watch, is_queue_gone })
+        Ok(Self { link, channel, shared, opened_at: Instant::now(), watch, is_queue_gone })
     }
 
     /// Whether the broker takes nothing, for want of memory or disk.
@@ -123,14 +112,11 @@ impl Line {
     }
 
     /// Hands a message over, in the order of the first polls; the answer comes with the broker's.
-    pub(crate) fn send(&self, request: &Request) -> impl Future<Output = Outcome> + Send + use<> {
-        let payload = message::encode(request, &self.shared.node.order_ids);
-        let properties = self.properties.clone().with_message_id(to_hex(request.order).into());
+    pub(crate) fn send(&self, message: String) -> impl Future<Output = Outcome> + Send + use<> {
         let (exchange, key) = (self.shared.names.exchange.clone(), self.shared.names.orders.clone());
         let channel = self.channel.clone();
         async move {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let written = channel.basic_publish(exchange, key, options, payload.as_bytes(), properties).await;
+            let written = broker::publish(&channel, exchange, key, message.as_bytes()).await;
             let Ok(confirm) = written else { return Outcome::NotWritten };
             match confirm.await {
                 Ok(Confirmation::Ack(None)) => Outcome::Confirmed,
@@ -171,8 +157,6 @@ async fn watch(shared: Arc<Shared>, channel: Channel, status: ConnectionStatus, 
 
 /// How many messages wait in the queue.
 async fn look(shared: &Shared, channel: &Channel) -> lapin::Result<u64> {
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let name = shared.names.orders.clone();
-    let queue = within(channel.queue_declare(name, options, FieldTable::default())).await?;
+    let queue = within(topology::look_at(channel, &shared.names.orders)).await?;
     Ok(u64::from(queue.message_count()))
 }

@@ -11,9 +11,9 @@ use lapin::{Channel, Consumer};
 
 use super::broker::{self, Link};
 use super::hand::Hand;
-use super::patience::Patience;
 use super::shared::Shared;
 use super::topology;
+use crate::node::Patience;
 
 /// The longest wait between two attempts to connect, or to find the ledger well.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -21,6 +21,11 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 const GOOD_AFTER: Duration = Duration::from_secs(1);
 /// How long what is on its way from the broker is waited for after it was asked for no more.
 const LAST_ONES_MAX: Duration = Duration::from_millis(500);
+
+/// How long a queue may take to have a leader.
+const LEADER_MAX: Duration = Duration::from_secs(15);
+/// How often it is looked whether a connection is still there.
+const CONNECTED_EVERY: Duration = Duration::from_millis(200);
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,21 @@ async fn wait_unless_closing(shared: &Shared, wait: Duration) -> bool {
 pub(super) async fn closing(shared: &Shared) {
     // The sender is in `shared`, so it is not dropped meanwhile.
     let _ = shared.closing.subscribe().wait_for(|is_closing| *is_closing).await;
+}
+
+/// Waits for an answer of a queue's. After a restart of the broker its leader is elected first, which takes some seconds and
+/// begins anew whenever the queue is asked again: so it is asked once, unless the connection ends.
+async fn patiently<T>(link: &Link, asked: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    let ended = async {
+        while link.connection.status().connected() {
+            tokio::time::sleep(CONNECTED_EVERY).await;
+        }
+    };
+    tokio::select! {
+        answer = asked => answer,
+        () = ended => Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
+        () = tokio::time::sleep(LEADER_MAX) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
 }
 
 /// Messages of one queue, over one channel.
@@ -127,7 +147,7 @@ impl Session {
             let consumer = consuming.await?;
             Ok((channel, consumer))
         };
-        let (channel, consumer) = broker::within(ready).await?;
+        let (channel, consumer) = patiently(&link, ready).await?;
         Ok(Self { link, hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
     }
 

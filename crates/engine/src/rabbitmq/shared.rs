@@ -14,10 +14,10 @@ use crate::delivery::DeliveryOptions;
 use crate::node::{Desk, Node};
 use crate::postgres::{CONNECTIONS_MAX_DEFAULT, SettingsCheck};
 
-/// Requests that may wait in the queue.
+/// Messages that may wait in the queue.
 const QUEUE_MAX: u64 = 1_000_000;
-/// Requests that a worker has in hand at most.
-const PREFETCH: u16 = 1_024;
+/// Messages that a worker has in hand at most.
+const PREFETCH: u16 = 256;
 /// How long a queue that was just made is left alone: see [`super::topology::Queue::New`].
 const NEW_QUEUE_REST: Duration = Duration::from_millis(1_500);
 /// How long a lock lives unless its holder renews it.
@@ -44,9 +44,9 @@ pub struct RabbitOptions {
     pub lock: bool,
     /// How long the lock lives unless it is renewed.
     pub lock_life: Duration,
-    /// Requests that a worker has in hand at most, from 1.
+    /// Messages that a worker has in hand at most, from 1. Each has one request or several.
     pub prefetch: u16,
-    /// Requests that may wait in the queue, if this node is the one that makes it.
+    /// Messages that may wait in the queue, if this node is the one that makes it.
     pub queue_max: u64,
     /// How long a queue that was just made is left alone before anything is put into it.
     pub new_queue_rest: Duration,

@@ -29,7 +29,7 @@ pub(crate) struct Gauges {
     pub(crate) unreadable: AtomicU64,
     /// Messages that were queued again because no worker ever saw them.
     pub(crate) requeued: AtomicU64,
-    /// One more than the requests that wait in the queue, as of the last look; 0: that cannot be told.
+    /// One more than the messages that wait in the queue, as of the last look; 0: that cannot be told.
     queued: AtomicU64,
     /// Whether the publisher is connected and the broker takes messages.
     pub(crate) is_publishing: AtomicBool,
@@ -43,7 +43,7 @@ impl Gauges {
         counter.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// How many requests wait in the queue; `None` if that cannot be told.
+    /// How many messages wait in the queue; `None` if that cannot be told.
     pub(crate) fn note_queued(&self, messages: Option<u64>) {
         self.queued.store(messages.map_or(0, |messages| messages.saturating_add(1)), Ordering::Relaxed);
     }
@@ -77,7 +77,9 @@ pub struct RabbitStatus {
     pub is_publishing: bool,
     /// Whether a worker of this process is connected to the broker.
     pub is_consuming: bool,
-    /// Requests that wait in the queue and that no worker has in hand, as of the last look, which is about a second ago;
+    /// Whether the settings of PostgreSQL keep what is promised, or less was promised.
+    pub may_sell: bool,
+    /// Messages that wait in the queue and that no worker has in hand, as of the last look, which is about a second ago;
     /// `None` if that cannot be told.
     pub queued: Option<u64>,
     /// Requests that this node has queued and no worker has been seen to take.
@@ -96,6 +98,7 @@ impl RabbitEngine {
         RabbitStatus {
             is_publishing: gauges.is_publishing.load(Ordering::Relaxed),
             is_consuming: gauges.is_consuming.load(Ordering::Relaxed),
+            may_sell: shared.node.may_sell(),
             queued: gauges.queued(),
             unseen: shared.publisher.retained.count() as u64,
             processed: RabbitProcessed {

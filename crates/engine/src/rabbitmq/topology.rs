@@ -2,7 +2,7 @@
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Connection, ExchangeKind};
+use lapin::{Channel, Connection, ExchangeKind};
 use uuid::Uuid;
 
 /// Times that the broker hands a message to a worker which then dies, before it goes to the dead letters. A worker never
@@ -54,7 +54,7 @@ pub(crate) async fn find(connection: &Connection, names: &Names) -> lapin::Resul
     look_for(connection, &names.orders).await
 }
 
-/// Declares everything, unless it is there. `queue_max` is how many requests may wait; above it the broker refuses more. A
+/// Declares everything, unless it is there. `queue_max` is how many messages may wait; above it the broker refuses more. A
 /// queue that is there is used as it is: an operator may have made it otherwise.
 ///
 /// # Errors
@@ -97,10 +97,17 @@ fn text(value: &str) -> AMQPValue {
 }
 
 async fn look_for(connection: &Connection, queue: &ShortString) -> lapin::Result<()> {
-    // The broker closes a channel that asked for what is not there.
-    let asking = connection.create_channel().await?;
+    look_at(&connection.create_channel().await?, queue).await.map(drop)
+}
+
+/// Asks for a queue that should be there, and how many messages it has. The broker closes a channel that asked for what
+/// is not there.
+///
+/// # Errors
+/// It is not, or the broker cannot be asked.
+pub(crate) async fn look_at(channel: &Channel, queue: &ShortString) -> lapin::Result<lapin::Queue> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    asking.queue_declare(queue.clone(), passive, FieldTable::default()).await.map(drop)
+    channel.queue_declare(queue.clone(), passive, FieldTable::default()).await
 }
 
 async fn queue(

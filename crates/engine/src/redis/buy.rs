@@ -1,6 +1,5 @@
 //! A purchase, from the request to the answer.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -28,18 +27,7 @@ impl RedisEngine {
     /// As [`crate::Engine::purchase`].
     pub(crate) async fn purchase(&self, request: PurchaseRequest) -> Result<Purchased, CallError> {
         let result = self.buy(&request).await;
-        let counters = &self.shared().node.counters;
-        match &result {
-            Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
-            Ok(_) => &counters.accepted,
-            Err(CallError::Refused(rejection)) => {
-                counters.reject(rejection);
-                return result;
-            }
-            Err(CallError::Expired) => &counters.expired,
-            Err(_) => &counters.overloaded,
-        }
-        .fetch_add(1, Ordering::Relaxed);
+        self.shared().node.count_purchase(&result);
         result
     }
 

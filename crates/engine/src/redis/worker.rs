@@ -18,6 +18,7 @@ use super::script;
 use super::servers::{NoServer, Server, Servers};
 use super::status::Command;
 use crate::failpoint;
+use crate::node::Patience;
 use crate::postgres::{ErrorClass, Grant, Postgres, PostgresError};
 
 /// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
@@ -28,8 +29,7 @@ const IDLE_MAX: Duration = Duration::from_millis(50);
 const IDLE_MAX_OF_MANY: Duration = Duration::from_millis(500);
 /// How often entries of workers that are gone are looked for.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
-/// The first wait after the ledger or Redis failed; it doubles up to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// The longest wait after the ledger or Redis failed.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// An entry that is older than so many times what makes it claimable is carried even if the group does not know it:
 /// somebody may have moved the group's place in the stream, or deleted a consumer with what it had in hand.
@@ -68,7 +68,7 @@ impl Worker {
         let mut idle = IDLE_MIN;
         // What failed is still in the stream, and nobody else takes it over for a while.
         let mut has_failed = false;
-        let mut backoff = BACKOFF_MIN;
+        let mut patience = Patience::up_to(BACKOFF_MAX);
         let mut claimed_at: Option<Instant> = None;
         loop {
             if self.shared.node.delivery_is_paused() {
@@ -95,13 +95,13 @@ impl Worker {
                 }
                 Ok(carried) => {
                     has_failed &= carried >= ENTRIES_MAX;
-                    (idle, backoff) = (IDLE_MIN, BACKOFF_MIN);
+                    idle = IDLE_MIN;
+                    patience.reset();
                 }
                 Err(error) => {
                     has_failed = true;
                     self.shared.node.note_delivery_error(&error);
-                    tokio::time::sleep(jittered(backoff)).await;
-                    backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
+                    tokio::time::sleep(patience.next()).await;
                 }
             }
         }
@@ -336,8 +336,4 @@ impl Worker {
         }
         Ok(result?)
     }
-}
-
-fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(rand::random_range(0.5..1.0))
 }

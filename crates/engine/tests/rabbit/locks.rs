@@ -21,7 +21,7 @@ fn a_lock_that_is_somebody_elses_is_waited_for_with_everything_in_hand() {
 
     shop.redis.command(&["SET", &shop.lock(), "somebody", "PX", "600000"]).unwrap();
     asked.extend(shop.crowd(&[&edge], "second", 20));
-    until("the worker has all of it", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 20));
+    shop.wait_in_hand();
     until("the worker found the lock taken", || processed(&worker).locked == 1);
     assert_eq!(shop.count("SELECT count(*) FROM orders"), 5, "nothing is decided meanwhile");
     shop.redis.command(&["DEL", &shop.lock()]).unwrap();
@@ -66,7 +66,7 @@ fn who_comes_with_an_old_token_decides_nothing_and_begins_anew() {
     let mut asked = shop.crowd(&[&edge], "first", 1);
     until("it is being decided", || deciding(&shop) == 1);
     asked.extend(shop.crowd(&[&edge], "second", 39));
-    until("all of it is in hand", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 40));
+    shop.wait_in_hand();
     drop(row);
     assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 30, rejected: 10, ended: 0 });
     assert_eq!((processed(&worker).stale, processed(&edge).requeued), (1, 0));
@@ -80,8 +80,10 @@ fn two_who_both_hold_the_lock_sell_nothing_twice() {
     shop.stock(&edge, 30, None);
     until("both work", || workers.iter().all(|worker| worker.rabbit_status().unwrap().is_consuming));
     let row = occupy(&shop);
-    let asked = shop.crowd(&[&edge], "crowd", 40);
-    until("all of it is in hand", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 40));
+    // One message after the other, so that both have some of them.
+    let asked: Vec<_> =
+        (0..40).flat_map(|number| shop.crowd(&[&edge], &format!("crowd-{number}"), 1)).collect();
+    assert_eq!(shop.wait_in_hand(), 40);
     // One of them decides with the lock, and has more in hand. Now the other one takes the lock, too.
     until("one decides", || deciding(&shop) == 1);
     shop.redis.command(&["FLUSHALL"]).unwrap();

@@ -2,10 +2,12 @@
 //! of that record with the ledger.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
 use yoink_core::{NewProduct, OrderId, Rejection};
@@ -48,6 +50,8 @@ pub struct Shop {
     pub postgres: Postgres,
     pub rabbit_edge: Proxy,
     runtime: Runtime,
+    /// The ledger's id, once somebody has asked for it.
+    ledger: OnceLock<String>,
 }
 
 impl Shop {
@@ -58,7 +62,7 @@ impl Shop {
         let url = postgres.create_database(DATABASE).unwrap();
         let runtime = common::runtime();
         runtime.block_on(migrate(&url)).unwrap();
-        Self { rabbit, redis, postgres, rabbit_edge, runtime }
+        Self { rabbit, redis, postgres, rabbit_edge, runtime, ledger: OnceLock::new() }
     }
 
     /// A node with one worker, behind the proxy.
@@ -163,6 +167,18 @@ impl Shop {
         became
     }
 
+    /// Waits until nothing waits in the queue any more and something is in the hands of workers; it says how many
+    /// messages, each of which has one request or several.
+    pub fn wait_in_hand(&self) -> u64 {
+        let mut in_hand = 0;
+        until("all of it is in hand", || {
+            let messages = self.rabbit.queue_messages(&self.queue()).unwrap();
+            in_hand = messages.1;
+            messages.0 == 0 && in_hand > 0
+        });
+        in_hand
+    }
+
     pub fn dead_letters(&self, engine: &Engine) -> Vec<DeadLetter> {
         let filter = DeadLetterFilter { limit: 1_000, ..DeadLetterFilter::default() };
         self.run(engine.delivery().dead_letters(filter)).unwrap()
@@ -171,8 +187,9 @@ impl Shop {
 
 /// Names, as the engine makes them.
 impl Shop {
-    fn ledger(&self) -> String {
-        self.sql("SELECT replace(id::text, '-', '') FROM ledger")[0][0].clone().unwrap()
+    fn ledger(&self) -> &str {
+        let ask = || self.sql("SELECT replace(id::text, '-', '') FROM ledger")[0][0].clone().unwrap();
+        self.ledger.get_or_init(ask)
     }
 
     pub fn named(&self, what: &str) -> String {
@@ -207,6 +224,19 @@ impl Shop {
                 let confirmation = sent.await.unwrap().await.unwrap();
                 assert!(confirmation.is_ack() && confirmation.take_message().is_none());
             }
+            connection.close(200, "done".into()).await.unwrap();
+        });
+    }
+
+    /// Takes away what leads from the exchange to the queue of requests.
+    pub fn unbind_queue(&self) {
+        let (queue, exchange) = (self.queue(), self.named("requests"));
+        self.run(async {
+            let connection =
+                Connection::connect(&self.rabbit.url(), ConnectionProperties::default()).await.unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            let (name, from, key) = (queue.as_str().into(), exchange.as_str().into(), queue.as_str().into());
+            channel.queue_unbind(name, from, key, FieldTable::default()).await.unwrap();
             connection.close(200, "done".into()).await.unwrap();
         });
     }

@@ -181,8 +181,8 @@ pub(crate) async fn get_livez() -> impl IntoResponse {
 ///
 /// Not while it closes, the disk is full, the engine has stopped, or the units of a product do not add up. With the redis
 /// engine also not while nothing at all can be sold: the settings of a server are not safe, a server cannot be reached,
-/// or Redis is being filled; with the rabbitmq engine while RabbitMQ cannot be reached or takes nothing. A worker is
-/// ready while it reaches the servers that it cannot work without.
+/// or Redis is being filled; with the rabbitmq engine while RabbitMQ cannot be reached or takes nothing, or the settings
+/// of PostgreSQL are not safe. A worker is ready while it reaches the servers that it cannot work without.
 #[utoipa::path(
     get, path = "/readyz", tag = "always there", security(()),
     responses((status = 200, description = "They should", body = Alive), crate::api::OpenProblems)
@@ -239,6 +239,11 @@ async fn why_nothing_is_sold(core: &Core, status: &RedisStatus) -> Option<&'stat
 
 /// Why this node of the rabbitmq engine, or worker, is of no use now. Redis only makes it quicker.
 async fn why_nothing_is_queued(core: &Core, status: &RabbitStatus) -> Option<&'static str> {
+    if !status.may_sell {
+        return Some(
+            "The settings of PostgreSQL could lose orders, so nothing is queued; the log says which.",
+        );
+    }
     let is_shop = core.shared.settings.role == Role::Shop;
     if does_its_part(core, status) {
         // What is queued is decided once PostgreSQL is back, so buyers may come without it.

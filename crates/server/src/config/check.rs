@@ -265,7 +265,7 @@ impl Config {
             ("redis.backlog_orders_max", self.redis.backlog_orders_max),
             ("redis.claim_after_ms", self.redis.claim_after_ms),
             ("postgres.connections_max", self.postgres.connections_max as u64),
-            ("amqp.queue_orders_max", self.amqp.queue_orders_max),
+            ("amqp.queue_messages_max", self.amqp.queue_messages_max),
             ("amqp.prefetch", u64::from(self.amqp.prefetch)),
         ];
         if let Some((setting, value)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {

@@ -59,7 +59,7 @@ impl Config {
         options.lock = self.lock.enabled;
         options.lock_life = Duration::from_millis(self.lock.life_ms);
         options.prefetch = self.amqp.prefetch;
-        options.queue_max = self.amqp.queue_orders_max;
+        options.queue_max = self.amqp.queue_messages_max;
         Ok(options)
     }
 }

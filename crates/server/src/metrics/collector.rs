@@ -265,10 +265,14 @@ fn encode_decisions(out: &mut Out<'_, '_>, figures: &EngineFigures) -> fmt::Resu
             ("overloaded", figures.overloaded),
             ("expired", figures.expired),
             ("storage-full", figures.storage_full),
+            ("rebuilding", figures.rebuilding),
+            ("unsafe-settings", figures.unsafe_settings),
+            ("unreachable", figures.unreachable),
+            ("closing", figures.closing),
         ] {
             counter(encoder, &[("outcome", "turned-away"), ("reason", reason)], count)?;
         }
-        Ok(())
+        counter(encoder, &[("outcome", "unknown"), ("reason", "")], figures.outcome_unknown)
     })?;
     let samples: [(&Labels<'_>, u64); 1] = [(&[], figures.replayed)];
     out.counters("yoink_idempotent_replays", "Purchases that had been accepted before.", samples)

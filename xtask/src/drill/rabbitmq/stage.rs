@@ -21,8 +21,8 @@ use crate::drill::shop::tally::Tallies;
 pub(super) const WORKERS: usize = 3;
 /// A lock whose holder is silent is free after this long.
 pub(super) const LOCK_LIFE: Duration = Duration::from_millis(400);
-/// Requests that a worker has in hand at most: few, so that the queue fills while workers stand still.
-const PREFETCH: &str = "24";
+/// Messages that a worker has in hand at most: few, so that the queue fills while workers stand still.
+const PREFETCH: &str = "8";
 
 /// Everything that runs.
 pub(super) struct RabbitStage {
