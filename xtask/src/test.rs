@@ -29,9 +29,10 @@ const ON_ONE_BROKER: &str = "--test-threads=4";
 const REDIS_KILLS_PER_STEP: &str = "2";
 const REDIS_KILLS_PER_STEP_LONG: &str = "20";
 
-/// The tests of the contract.
-const CONTRACT: [&str; 8] =
-    ["-p", "yoink-server", "--features", FAULTS, "--no-fail-fast", "--test", "it", "--"];
+/// The tests of the contract. The lab has none of that name; with it, what both build on has the features that it has in
+/// the whole workspace, and is not built once more.
+const CONTRACT: [&str; 10] =
+    ["-p", "yoink-server", "-p", "yoink-lab", "--features", FAULTS, "--no-fail-fast", "--test", "it", "--"];
 
 /// What to leave out.
 #[derive(Clone, Debug, Args)]
@@ -46,10 +47,10 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "N", default_value_t = 5)]
     kills_per_step: u32,
     /// Do what takes some minutes more, too: the tests that start a RabbitMQ each, the whole contract on a cluster and on
-    /// RabbitMQ with and without the lock, the drill of the rabbitmq engine, many more kills at the labelled steps of the redis engine, and a build of the product
-    /// without failpoints for schemathesis
+    /// RabbitMQ with and without the lock, the drill of the rabbitmq engine, the lab's report in a browser, many more
+    /// kills at the labelled steps of the redis engine, and a build of the product without failpoints for schemathesis
     #[arg(long)]
-    long: bool,
+    pub(crate) long: bool,
 }
 
 /// Does all steps, prints the table, and fails if one failed.
@@ -75,6 +76,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     steps.run("contract, rabbitmq", || contract_on_broker("rabbitmq", part));
     if args.long {
         steps.run("tests, rabbitmq", broker_tests);
+        steps.run("report in a browser", || lab::browser(&Lab::built_by_tests()?));
         steps.run("contract, rabbitmq without lock", || contract_on_broker("rabbitmq-no-lock", &[]));
     }
     steps.run("documentation", documentation_tests);

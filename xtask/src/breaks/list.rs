@@ -379,7 +379,7 @@ pub(super) const BREAKS: &[Break] = &[
             wrong: "",
         }],
         tests: RABBIT,
-        filter: "those_who_come_together_are_few_messages",
+        filter: "those_who_come_together_are_few_messages_and_each_is_acknowledged_when_all_of_it_is_decided",
     },
     Break {
         promise: "7 nothing sticks: the last unit is never sold",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{Lab, figure, text};
@@ -34,6 +34,16 @@ const ENGINES: usize = 3;
 pub(crate) fn run() -> Result<Counted> {
     let lab = Lab::build()?;
     let runs = lab.json(&[&["run"], &TOLD[..]].concat())?;
+    let unexpected: Vec<&str> = runs
+        .iter()
+        .filter(|run| run.get("as_expected") != Some(&Value::Bool(true)))
+        .map(|run| text(run, "strategy"))
+        .collect();
+    ensure!(
+        runs.len() == TOLD.len() && unexpected.is_empty(),
+        "not as the page tells it: {}",
+        unexpected.join(", ")
+    );
     let page = page(TEMPLATE, &runs)?;
     let path = crate::root()?.join("docs").join("case-study.md");
     std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
@@ -126,7 +136,8 @@ mod tests {
             json!({
                 "strategy": name, "stocked": 100, "sold": 100, "requests": 1_000, "available": 0, "oversold": 7,
                 "lost": 0, "duplicated": 0, "stuck": 0, "p95_ms": 12.34, "rps": 900.6, "error_5xx_rate": 0.25,
-                "server_errors": 3, "database_errors": 4, "memory_mib": 20.2,
+                "server_errors": 3, "database_errors": 4, "memory_mib": 20.2, "connections": 10,
+                "written_per_s": 700.4, "tries": 120,
             })
         };
         TOLD.iter().map(run).collect()

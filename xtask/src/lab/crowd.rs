@@ -91,7 +91,10 @@ pub(crate) fn run(lab: &Lab) -> Result<Counted> {
             2 => {
                 ensure!((confirmed - units).abs() < 0.5, "the second generation sold {confirmed} of {units}")
             }
-            _ => ensure!(confirmed <= units, "generation {version} sold {confirmed} of {units}"),
+            _ => ensure!(
+                confirmed >= 1.0 && confirmed <= units,
+                "generation {version} sold {confirmed} of {units}"
+            ),
         }
     }
     let health = Client::new(generations.address).get("/health")?.json();

@@ -1,5 +1,6 @@
 //! What the lab is proven and told by: twenty runs of everything, the case study, and a crowd that is not ours.
 
+mod browser;
 mod case_study;
 mod crowd;
 mod proof;
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+pub(crate) use browser::run as browser;
 pub(crate) use case_study::run as case_study;
 pub(crate) use crowd::run as k6;
 pub(crate) use proof::{ProofArgs, run as proof};
