@@ -64,8 +64,9 @@ pub fn judge(books: &Books, told: &[Told]) -> Verdict {
         let rest = i128::from(count.stocked) - i128::from(sold) - i128::from(count.available);
         verdict.stocked += count.stocked;
         verdict.sold += sold;
-        // Product by product: what one has too few is no comfort to whoever bought another.
-        oversold += sold.saturating_sub(count.stocked);
+        // Product by product: what one has too few is no comfort to whoever bought another. Units that nobody stocked are
+        // sold too many times, also those that still wait on the shelf for whoever comes next.
+        oversold += u64::try_from(-rest).unwrap_or(0).max(sold.saturating_sub(count.stocked));
         stuck += u64::try_from(rest).unwrap_or(0);
     }
     let (sold, stocked) = (verdict.sold, verdict.stocked);
@@ -163,6 +164,12 @@ mod tests {
         let orders = vec![order("1", "a", 1, true), order("2", "b", 2, true)];
         let books = books(2, 0, orders);
         assert_eq!(found(&books, &[yes("a"), yes("b")]), [(Broken::Oversold, 1)]);
+    }
+
+    #[test]
+    fn units_for_sale_that_nobody_stocked() {
+        let books = books(5, 5, vec![order("1", "a", 1, true)]);
+        assert_eq!(found(&books, &[yes("a")]), [(Broken::Oversold, 1)]);
     }
 
     #[test]

@@ -122,6 +122,9 @@ pub struct Setting {
     /// A RabbitMQ to use instead of a private one
     #[arg(long, value_name = "URL")]
     pub amqp: Option<String>,
+    /// Keep what each run wrote (traces, answers, data) in FOLDER/STRATEGY, in place of what was there
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
     /// The `yoink` program that sells for the engines [default: the one beside this program]
     #[arg(long, value_name = "PATH")]
     pub yoink: Option<PathBuf>,

@@ -46,7 +46,7 @@ pub struct Answers {
     pub accepted: u64,
     /// Answers that were a no.
     pub refused: u64,
-    /// Answers with a status from 500.
+    /// Answers with a status from 500, but for those that say what became of the request.
     pub server_errors: u64,
     /// Requests without any answer.
     pub unanswered: u64,
@@ -171,10 +171,13 @@ impl Answers {
         let is_accepted = outcome == "accepted";
         self.accepted += u64::from(is_accepted);
         if outcome == "failed" {
-            match text_of(answer, "reason").as_str() {
-                "server-error" => self.server_errors += 1,
-                _ => self.unanswered += 1,
+            // Whoever found nobody there was not answered fast, he was not answered.
+            if text_of(answer, "reason") != "server-error" {
+                self.unanswered += 1;
+                self.told.push(Told { key, ..Told::default() });
+                return;
             }
+            self.server_errors += 1;
         }
         self.points.push(Point {
             at_us: begun_us + at_us,
@@ -194,10 +197,10 @@ impl Answers {
         latencies.get(rank).map_or(0.0, |latency_us| *latency_us as f64 / 1_000.0)
     }
 
-    /// Requests a second.
+    /// Answers a second.
     #[must_use]
     pub fn rps(&self) -> f64 {
-        if self.elapsed_s > 0.0 { self.requests as f64 / self.elapsed_s } else { 0.0 }
+        if self.elapsed_s > 0.0 { self.points.len() as f64 / self.elapsed_s } else { 0.0 }
     }
 }
 

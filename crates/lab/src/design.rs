@@ -110,8 +110,8 @@ const DIFFS: &[(&str, &[&str])] = &[
     (
         "lock-by-user",
         &[
-            "- SET lock (user id) NX PX; finally: DEL lock",
-            "+ SET lock (random value) NX PX; finally: one script that deletes it only where the value is mine",
+            "- SET lock (user id) NX PX; finally, whoever got it or not: delete it where the value is mine",
+            "+ SET lock (random value) NX PX; only who got it deletes it, by one script, where the value is still his",
             "+ and the store decides by itself: stock >= quantity",
         ],
     ),

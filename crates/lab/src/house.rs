@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tokio::task::block_in_place;
 use yoink_testkit::Client;
 
@@ -10,7 +10,7 @@ use crate::books::{Books, Count, read_orders};
 use crate::catalogue::{Entry, Seller, Shelf};
 use crate::crowd::Answers;
 use crate::shop::{Addresses, read_trace, stock_key};
-use crate::stage::{Servers, ShopCommand, ShopProcess, connect, open_books, own_program};
+use crate::stage::{DRAIN_MAX, Servers, ShopCommand, ShopProcess, connect, open_books, own_program};
 use crate::yoink::YoinkShop;
 
 /// What is sold where.
@@ -119,7 +119,11 @@ impl House {
     /// It does not open again.
     pub fn drain(&mut self, answers: &Answers) -> Result<()> {
         match self {
-            House::Lab(shop) => shop.process.drain().map(drop),
+            House::Lab(shop) => match shop.process.drain()? {
+                0 => Ok(()),
+                // What is still under way is neither lost nor stuck, so there is no verdict.
+                left => bail!("{left} orders were still under way after {DRAIN_MAX:?}"),
+            },
             House::Yoink(shop) => shop.drain(answers),
         }
     }

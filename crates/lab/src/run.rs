@@ -1,5 +1,7 @@
 //! One run of one strategy: its scene, its books, its verdict.
 
+mod redis_log;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,9 +10,10 @@ use serde_json::json;
 use tokio::task::{JoinHandle, block_in_place};
 use uuid::Uuid;
 
+use self::redis_log::RedisLog;
 use crate::audit::{Verdict, judge};
 use crate::books::Books;
-use crate::catalogue::Entry;
+use crate::catalogue::{Entry, Seller};
 use crate::crowd::{Answers, Crowd, Wave};
 use crate::house::{House, Opening};
 use crate::scene::Act;
@@ -29,7 +32,7 @@ pub struct Size {
     pub buyers: u64,
     /// Units on the shelf.
     pub units: u64,
-    /// Products, each with a shelf and a crowd of its own; they sell one after the other.
+    /// Products, each with a shelf and a crowd of its own, at the same time.
     pub products: u64,
 }
 
@@ -52,6 +55,8 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// What the books hold.
     pub books: Books,
+    /// Whether there were fewer buyers than units.
+    pub had_too_few_buyers: bool,
     /// Resident memory of the process that sold, when all was done, in MiB.
     pub memory_mib: Option<f64>,
     /// Seconds, with starting the servers.
@@ -59,11 +64,29 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// How often the database could not be used.
+    /// How often the database could not be used; `None` if whoever sold does not say.
     #[must_use]
-    pub fn database_errors(&self) -> u64 {
+    pub fn database_errors(&self) -> Option<u64> {
+        if matches!(self.entry.seller, Seller::Engine(_)) {
+            return None;
+        }
         let errors = self.events.iter().filter(|event| event.kind == EventKind::DatabaseError);
-        u64::try_from(errors.count()).unwrap_or(u64::MAX)
+        u64::try_from(errors.count()).ok()
+    }
+
+    /// Orders that were written a second, from the first to the last; `None` if whoever sold does not say, or wrote fewer
+    /// than two.
+    #[must_use]
+    pub fn written_per_s(&self) -> Option<f64> {
+        let written: Vec<u64> = self
+            .events
+            .iter()
+            .filter(|event| event.step.contains("writes the order"))
+            .map(|event| event.at_us)
+            .collect();
+        let (first, last) = (written.first()?, written.last()?);
+        let seconds = last.checked_sub(*first).filter(|us| *us > 0)? as f64 / 1e6;
+        Some((written.len() - 1) as f64 / seconds)
     }
 
     /// Whether it went as the catalogue says: the defect shows, or nothing does.
@@ -71,7 +94,10 @@ impl Outcome {
     pub fn is_as_expected(&self) -> bool {
         match self.entry.defect {
             Some(defect) => self.verdict.count(defect.breaks) > 0,
-            None => self.verdict.is_ok(),
+            // Who sells nothing breaks nothing, and is no shop.
+            None => {
+                self.verdict.is_ok() && (self.verdict.sold == self.verdict.stocked || self.had_too_few_buyers)
+            }
         }
     }
 }
@@ -117,7 +143,7 @@ struct Stage<'a> {
     crowd: Crowd,
     begun: Option<JoinHandle<Result<Wave>>>,
     answers: Answers,
-    redis_mark: u64,
+    redis_log: Option<RedisLog>,
 }
 
 impl<'a> Stage<'a> {
@@ -149,7 +175,7 @@ impl<'a> Stage<'a> {
             size: size.clone(),
             begun: None,
             answers: Answers::default(),
-            redis_mark: 0,
+            redis_log: None,
             entry,
             servers,
             products,
@@ -196,7 +222,6 @@ impl<'a> Stage<'a> {
             Act::Drain => block_in_place(|| self.house.drain(&self.answers)),
             Act::PostgresDown
             | Act::PostgresUp
-            | Act::RedisRestarts
             | Act::RedisDown
             | Act::RedisUp
             | Act::RedisMark
@@ -272,20 +297,12 @@ impl<'a> Stage<'a> {
             Act::PostgresUp => servers.postgres.as_mut().context(OURS)?.restart()?,
             Act::RedisDown => servers.redis.as_mut().context(OURS)?.kill(),
             Act::RedisUp => servers.redis.as_mut().context(OURS)?.restart()?,
-            Act::RedisRestarts => {
-                let redis = servers.redis.as_mut().context(OURS)?;
-                redis.kill();
-                redis.restart()?;
-            }
             Act::RedisMark => {
-                self.redis_mark = std::fs::metadata(servers.redis.as_ref().context(OURS)?.aof()?)?.len();
+                self.redis_log = Some(RedisLog::watch(servers.redis.as_ref().context(OURS)?)?);
             }
             Act::RedisPowerCut => {
                 let redis = servers.redis.as_mut().context(OURS)?;
-                redis.kill();
-                let written = std::fs::metadata(redis.aof()?)?.len();
-                redis.truncate_aof(written.saturating_sub(self.redis_mark))?;
-                redis.restart()?;
+                self.redis_log.take().context("nobody watches the log of Redis")?.cut_power(redis)?;
             }
             Act::ShopKilled => self.house.kill(),
             other => bail!("{other:?} is no fault"),
@@ -306,6 +323,7 @@ impl<'a> Stage<'a> {
             answers: self.answers,
             events,
             books,
+            had_too_few_buyers: self.size.buyers < self.size.units * self.size.products,
             memory_mib: self.house.memory_mib(),
             took_s: 0.0,
         })

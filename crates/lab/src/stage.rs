@@ -17,7 +17,7 @@ use crate::yoink::find_program;
 
 /// How long a shop may take to open, and what was accepted to be written.
 pub(crate) const OPEN_MAX: Duration = Duration::from_secs(20);
-const DRAIN_MAX: Duration = Duration::from_secs(12);
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What every shop's database begins with. No rule keeps the stock above zero, as in the older systems.
@@ -312,9 +312,9 @@ pub fn own_program() -> Result<PathBuf> {
     std::env::current_exe().context("the lab does not know its own program")
 }
 
-/// Where runs are kept: `target/lab` beside the program's build, or the working folder's.
+/// Where reports go if nothing else is said: `target/lab` beside the program's build, or the working folder's.
 #[must_use]
-pub fn runs_folder() -> PathBuf {
+pub fn lab_folder() -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|program| {
         program.ancestors().find(|folder| folder.ends_with("target")).map(Path::to_owned)
     });

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use crate::catalogue::Broken;
 use crate::run::Outcome;
+use crate::shop::CONNECTIONS;
 
 /// The columns of the table.
-pub const COLUMNS: [&str; 11] = [
+pub const COLUMNS: [&str; 12] = [
     "strategy",
     "oversold",
     "lost",
@@ -17,6 +18,7 @@ pub const COLUMNS: [&str; 11] = [
     "requests/s",
     "database errors",
     "5xx",
+    "no answer",
     "sold",
     "verdict",
 ];
@@ -30,7 +32,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         table.add_row(row(outcome));
     }
-    for (index, _) in COLUMNS.iter().enumerate().filter(|(index, _)| (1..=9).contains(index)) {
+    for (index, _) in COLUMNS.iter().enumerate().filter(|(index, _)| (1..=10).contains(index)) {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -51,8 +53,9 @@ pub fn row(outcome: &Outcome) -> Vec<String> {
         count(Broken::Stuck),
         format!("{:.1} ms", answers.percentile_ms(95)),
         format!("{:.0}", answers.rps()),
-        outcome.database_errors().to_string(),
+        outcome.database_errors().map_or_else(|| "–".to_owned(), |count| count.to_string()),
         format!("{:.1} %", server_error_rate(outcome) * 100.0),
+        answers.unanswered.to_string(),
         format!("{} of {}", verdict.sold, verdict.stocked),
         in_words(outcome),
     ]
@@ -114,6 +117,8 @@ pub fn object(outcome: &Outcome) -> Value {
         "p95_ms": answers.percentile_ms(95),
         "p99_ms": answers.percentile_ms(99),
         "memory_mib": outcome.memory_mib,
+        "connections": CONNECTIONS,
+        "written_per_s": outcome.written_per_s(),
         "took_s": outcome.took_s,
     })
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::run::{expected, run_all};
+use super::run::run_all;
 use super::{chosen, show};
 use crate::cli::ExplainArgs;
 use crate::design::diff;
@@ -19,8 +19,8 @@ use crate::timeline::{Timeline, timeline};
 /// The run gave no result.
 pub async fn explain(args: ExplainArgs) -> Result<ExitCode> {
     let entries = chosen(std::slice::from_ref(&args.strategy))?;
-    let outcomes = run_all(&entries, &args.setting).await?;
-    let outcome = outcomes.first().context("nothing was run")?;
+    let results = run_all(&entries, &args.setting).await?;
+    let outcome = results.outcomes.first().context("nothing was run")?;
     let timeline = timeline(outcome);
     if args.json {
         let told = timeline.as_ref().map(Timeline::json);
@@ -29,7 +29,7 @@ pub async fn explain(args: ExplainArgs) -> Result<ExitCode> {
     } else {
         show(&in_words(outcome, timeline.as_ref()))?;
     }
-    Ok(expected(&outcomes))
+    Ok(results.exit())
 }
 
 fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
@@ -42,10 +42,13 @@ fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
     for finding in &outcome.verdict.findings {
         text += &format!("             {}\n", finding.says);
     }
-    match (timeline, entry.defect) {
+    match (timeline, outcome.verdict.is_ok()) {
         (Some(timeline), _) => text += &format!("\n{}", timeline.text()),
-        (None, None) => text += "\nThere is nothing to show: every number adds up.\n",
-        (None, Some(_)) => text += "\nThis time nothing was broken. Run it again, or with more buyers.\n",
+        (None, true) if entry.defect.is_none() => {
+            text += "\nThere is nothing to show: every number adds up.\n"
+        }
+        (None, true) => text += "\nThis time nothing was broken. Run it again, or with more buyers.\n",
+        (None, false) => text += "\nWho sold it did not write down its steps, so there is no timeline.\n",
     }
     let word = if entry.defect.is_some() { "The repair: " } else { "Why:        " };
     text += &format!("\n{word} {}\n", entry.repair);

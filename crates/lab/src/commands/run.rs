@@ -3,47 +3,58 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{chosen, complain, show};
 use crate::catalogue::Entry;
 use crate::cli::{RunArgs, Setting};
 use crate::run::{Outcome, Size, run as run_one};
-use crate::stage::{Given, Servers, runs_folder};
+use crate::stage::{Given, Servers};
 use crate::table;
 
 /// Runs strategies one after the other. Ends well if each went as the catalogue says: the wrong ones showed their
 /// defect, the right ones none.
 ///
 /// # Errors
-/// A run gave no result.
+/// No run gave a result.
 pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let entries = chosen(&args.strategies)?;
-    let outcomes = run_all(&entries, &args.setting).await?;
+    let results = run_all(&entries, &args.setting).await?;
     if args.json {
-        show(&serde_json::to_string_pretty(&table::json(&outcomes))?)?;
+        show(&serde_json::to_string_pretty(&table::json(&results.outcomes))?)?;
     } else {
-        show(&table::text(&outcomes))?;
+        show(&table::text(&results.outcomes))?;
     }
-    Ok(expected(&outcomes))
+    Ok(results.exit())
 }
 
-/// How the program ends: well if every strategy did as the catalogue says.
-pub(super) fn expected(outcomes: &[Outcome]) -> ExitCode {
-    let surprises: Vec<&str> = outcomes
-        .iter()
-        .filter(|outcome| !outcome.is_as_expected())
-        .map(|outcome| outcome.entry.name)
-        .collect();
-    if surprises.is_empty() {
-        return ExitCode::SUCCESS;
+impl Results {
+    /// How the program ends: well if every strategy did as the catalogue says.
+    pub(super) fn exit(&self) -> ExitCode {
+        let surprises = self.outcomes.iter().filter(|outcome| !outcome.is_as_expected());
+        let mut names: Vec<&str> = surprises.map(|outcome| outcome.entry.name).collect();
+        names.extend(&self.failed);
+        if names.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+        complain(&format!("not as expected: {}", names.join(", ")));
+        ExitCode::FAILURE
     }
-    complain(&format!("not as expected: {}", surprises.join(", ")));
-    ExitCode::FAILURE
 }
 
-pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Result<Vec<Outcome>> {
+/// What came of several runs.
+pub(super) struct Results {
+    pub(super) outcomes: Vec<Outcome>,
+    /// Names of those that gave no result.
+    failed: Vec<&'static str>,
+}
+
+/// Runs strategies one after the other.
+///
+/// # Errors
+/// None gave a result.
+pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Result<Results> {
     let given = Given {
         postgres: setting.postgres.clone(),
         redis: setting.redis.clone(),
@@ -52,16 +63,44 @@ pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Result<Vec<
     };
     let mut servers = Servers::new(given);
     let size = Size { buyers: setting.buyers, units: setting.units, products: setting.products };
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
     for entry in entries {
-        let line = Line::new(entry.name);
-        let folder = runs_folder().join(entry.name);
-        let outcome = run_one(*entry, &size, &mut servers, folder, &|text| line.say(text)).await;
-        let outcome = outcome.inspect_err(|_| line.end("gave no result"))?;
-        line.end(&table::line(&outcome));
-        outcomes.push(outcome);
+        match run_and_keep(*entry, &size, &mut servers, setting).await {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => {
+                complain(&format!("{}: {error:#}", entry.name));
+                failed.push(entry.name);
+            }
+        }
     }
-    Ok(outcomes)
+    // What the others came to is worth showing all the same.
+    if outcomes.is_empty() {
+        bail!("no result: {}", failed.join(", "));
+    }
+    Ok(Results { outcomes, failed })
+}
+
+/// Runs one. What it wrote is kept if that was asked for, or if it did not go as the catalogue says.
+async fn run_and_keep(
+    entry: Entry,
+    size: &Size,
+    servers: &mut Servers,
+    setting: &Setting,
+) -> Result<Outcome> {
+    let line = Line::new(entry.name);
+    // A folder of its own, because the same strategy may be run twice at a time.
+    let own = tempfile::Builder::new().prefix("yoink-lab-").tempdir().context("no temporary folder")?;
+    let folder = match &setting.keep {
+        Some(kept) => kept.join(entry.name),
+        None => own.path().to_owned(),
+    };
+    let outcome = run_one(entry, size, servers, folder, &|text| line.say(text)).await;
+    let is_as_expected = outcome.as_ref().is_ok_and(Outcome::is_as_expected);
+    line.end(&outcome.as_ref().map_or_else(|_| "gave no result".to_owned(), table::line));
+    if !is_as_expected && setting.keep.is_none() {
+        complain(&format!("{}: what it wrote is in {}", entry.name, own.keep().display()));
+    }
+    outcome
 }
 
 /// The live line of one strategy.

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
+use redis::AsyncCommands as _;
 use tokio::net::TcpListener;
 
 use crate::catalogue::{self, Needs, Seller};
-use crate::shop::{Addresses, Shop, Strategy, Trace};
+use crate::shop::{Addresses, Shop, Strategy, Trace, stock_key};
 use crate::stage::{Servers, connect, open_books};
 
 pub(crate) use metrics::{Figures, Latencies};
@@ -74,12 +75,27 @@ async fn open_one(
     let url = postgres.as_deref().context("there is no PostgreSQL")?;
     open_books(&connect(url).await?, &entry, &goods.products, goods.units).await?;
     // The stock's key is the same in every generation, so each has a database of Redis for itself.
-    let redis = redis.map(|url| format!("{}/{version}", url.trim_end_matches('/')));
+    let redis = match redis {
+        Some(url) => Some(shelf_of_its_own(&url, version, &goods.products).await?),
+        None => None,
+    };
     let addresses = Addresses { postgres, redis, amqp };
     let run = uuid::Uuid::new_v4().simple().to_string();
     let shop = Shop::open(&addresses, run, Trace::nowhere(), None).await?;
     let strategy = open(Arc::clone(&shop)).await?;
     Ok(Generation { version, shop, strategy, products: goods.products.clone(), figures })
+}
+
+/// Database number `version` of a Redis, without the stock that an earlier sale may have left there.
+async fn shelf_of_its_own(url: &str, version: u8, products: &[String]) -> Result<String> {
+    let authority = url.find("://").map_or(0, |scheme| scheme + 3);
+    let end = url.get(authority..).and_then(|rest| rest.find('/')).map_or(url.len(), |path| authority + path);
+    let url = format!("{}/{version}", url.get(..end).unwrap_or(url));
+    let mut redis = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
+    for product in products {
+        let _: u64 = redis.del(stock_key(product)).await.context("cannot clear the shelf in Redis")?;
+    }
+    Ok(url)
 }
 
 /// Answers until the process ends.

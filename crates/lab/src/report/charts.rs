@@ -1,5 +1,7 @@
 //! The charts of one run: latency, stock against truth, and who got the same unit.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use charts_rs::{BarChart, LineChart, Series};
 
@@ -59,11 +61,23 @@ fn percentile_ms(points: &[Point], during: std::ops::Range<u64>, percent: usize)
 
 /// What the shop believed to have left after each sale, against what was left in truth.
 fn stock(outcome: &Outcome) -> Result<Option<Chart>> {
-    const TITLE: &str = "Units left: what the shop believed, and the truth";
-    let takes: Vec<(u64, i64)> =
-        outcome.events.iter().filter_map(|event| Some((event.at_us, event.unit?))).collect();
+    const TITLE: &str = "Units left: what the shop believed, and what its books say in the end";
+    let live: BTreeMap<&str, i64> = outcome
+        .books
+        .orders
+        .iter()
+        .filter(|order| order.is_live && order.quantity > 0)
+        .map(|order| (order.key.as_str(), order.quantity))
+        .collect();
+    // What a take came to in the books: nothing, if no order came of it.
+    let takes: Vec<(u64, i64, i64)> = outcome
+        .events
+        .iter()
+        .filter_map(|event| Some((event.at_us, event.unit?, *live.get(event.key.as_str()).unwrap_or(&0))))
+        .collect();
     // Several products have several counts; one line cannot show them.
-    let (Some((first, _)), Some((last, _)), [count]) = (takes.first(), takes.last(), &*outcome.books.counts)
+    let (Some((first, _, _)), Some((last, _, _)), [count]) =
+        (takes.first(), takes.last(), &*outcome.books.counts)
     else {
         return Ok(None);
     };
@@ -72,15 +86,15 @@ fn stock(outcome: &Outcome) -> Result<Option<Chart>> {
     let (mut believed, mut truth, mut left, mut sold) = (Vec::new(), Vec::new(), stocked, 0);
     let mut next = takes.iter().peekable();
     for n in 0..=STEPS {
-        while let Some((_, unit)) = next.next_if(|(at_us, _)| *at_us <= first + n * step) {
+        while let Some((_, unit, booked)) = next.next_if(|(at_us, _, _)| *at_us <= first + n * step) {
             left = unit - 1;
-            sold += 1;
+            sold += booked;
         }
         believed.push(Some(left as f32));
         truth.push(Some((stocked - sold) as f32));
     }
     let series =
-        [("what the shop believed", believed), ("the truth: below zero, units that do not exist", truth)];
+        [("what the shop believed", believed), ("by the books: below zero, units that do not exist", truth)];
     Ok(Some(Chart { name: "stock", title: TITLE, svg: line_chart(TITLE, &series, step)? }))
 }
 

@@ -26,7 +26,7 @@ pub use lock::{Lock, PATIENCE, sell_alone};
 pub use parts::{NewOrder, decrement, give_back, insert_order, stock_key, unit_of};
 pub use points::Points;
 pub use queued::Queued;
-pub use stores::{Addresses, Amqp, PoolCounts, Stores};
+pub use stores::{Addresses, Amqp, CONNECTIONS, PoolCounts, Stores};
 pub use trace::{Event, EventKind, Trace, read_trace};
 pub use worker::{PlainWork, Work, give_unit_back, write_order};
 

@@ -11,7 +11,7 @@ use tokio_postgres::NoTls;
 /// How long anything may take before it counts as failed.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Connections to PostgreSQL, unless a strategy asks for another number.
-const CONNECTIONS: usize = 10;
+pub const CONNECTIONS: usize = 10;
 
 /// Where the servers are. What a strategy does not need is not there.
 #[derive(Clone, Debug, Default)]
