@@ -1,5 +1,5 @@
-//! Named points in the shop's code at which the lab interferes: what a crash, a long pause of the process or a lost
-//! answer would do there, made to happen every time.
+//! Named points in the shop's code at which the lab interferes: what a crash, a slow disk or a lost answer would do to the
+//! request that is there, made to happen every time.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,9 +28,9 @@ struct Plan {
 enum What {
     /// The process is killed.
     Die,
-    /// Whoever is there waits.
+    /// Whoever is there waits; the rest of the process goes on.
     Pause(Duration),
-    /// The answer that arrived is taken for lost.
+    /// The answer that arrived is taken for lost; no connection is cut.
     Cut,
 }
 
@@ -67,13 +67,13 @@ impl Points {
                 std::future::pending().await
             }
             What::Pause(pause) => {
-                trace.fault(key, &format!("is paused here for {} ms", pause.as_millis()));
+                trace.fault(key, &format!("waits here for {} ms, as behind a slow disk", pause.as_millis()));
                 tokio::time::sleep(pause).await;
                 trace.step(key, "goes on", "");
                 false
             }
             What::Cut => {
-                trace.fault(key, "the connection is cut here, and the answer is lost");
+                trace.fault(key, "the answer is taken for lost here, as when a connection is cut");
                 true
             }
         }

@@ -56,7 +56,16 @@ pub(super) async fn buy_in_one_transaction(shop: &Shop, attempt: &Attempt) -> Re
         return Ok(Answer::SoldOut);
     };
     let detail = format!("stock {stock} -> {}", stock.saturating_sub(attempt.quantity));
-    shop.trace.takes(&attempt.key, "takes a unit by one UPDATE, and has the row's lock", &detail, stock);
+    match attempt.quantity {
+        1.. => shop.trace.takes(
+            &attempt.key,
+            "takes a unit by one UPDATE, and has the row's lock",
+            &detail,
+            stock,
+        ),
+        // It takes no unit, so it shares none with whoever buys at the same count.
+        _ => shop.trace.step(&attempt.key, "takes less than one unit by one UPDATE", &detail),
+    }
     write_order_and_commit(shop, transaction, attempt).await
 }
 

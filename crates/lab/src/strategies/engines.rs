@@ -1,11 +1,21 @@
-//! Yoink's own engines: the real binary, under the same crowd and the same audit. It is killed while half of the crowd
-//! is buying, and started again on the same data.
+//! Yoink's own engines: the real binary, under the same crowd and the same audit. It meets what breaks others: buyers who
+//! send each purchase two times at once, a quantity below one, and a kill while a part of the crowd is buying, after
+//! which it is started again on the same data.
 
 use crate::catalogue::{Entry, Kind, Needs, Seller};
 use crate::scene::Act;
 
-/// The other half comes when it is there again.
-const SCENE: &[Act] = &[Act::Begin(50), Act::Sold(10), Act::ShopKilled, Act::Join, Act::Crowd(50)];
+const SCENE: &[Act] = &[
+    // While there is something to be sold twice: later clicks may all be told that nothing is left.
+    Act::DoubleClicks(2),
+    Act::Hostile(-5),
+    Act::Begin(40),
+    Act::Sold(30),
+    Act::ShopKilled,
+    Act::Join,
+    Act::DoubleClicks(30),
+    Act::Crowd(28),
+];
 
 pub(super) const EMBEDDED: Entry = Entry {
     name: "embedded",

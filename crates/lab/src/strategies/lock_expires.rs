@@ -1,9 +1,9 @@
 //! `lock-expires`: one buyer at a time, under a lock in Redis that lives for 100 ms, with a value of one's own, opened
 //! by its holder only.
 //!
-//! The defect: a holder that stands still for longer (a long pause of the process, a slow database) does not have the
-//! lock any more when it goes on, and nothing stops it from writing the stock that it read before. What others sold
-//! meanwhile is for sale again.
+//! The defect: a holder that waits for longer (here one request does, as behind a slow disk) does not have the lock any
+//! more when it goes on, and nothing stops it from writing the stock that it read before. What others sold meanwhile is
+//! for sale again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "a lock in Redis that expires, and nothing that keeps a late holder from writing",
     defect: Some(Defect {
         breaks: Broken::Oversold,
-        how: "a holder is paused beyond its lock's life and then writes an old stock over what others have sold",
+        how: "a holder waits for longer than its lock lives and then writes an old stock over what others have sold",
     }),
     repair: "the store refuses a write that is overtaken (a fencing token), or decides by itself: stock >= quantity",
     needs: Needs { postgres: true, redis: Some(&[]), rabbit: false },

@@ -74,7 +74,7 @@ impl UnknownCommit {
         self.shop.trace.step(&attempt.key, "writes the order and sends COMMIT", "");
         transaction.commit().await.context("cannot commit")?;
         let is_lost = self.shop.points.reach("committed", &self.shop.trace, &attempt.key).await;
-        ensure!(!is_lost, "no answer to COMMIT: the connection is closed");
+        ensure!(!is_lost, "no answer to COMMIT");
         self.shop.trace.step(&attempt.key, "is told that it has committed", "");
         Ok(order)
     }
