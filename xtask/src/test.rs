@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that proves it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser};
@@ -68,33 +69,52 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings")
     });
     steps.run("tests", tests);
-    steps.run("k6", || lab::k6(&Lab::built_by_tests()?));
-    steps.run("contract, redis", || contract("redis", &[]));
-    let part = if args.long { &[][..] } else { &CLUSTER_PART[..] };
-    steps.run("contract, redis cluster", || contract("redis-cluster", part));
-    let part = if args.long { &[][..] } else { &BROKER_PART[..] };
-    steps.run("contract, rabbitmq", || contract_on_broker("rabbitmq", part));
-    if args.long {
-        steps.run("tests, rabbitmq", broker_tests);
-        steps.run("report in a browser", || lab::browser(&Lab::built_by_tests()?));
-        steps.run("contract, rabbitmq without lock", || contract_on_broker("rabbitmq-no-lock", &[]));
-    }
-    steps.run("documentation", documentation_tests);
-    if !args.quick {
-        let mut binary = None;
-        steps.run("release build, faults", || {
-            binary = Some(drill::build()?);
-            Ok(Counted::of(1, "binary to be killed"))
-        });
-        if let Some(binary) = binary {
-            steps.run_beside(drills(args, &binary));
-        }
+    let binary = Mutex::new(None);
+    steps.run_beside(on_servers(args, &binary));
+    let binary = binary.into_inner().unwrap_or_default();
+    if let Some(binary) = binary {
+        steps.run_beside(drills(args, &binary));
     }
     writeln!(std::io::stdout().lock(), "\n{}", steps.table())?;
     Ok(if steps.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What needs a release build. The drills of engines on servers mostly wait (for servers to start, for workers to be taken
+/// What runs the tests' build against servers, and mostly waits for them; beside it, what the drills need is built.
+fn on_servers<'a>(
+    args: &'a TestArgs,
+    binary: &'a Mutex<Option<PathBuf>>,
+) -> Vec<(&'static str, Vec<Step<'a>>)> {
+    let part = |part: &'static [&'static str]| if args.long { &[][..] } else { part };
+    let mut tests: Vec<Step<'a>> = vec![
+        ("k6", Box::new(|| lab::k6(&Lab::built_by_tests()?))),
+        ("contract, redis", Box::new(|| contract("redis", &[]))),
+        ("contract, redis cluster", Box::new(move || contract("redis-cluster", part(&CLUSTER_PART)))),
+        ("contract, rabbitmq", Box::new(move || contract_on_broker("rabbitmq", part(&BROKER_PART)))),
+    ];
+    if args.long {
+        tests.push(("tests, rabbitmq", Box::new(broker_tests)));
+        tests.push(("report in a browser", Box::new(|| lab::browser(&Lab::built_by_tests()?))));
+        tests.push((
+            "contract, rabbitmq without lock",
+            Box::new(|| contract_on_broker("rabbitmq-no-lock", &[])),
+        ));
+    }
+    tests.push(("documentation", Box::new(documentation_tests)));
+    let mut beside = vec![("", tests)];
+    if !args.quick {
+        let build = || {
+            let built = drill::build()?;
+            if let Ok(mut binary) = binary.lock() {
+                *binary = Some(built);
+            }
+            Ok(Counted::of(1, "binary to be killed"))
+        };
+        beside.push(("", vec![("build, faults", Box::new(build))]));
+    }
+    beside
+}
+
+/// What needs a build like the product's. The drills of engines on servers mostly wait (for servers to start, for workers to be taken
 /// for dead, for outages to pass), so the rest is done beside them.
 fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<Step<'a>>)> {
     let kills_per_step = if args.long { REDIS_KILLS_PER_STEP_LONG } else { REDIS_KILLS_PER_STEP };

@@ -29,6 +29,8 @@ use crate::say::say;
 use buyer::{Buyer, LIMITED, PLENTY, SCARCE, UNLUCKY};
 
 /// The server may take this long to end after SIGTERM.
+/// The profile of the binary that is killed, and the folder that cargo puts it into.
+const PROFILE: &str = "drilled";
 const EXIT_WITHIN: Duration = Duration::from_secs(10);
 
 /// After so many kills one life ends with SIGTERM under load instead: nothing accepted may be lost there either.
@@ -137,25 +139,18 @@ fn keep(folder: TempDir, drill: impl FnOnce(&Path) -> Result<DrillReport>) -> Re
     result
 }
 
-/// Builds the binary with failpoints into a place of its own. What stood at `target/release/yoink` stands there again
-/// afterwards: nobody must take a binary with failpoints for the product.
+/// Builds the binary with failpoints, as fast as the product but for the last optimizations, which take minutes. It has a
+/// folder of its own: nobody must take a binary with failpoints for the product.
 pub(crate) fn build() -> Result<PathBuf> {
-    let target = crate::target_folder()?;
-    let (product, folder) = (target.join("release/yoink"), target.join("drill"));
-    std::fs::create_dir_all(&folder)?;
-    let (aside, drilled) = (folder.join("yoink-product"), folder.join("yoink"));
-    let had_product = std::fs::rename(&product, &aside).is_ok();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let args = ["build", "--release", "--package", "yoink-server", "--features", "faults"];
+    let args =
+        ["build", "--quiet", "--profile", PROFILE, "--package", "yoink-server", "--features", "faults"];
     let built = Command::new(cargo).args(args).current_dir(crate::root()?).status();
-    let moved = std::fs::rename(&product, &drilled);
-    if had_product {
-        std::fs::rename(&aside, &product)
-            .with_context(|| format!("cannot put {} back", product.display()))?;
-    }
-    ensure!(built?.success(), "cargo could not build yoink with the feature faults");
-    moved.with_context(|| format!("cargo built no {}", product.display()))?;
-    Ok(drilled)
+    ensure!(
+        built.context("cannot run cargo")?.success(),
+        "cargo could not build yoink with the feature faults"
+    );
+    Ok(crate::target_folder()?.join(PROFILE).join("yoink"))
 }
 
 /// One data folder and its buyers.
