@@ -112,6 +112,26 @@ pub struct Entry {
     pub seller: Seller,
 }
 
+impl Entry {
+    /// What is done to it in a run, in one sentence.
+    #[must_use]
+    pub fn scene_in_words(&self) -> String {
+        let acts = self.scene.iter().map(|act| act.in_words());
+        let acts: Vec<String> = acts.chain(self.point.map(point_in_words)).collect();
+        acts.join("; ")
+    }
+}
+
+fn point_in_words(point: &str) -> String {
+    let parts: Vec<&str> = point.split(':').collect();
+    match parts.as_slice() {
+        [place, nth, "die"] => format!("at \"{place}\" the process dies under request {nth}"),
+        [place, nth, "cut"] => format!("at \"{place}\" the answer to request {nth} is lost"),
+        [place, nth, "pause", ms] => format!("at \"{place}\" request {nth} waits for {ms} ms"),
+        _ => format!("at a named point: {point}"),
+    }
+}
+
 /// All of them, in the order in which they are told: generations, bugs, engines.
 #[must_use]
 pub fn all() -> Vec<Entry> {
@@ -122,4 +142,19 @@ pub fn all() -> Vec<Entry> {
 #[must_use]
 pub fn find(name: &str) -> Option<Entry> {
     strategies::ALL.iter().find(|entry| entry.name == name).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_told_of_every_strategy() {
+        for entry in all() {
+            let words = entry.scene_in_words();
+            assert!(words.contains("buyers") && !words.contains("named point"), "{}: {words}", entry.name);
+        }
+        assert_eq!(point_in_words("a:3:die"), "at \"a\" the process dies under request 3");
+        assert_eq!(point_in_words("a:1:pause:20"), "at \"a\" request 1 waits for 20 ms");
+    }
 }

@@ -36,11 +36,12 @@ fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
     let entry = &outcome.entry;
     let mut text = format!("{}: {}\n\n", entry.name, entry.line);
     if let Some(defect) = entry.defect {
-        text += &format!("What breaks: {}, because {}.\n", defect.breaks.name(), defect.how);
+        text += &format!("What breaks:  {}, because {}.\n", defect.breaks.name(), defect.how);
     }
-    text += &format!("This run:    {}\n", table::line(outcome));
+    text += &format!("What is done: {}.\n", entry.scene_in_words());
+    text += &format!("This run:     {}\n", table::line(outcome));
     for finding in &outcome.verdict.findings {
-        text += &format!("             {}\n", finding.says);
+        text += &format!("              {}\n", finding.says);
     }
     match (timeline, outcome.verdict.is_ok()) {
         (Some(timeline), _) => text += &format!("\n{}", timeline.text()),
@@ -50,10 +51,10 @@ fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
         (None, true) => text += "\nThis time nothing was broken. Run it again, or with more buyers.\n",
         (None, false) => text += "\nWho sold it did not write down its steps, so there is no timeline.\n",
     }
-    let word = if entry.defect.is_some() { "The repair: " } else { "Why:        " };
+    let word = if entry.defect.is_some() { "The repair:  " } else { "Why:         " };
     text += &format!("\n{word} {}\n", entry.repair);
     for line in diff(entry.name) {
-        text += &format!("             {line}\n");
+        text += &format!("              {line}\n");
     }
     text
 }
