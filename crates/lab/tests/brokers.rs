@@ -41,7 +41,7 @@ fn assert_breaks_only(outcome: &Value, broken: &str) {
     }
 }
 
-/// Every unit is sold once, although it was killed.
+/// Every unit is sold once, although it was killed and buyers clicked twice.
 fn assert_is_right(outcome: &Value) {
     for name in FIGURES {
         assert_eq!(figure(outcome, name), 0, "{name}: {outcome}");
@@ -79,7 +79,9 @@ fn workers_that_acknowledge_too_much_lose_orders_and_the_rabbitmq_engine_loses_n
     let outcomes = run(&["broker-lock", "ack-on-error", "rabbitmq"]);
     assert_breaks_only(&outcomes[0], "lost");
     assert_breaks_only(&outcomes[1], "lost");
-    assert!(figure(&outcomes[1], "database_errors") >= figure(&outcomes[1], "lost"), "{}", outcomes[1]);
+    for outcome in &outcomes[..2] {
+        assert!(figure(outcome, "database_errors") >= figure(outcome, "lost"), "{outcome}");
+    }
     assert_is_right(&outcomes[2]);
 }
 

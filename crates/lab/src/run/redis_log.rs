@@ -108,4 +108,27 @@ mod tests {
         assert_eq!(bytes(1_051), None, "nobody has looked for too long");
         assert_eq!(oldest(&[], begun), None);
     }
+    fn is_there(redis: &RedisServer, key: &str) -> bool {
+        redis.command(&["EXISTS", key]).unwrap().integer() == Some(1)
+    }
+
+    #[test]
+    fn what_was_written_since_the_first_look_is_gone_and_the_rest_is_there() {
+        let mut redis = RedisServer::builder().config("appendfsync everysec").start().unwrap();
+        redis.command(&["SET", "before", "1"]).unwrap();
+        let log = RedisLog::watch(&redis).unwrap();
+        redis.command(&["SET", "after", "1"]).unwrap();
+        log.cut_power(&mut redis).unwrap();
+        assert!(is_there(&redis, "before") && !is_there(&redis, "after"));
+    }
+
+    #[test]
+    fn a_redis_that_has_everything_on_the_disk_loses_nothing() {
+        let mut redis = RedisServer::builder().config("appendfsync always").start().unwrap();
+        let log = RedisLog::watch(&redis).unwrap();
+        redis.command(&["SET", "after", "1"]).unwrap();
+        let refused = log.cut_power(&mut redis).unwrap_err();
+        assert!(refused.to_string().contains("takes nothing"), "{refused:#}");
+        assert!(is_there(&redis, "after"));
+    }
 }

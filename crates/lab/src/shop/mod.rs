@@ -23,12 +23,14 @@ pub(crate) use http::read_attempt;
 pub use http::serve;
 pub use jobs::{Job, Jobs, Taken};
 pub use lock::{Lock, PATIENCE, sell_alone};
-pub use parts::{NewOrder, decrement, give_back, insert_order, stock_key, unit_of};
+pub use parts::{
+    NewOrder, decrement, give_back, insert_order, insert_order_and_lower_stock, stock_key, unit_of,
+};
 pub use points::Points;
 pub use queued::Queued;
 pub use stores::{Addresses, Amqp, CONNECTIONS, PoolCounts, Stores};
 pub use trace::{Event, EventKind, Trace, read_trace};
-pub use worker::{PlainWork, Work, give_unit_back, write_order};
+pub use worker::{PlainWork, Work, give_unit_back, write_order, write_order_and_stock};
 
 /// What a buyer asks for.
 #[derive(Clone, Debug)]

@@ -72,3 +72,19 @@ pub async fn insert_order<C: GenericClient>(
         .await?;
     Ok(())
 }
+
+/// Takes the order's units from the count in PostgreSQL, whatever it is, and writes the order: both or none, if `client` is
+/// a transaction. Whoever calls this has decided before that there are enough.
+///
+/// # Errors
+/// PostgreSQL cannot be used, or refuses.
+pub async fn insert_order_and_lower_stock<C: GenericClient>(
+    client: &C,
+    order: NewOrder<'_>,
+) -> Result<(), tokio_postgres::Error> {
+    let quantity = i32::try_from(order.attempt.quantity).unwrap_or(i32::MAX);
+    client
+        .execute("UPDATE products SET stock = stock - $2 WHERE id = $1", &[&order.attempt.product, &quantity])
+        .await?;
+    insert_order(client, order).await
+}

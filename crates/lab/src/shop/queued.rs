@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::worker::{Work, Worker};
 use super::{Answer, Attempt, Job, Jobs, Shop, Strategy};
 
-/// A shop with a queue and a worker. By itself it sells without a gap between the unit and the job.
+/// A shop with a queue and workers. By itself it sells without a gap between the unit and the job.
 pub struct Queued {
     /// The shop.
     pub shop: Arc<Shop>,
@@ -19,12 +19,12 @@ pub struct Queued {
 }
 
 impl Queued {
-    /// Opens the queue and starts the worker. Redis is filled by whoever wants that.
+    /// Opens the queue and starts the workers. Redis is filled by whoever wants that.
     ///
     /// # Errors
     /// Redis cannot be used.
     pub async fn open(shop: Arc<Shop>, work: impl Work) -> Result<Queued> {
-        let jobs = Jobs::open(shop.stores.redis()?, &shop.run).await?;
+        let jobs = Jobs::open(shop.stores.redis()?, &shop.run, work.workers()).await?;
         let in_hand = Worker::start(&shop, &jobs, Arc::new(work));
         Ok(Queued { shop, jobs, in_hand })
     }
@@ -55,8 +55,8 @@ impl Queued {
         Ok(Answer::Accepted { order: job.order })
     }
 
-    /// Jobs that wait, are in hand, or were given up and not dealt with. What a worker has in hand counts even if the
-    /// queue has forgotten it.
+    /// Jobs that wait, are in hand, or were given up and not dealt with. What workers have in hand counts even if
+    /// the queue has forgotten it.
     ///
     /// # Errors
     /// Redis cannot be used.

@@ -57,7 +57,7 @@ impl Stores {
             None => None,
         };
         let redis = match &addresses.redis {
-            Some(url) => Some(connect_redis(url, 1).await?),
+            Some(url) => Some(connect_redis(url).await?),
             None => None,
         };
         Ok(Stores { addresses: addresses.clone(), postgres, redis })
@@ -100,14 +100,6 @@ impl Stores {
         self.redis.clone().context("this strategy has no Redis")
     }
 
-    /// Another connection to Redis, which says at once that Redis is away instead of trying again.
-    ///
-    /// # Errors
-    /// It cannot be reached.
-    pub async fn redis_at_once(&self) -> Result<ConnectionManager> {
-        connect_redis(self.addresses.redis.as_ref().context("this strategy has no Redis")?, 0).await
-    }
-
     /// A new connection to RabbitMQ.
     ///
     /// # Errors
@@ -133,11 +125,11 @@ fn pool(url: &str, connections: usize, wait: Duration) -> Result<Pool> {
         .context("no pool of connections")
 }
 
-async fn connect_redis(url: &str, retries: usize) -> Result<ConnectionManager> {
+async fn connect_redis(url: &str) -> Result<ConnectionManager> {
     let client = redis::Client::open(url).context("the URL of Redis cannot be read")?;
     let config = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(ANSWER_MAX))
         .set_response_timeout(Some(ANSWER_MAX))
-        .set_number_of_retries(retries);
+        .set_number_of_retries(1);
     client.get_connection_manager_with_config(config).await.context("no connection to Redis")
 }

@@ -12,7 +12,7 @@ use redis::AsyncCommands as _;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Job, NewOrder, Queued, Shop, Strategy, Work, insert_order, stock_key};
+use crate::shop::{Answer, Attempt, Job, Queued, Shop, Strategy, Work, stock_key, write_order_and_stock};
 
 /// After how many milliseconds the stock in Redis expires.
 const TTL_MS: u64 = 1_000;
@@ -96,16 +96,7 @@ impl Work for StockWriter {
     fn write<'a>(&'a self, shop: &'a Shop, job: &'a Job) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             shop.points.reach("worker", &shop.trace, &job.key).await;
-            let mut client = shop.stores.postgres().await?;
-            let transaction = client.transaction().await?;
-            let (quantity, attempt) = (i32::try_from(job.quantity)?, &job.attempt());
-            transaction
-                .execute("UPDATE products SET stock = stock - $2 WHERE id = $1", &[&job.product, &quantity])
-                .await?;
-            insert_order(&transaction, NewOrder { id: &job.order, attempt, status: "CONFIRMED" }).await?;
-            transaction.commit().await?;
-            shop.trace.step(&job.key, "the worker writes the order, and the stock in PostgreSQL", "");
-            Ok(())
+            write_order_and_stock(shop, job).await
         })
     }
 }
