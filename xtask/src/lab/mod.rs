@@ -22,16 +22,18 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Builds both as they are delivered.
+    /// Builds both as they are delivered: one after the other, so that neither gets features that only the other asks for.
     pub(crate) fn build() -> Result<Lab> {
-        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--release", "--package", "yoink-lab", "--package", "yoink-server"])
-            .current_dir(crate::root()?)
-            .stdin(Stdio::null())
-            .status()
-            .context("cannot run cargo")?;
-        if !status.success() {
-            bail!("the lab cannot be built");
+        for package in ["yoink-server", "yoink-lab"] {
+            let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+                .args(["build", "--quiet", "--release", "--package", package])
+                .current_dir(crate::root()?)
+                .stdin(Stdio::null())
+                .status()
+                .context("cannot run cargo")?;
+            if !status.success() {
+                bail!("{package} cannot be built");
+            }
         }
         Ok(Lab { program: crate::target_folder()?.join("release").join("yoink-lab") })
     }
