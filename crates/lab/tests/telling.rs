@@ -104,7 +104,7 @@ fn what_cannot_be_run_is_said_before_anything_is_started() {
     for (arguments, word) in [
         (&["run", "nothing-like-it"][..], "there is no strategy"),
         (&["run", "naive", "--buyers", "0"], "--buyers"),
-        (&["run", "naive", "--units", "-1"], "--units"),
+        (&["run", "naive", "--units=-1"], "--units"),
         (&["explain"], "STRATEGY"),
         (&["run"], "STRATEGIES"),
     ] {
