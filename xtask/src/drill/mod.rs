@@ -80,7 +80,7 @@ pub(crate) struct DrillArgs {
     /// Buyers at once
     #[arg(long, value_name = "N", default_value_t = 6)]
     buyers: usize,
-    /// The binary, built with the feature `faults` [default: built now, release]
+    /// The binary, built with the feature `faults` [default: built now]
     #[arg(long, value_name = "FILE")]
     pub(crate) binary: Option<PathBuf>,
     #[command(flatten)]
