@@ -75,9 +75,15 @@ pub(crate) struct Returns {
 pub(crate) type Answered = (oneshot::Sender<Reply>, Reply);
 
 impl Returns {
-    /// Adds the answers of a commit and wakes the lane.
-    pub(crate) fn give(&self, mut answers: Vec<Answered>) {
-        self.answered.lock().append(&mut answers);
+    /// Adds the answers of a commit, wakes the lane, and leaves `answers` empty with room for the next.
+    pub(crate) fn give(&self, answers: &mut Vec<Answered>) {
+        let mut answered = self.answered.lock();
+        if answered.is_empty() {
+            std::mem::swap(&mut *answered, answers);
+        } else {
+            answered.append(answers);
+        }
+        drop(answered);
         self.wake.notify_one();
     }
 

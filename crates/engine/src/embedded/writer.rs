@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
 use tracing::{error, warn};
 use uuid::{ContextV7, Uuid};
 use yoink_core::{
@@ -18,13 +17,16 @@ use super::inbox::{Inbox, Taken};
 use super::log::{Log, LogError};
 use super::snapshot;
 use super::tail::Tail;
-use super::ticket::{Answer, Answered, Ask, Reply, Returns, Ticket};
+use super::ticket::{Answer, Ask, Reply, Ticket};
 use crate::figures::Counters;
 use crate::limits;
 use crate::views::{Adjusted, ProductView, PurchaseRequest, Purchased, Replayed};
 use crate::{CallError, Storefront, failpoint};
 
+mod answers;
 mod ask;
+
+pub(crate) use answers::Answers;
 
 /// What the engine as a whole is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,8 @@ pub(crate) struct Writer {
     pub(crate) free_bytes_min: u64,
     pub(crate) ids: ContextV7,
     pub(crate) upkeep: Upkeep,
+    /// Empty between batches.
+    pub(crate) answers: Answers,
 }
 
 /// When the things between batches were last done.
@@ -160,8 +164,8 @@ impl Writer {
         let now = self.clock.tick();
         let asked_after_us =
             self.clock.monotonic_us().saturating_sub(limits::TICKET_WAIT_MAX.as_micros() as i64);
-        let mut answers = Vec::with_capacity(tickets.len());
-        let mut committed = Vec::new();
+        let mut answers = std::mem::take(&mut self.answers);
+        let mut committed = Vec::with_capacity(tickets.len());
         for ticket in tickets.drain(..) {
             // A caller who is gone, or who has waited too long, is left out before the decision, never after it.
             if ticket.reply.is_closed() {
@@ -173,7 +177,7 @@ impl Writer {
             } else {
                 self.answer(now, ticket.ask, &mut committed)
             };
-            answers.push((ticket.reply, reply, ticket.returns));
+            answers.push((ticket.reply, reply), ticket.returns);
         }
         // One fsync for all of them; none if nothing was accepted. On error the outcome is unknown: the answers are
         // dropped unsent ("unknown", never "failed") and the engine stops.
@@ -185,7 +189,8 @@ impl Writer {
         }
         // From here on every acceptance, and every replay of one, is a promise.
         self.publish(committed);
-        send(answers);
+        answers.send();
+        self.answers = answers;
         Ok(())
     }
 
@@ -370,32 +375,6 @@ impl Done {
 /// Whether an event may not happen while the disk is almost full. Giving units back, pausing and the like go on.
 fn takes_units(event: &Event) -> bool {
     matches!(event.fact, Fact::OrderAccepted(_) | Fact::ProductCreated { .. })
-}
-
-fn send(answers: Vec<(oneshot::Sender<Reply>, Reply, Option<Arc<Returns>>)>) {
-    failpoint::hit("writer.before-reply");
-    let (count, half) = (answers.len(), answers.len() / 2);
-    let mut lanes: Vec<(Arc<Returns>, Vec<Answered>)> = Vec::new();
-    for (index, (sender, reply, returns)) in answers.into_iter().enumerate() {
-        if index == half {
-            failpoint::hit("writer.half-replied");
-        }
-        let Some(returns) = returns else {
-            drop(sender.send(reply));
-            continue;
-        };
-        match lanes.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &returns)) {
-            Some((_, answered)) => answered.push((sender, reply)),
-            None => {
-                let mut answered = Vec::with_capacity(count.saturating_sub(index));
-                answered.push((sender, reply));
-                lanes.push((returns, answered));
-            }
-        }
-    }
-    for (lane, answered) in lanes {
-        lane.give(answered);
-    }
 }
 
 /// Ends the waiting of everybody when the writer ends, however it ends.
