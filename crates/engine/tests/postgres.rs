@@ -18,6 +18,8 @@ mod listing;
 mod loading;
 #[path = "postgres/opening.rs"]
 mod opening;
+#[path = "postgres/reading.rs"]
+mod reading;
 #[path = "common/postgres.rs"]
 mod server;
 

@@ -29,6 +29,12 @@ enum From {
     Both,
 }
 
+/// A statement that reads what `one` finds for each id of its only parameter. `OFFSET 0` keeps it one look into an index for
+/// each: taken as a whole, a table that was empty a moment ago would be read from end to end (see `V6__plans.sql`).
+fn each_of_ids(one: &str) -> String {
+    format!("SELECT found.* FROM unnest($1::uuid[]) AS asked (id), LATERAL ({one} OFFSET 0) found")
+}
+
 impl Postgres {
     /// One order. Refused ones that have not ended are accepted.
     ///
@@ -50,7 +56,8 @@ impl Postgres {
         ids: &[OrderId],
     ) -> Result<Vec<OrderView>, PostgresError> {
         let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
-        let sql = format!("{TAKEN} WHERE o.id = ANY ($1) UNION ALL {REFUSED} WHERE o.id = ANY ($1)");
+        let one = format!("{TAKEN} WHERE o.id = asked.id UNION ALL {REFUSED} WHERE o.id = asked.id");
+        let sql = each_of_ids(&one);
         let rows = self.read_on(kept, "look for orders", &sql, &[&ids]).await?;
         rows.iter().map(order_view).collect()
     }
@@ -65,9 +72,11 @@ impl Postgres {
         ids: &[OrderId],
     ) -> Result<Vec<(OrderId, OrderStatus)>, PostgresError> {
         let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
-        let sql = "SELECT id, status FROM orders WHERE id = ANY ($1)
-                   UNION ALL SELECT id, ended FROM refused WHERE id = ANY ($1) AND ended IS NOT NULL";
-        let rows = self.read("look for orders", sql, &[&ids]).await?;
+        let sql = each_of_ids(
+            "SELECT id, status FROM orders o WHERE o.id = asked.id
+             UNION ALL SELECT id, ended FROM refused r WHERE r.id = asked.id AND r.ended IS NOT NULL",
+        );
+        let rows = self.read("look for orders", &sql, &[&ids]).await?;
         rows.iter().map(|row| Ok((row::order_id(row, "id")?, status(row)?))).collect()
     }
 

@@ -11,7 +11,7 @@ use super::{LATER, NOW, counted, id, on_sale, order};
 const SENDER: Uuid = Uuid::from_u128(7);
 
 /// Request `number`, for the order with the same number.
-fn request(number: i64, customer: &str, quantity: i32) -> Request {
+pub fn request(number: i64, customer: &str, quantity: i32) -> Request {
     Request {
         order: order(number),
         customer: customer.to_owned(),
@@ -35,7 +35,7 @@ async fn verdicts(ledger: &Postgres, product: i32, requests: &[Request]) -> Vec<
     }
 }
 
-async fn rabbit_ledger() -> (Database, Postgres) {
+pub async fn rabbit_ledger() -> (Database, Postgres) {
     let (database, ledger) = Database::with_ledger(3).await;
     assert_eq!(ledger.claim_ledger("rabbitmq").await.unwrap(), "rabbitmq");
     (database, ledger)
