@@ -74,7 +74,7 @@ async fn copy(url: &str, rows: u32) -> f64 {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("PostgreSQL answers");
     tokio::spawn(connection);
     client
-        .batch_execute("DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE orders INCLUDING INDEXES)")
+        .batch_execute("DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE orders INCLUDING DEFAULTS INCLUDING INDEXES)")
         .await
         .unwrap();
     let begun = Instant::now();
