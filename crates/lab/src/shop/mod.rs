@@ -22,9 +22,10 @@ pub use broker::{Confirms, Message, Messages, Queue};
 pub(crate) use http::read_attempt;
 pub use http::serve;
 pub use jobs::{Job, Jobs, Taken};
-pub use lock::{Lock, PATIENCE, sell_alone};
+pub use lock::{Lock, PATIENCE};
 pub use parts::{
-    NewOrder, decrement, give_back, insert_order, insert_order_and_lower_stock, stock_key, unit_of,
+    NewOrder, decrement, give_back, insert_order, insert_order_and_lower_stock, read_check_write, stock_key,
+    unit_of,
 };
 pub use points::Points;
 pub use queued::Queued;

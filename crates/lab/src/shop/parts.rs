@@ -5,7 +5,7 @@ use deadpool_postgres::GenericClient;
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands as _, Script};
 
-use super::Attempt;
+use super::{Answer, Attempt, Shop};
 
 /// The key of a product's stock in Redis.
 #[must_use]
@@ -87,4 +87,31 @@ pub async fn insert_order_and_lower_stock<C: GenericClient>(
         .execute("UPDATE products SET stock = stock - $2 WHERE id = $1", &[&order.attempt.product, &quantity])
         .await?;
     insert_order(client, order).await
+}
+
+/// Reads the stock, checks it, writes it back and writes the order: without a row lock or a transaction, so right only
+/// for whoever is alone. Between reading and writing is the point `inside-lock`, of those who do this under a lock.
+///
+/// # Errors
+/// PostgreSQL cannot be used; that is written down.
+pub async fn read_check_write(shop: &Shop, attempt: &Attempt, order: &str) -> Result<Answer> {
+    let trace = &shop.trace;
+    let broken = |error: &anyhow::Error| trace.database_error(&attempt.key, &format!("{error:#}"));
+    let client = shop.postgres(&attempt.key).await?;
+    let read = client.query_one("SELECT stock FROM products WHERE id = $1", &[&attempt.product]).await;
+    let stock: i32 = read.context("cannot read the stock").inspect_err(broken)?.get(0);
+    trace.step(&attempt.key, "reads the stock", &format!("stock = {stock}"));
+    if i64::from(stock) < attempt.quantity {
+        return Ok(Answer::SoldOut);
+    }
+    shop.points.reach("inside-lock", trace, &attempt.key).await;
+    let left = stock - i32::try_from(attempt.quantity)?;
+    let write =
+        client.execute("UPDATE products SET stock = $2 WHERE id = $1", &[&attempt.product, &left]).await;
+    write.context("cannot write the stock").inspect_err(broken)?;
+    trace.takes(&attempt.key, "writes the stock", &format!("stock = {left}"), i64::from(stock));
+    let written = insert_order(&client, NewOrder { id: order, attempt, status: "CONFIRMED" }).await;
+    written.context("cannot write the order").inspect_err(broken)?;
+    trace.step(&attempt.key, "writes the order", "");
+    Ok(Answer::Bought { order: order.to_owned() })
 }
