@@ -188,13 +188,10 @@ impl Answers {
         self.told.push(Told { key, is_accepted, order });
     }
 
-    /// The latency that so many percent of the answers did not exceed, in milliseconds.
+    /// The latency that so many percent of the answers did not exceed, in milliseconds; 0 if there was no answer.
     #[must_use]
     pub fn percentile_ms(&self, percent: usize) -> f64 {
-        let mut latencies: Vec<u64> = self.points.iter().map(|point| point.latency_us).collect();
-        latencies.sort_unstable();
-        let rank = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
-        latencies.get(rank).map_or(0.0, |latency_us| *latency_us as f64 / 1_000.0)
+        percentile_ms(&self.points, percent).unwrap_or(0.0)
     }
 
     /// Answers a second.
@@ -202,6 +199,15 @@ impl Answers {
     pub fn rps(&self) -> f64 {
         if self.elapsed_s > 0.0 { self.points.len() as f64 / self.elapsed_s } else { 0.0 }
     }
+}
+
+/// The latency that so many percent of `points` did not exceed, in milliseconds; `None` of no points.
+#[must_use]
+pub fn percentile_ms<'a>(points: impl IntoIterator<Item = &'a Point>, percent: usize) -> Option<f64> {
+    let mut latencies: Vec<u64> = points.into_iter().map(|point| point.latency_us).collect();
+    latencies.sort_unstable();
+    let rank = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
+    latencies.get(rank).map(|latency_us| *latency_us as f64 / 1_000.0)
 }
 
 fn text_of(value: &Value, field: &str) -> String {
