@@ -136,7 +136,7 @@ impl Shop {
     /// # Errors
     /// Redis cannot be used.
     pub async fn take_in_redis(&self, attempt: &Attempt) -> Result<Option<i64>> {
-        let stock = decrement(&mut self.stores.redis()?, &attempt.product, attempt.quantity).await?;
+        let stock = decrement(&mut self.stores.redis()?, &attempt.product, attempt.quantity, None).await?;
         self.write_down_taking(attempt, stock);
         Ok(stock)
     }

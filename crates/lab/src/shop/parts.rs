@@ -14,19 +14,30 @@ pub fn stock_key(product: &str) -> String {
 }
 
 /// Takes units if there are enough, in one atomic step, as the older systems' script does: gives the count before, or
-/// `None` if there are too few or there is no count.
+/// `None` if there are too few or there is no count. A list and a text may be given: the text is put at the list's left
+/// end in the same step, if units are taken.
 ///
 /// # Errors
 /// Redis cannot be used.
-pub async fn decrement(redis: &mut ConnectionManager, product: &str, quantity: i64) -> Result<Option<i64>> {
+pub async fn decrement(
+    redis: &mut ConnectionManager,
+    product: &str,
+    quantity: i64,
+    push: Option<(&str, &str)>,
+) -> Result<Option<i64>> {
     let script = Script::new(
         r"local stock = tonumber(redis.call('GET', KEYS[1]))
         if not stock or stock < tonumber(ARGV[1]) then return false end
         redis.call('DECRBY', KEYS[1], ARGV[1])
+        if KEYS[2] then redis.call('LPUSH', KEYS[2], ARGV[2]) end
         return stock",
     );
-    let taken = script.key(stock_key(product)).arg(quantity).invoke_async(redis).await;
-    taken.context("Redis cannot take a unit")
+    let mut call = script.key(stock_key(product));
+    call.arg(quantity);
+    if let Some((list, text)) = push {
+        call.key(list).arg(text);
+    }
+    call.invoke_async(redis).await.context("Redis cannot take a unit")
 }
 
 /// Adds units to the count in Redis.
