@@ -25,7 +25,7 @@ pub use jobs::{Job, Jobs, Taken};
 pub use lock::{Lock, PATIENCE};
 pub use parts::{
     NewOrder, decrement, give_back, insert_order, insert_order_and_lower_stock, read_check_write, stock_key,
-    unit_of,
+    take_units,
 };
 pub use points::Points;
 pub use queued::Queued;

@@ -48,10 +48,21 @@ pub async fn give_back(redis: &mut ConnectionManager, product: &str, quantity: i
     redis.incr(stock_key(product), quantity).await.context("Redis cannot take a unit back")
 }
 
-/// The unit that a count of `stock` means: the last one is 1.
-#[must_use]
-pub fn unit_of(stock: i64) -> Option<i64> {
-    (stock > 0).then_some(stock)
+/// Takes the attempt's units in PostgreSQL, if there are enough, by one UPDATE, which also locks the product's row until
+/// the transaction ends: gives the stock before, or `None` if there are too few.
+///
+/// # Errors
+/// PostgreSQL cannot be used.
+pub async fn take_units<C: GenericClient>(client: &C, attempt: &Attempt) -> Result<Option<i64>> {
+    let quantity = i32::try_from(attempt.quantity)?;
+    let row = client
+        .query_opt(
+            "UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2 RETURNING stock + $2",
+            &[&attempt.product, &quantity],
+        )
+        .await
+        .context("cannot take a unit")?;
+    Ok(row.map(|row| i64::from(row.get::<_, i32>(0))))
 }
 
 /// An order as it is written.
