@@ -19,8 +19,8 @@ use futures_util::future::BoxFuture;
 use redis::AsyncCommands as _;
 
 pub use broker::{Confirms, Message, Messages, Queue};
-pub(crate) use http::read_attempt;
 pub use http::serve;
+pub(crate) use http::{read_attempt, sell};
 pub use jobs::{Job, Jobs, Taken};
 pub use lock::{Lock, PATIENCE};
 pub use parts::{
