@@ -55,8 +55,6 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// What the books hold.
     pub books: Books,
-    /// Whether there were fewer buyers than units.
-    pub had_too_few_buyers: bool,
     /// Resident memory of the process that sold, when all was done, in MiB.
     pub memory_mib: Option<f64>,
     /// Seconds, with starting the servers.
@@ -96,9 +94,15 @@ impl Outcome {
             Some(defect) => self.verdict.count(defect.breaks) > 0,
             // Who sells nothing breaks nothing, and is no shop.
             None => {
-                self.verdict.is_ok() && (self.verdict.sold == self.verdict.stocked || self.had_too_few_buyers)
+                let is_sold_out = self.verdict.sold == self.verdict.stocked;
+                self.verdict.is_ok() && (is_sold_out || self.had_too_few_buyers())
             }
         }
+    }
+
+    /// Each of them buys one unit.
+    fn had_too_few_buyers(&self) -> bool {
+        u64::try_from(self.answers.keys.len()).is_ok_and(|buyers| buyers < self.verdict.stocked)
     }
 }
 
@@ -323,7 +327,6 @@ impl<'a> Stage<'a> {
             answers: self.answers,
             events,
             books,
-            had_too_few_buyers: self.size.buyers < self.size.units * self.size.products,
             memory_mib: self.house.memory_mib(),
             took_s: 0.0,
         })

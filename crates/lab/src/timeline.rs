@@ -226,16 +226,7 @@ mod tests {
         let books = Books { counts, orders: orders.iter().map(order).collect() };
         let verdict = judge(&books, &[]);
         let entry = catalogue::find("naive").unwrap();
-        Outcome {
-            entry,
-            verdict,
-            answers: Answers::default(),
-            events,
-            books,
-            had_too_few_buyers: false,
-            memory_mib: None,
-            took_s: 0.0,
-        }
+        Outcome { entry, verdict, answers: Answers::default(), events, books, memory_mib: None, took_s: 0.0 }
     }
 
     #[test]
