@@ -224,13 +224,9 @@ impl<'a> Stage<'a> {
                 Ok(())
             }
             Act::Drain => block_in_place(|| self.house.drain(&self.answers)),
-            Act::PostgresDown
-            | Act::PostgresUp
-            | Act::RedisDown
-            | Act::RedisUp
-            | Act::RedisMark
-            | Act::RedisPowerCut
-            | Act::ShopKilled => block_in_place(|| self.fault(act)),
+            Act::PostgresDown | Act::PostgresUp | Act::RedisMark | Act::RedisPowerCut | Act::ShopKilled => {
+                block_in_place(|| self.fault(act))
+            }
         }
     }
 
@@ -299,8 +295,6 @@ impl<'a> Stage<'a> {
         match act {
             Act::PostgresDown => servers.postgres.as_mut().context(OURS)?.terminate()?,
             Act::PostgresUp => servers.postgres.as_mut().context(OURS)?.restart()?,
-            Act::RedisDown => servers.redis.as_mut().context(OURS)?.kill(),
-            Act::RedisUp => servers.redis.as_mut().context(OURS)?.restart()?,
             Act::RedisMark => {
                 self.redis_log = Some(RedisLog::watch(servers.redis.as_ref().context(OURS)?)?);
             }
