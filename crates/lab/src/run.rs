@@ -267,7 +267,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until so much of the stock was taken, by what the house says.
-    async fn wait_until_sold(&self, percent: u64) -> Result<()> {
+    async fn wait_until_sold(&mut self, percent: u64) -> Result<()> {
         let wanted = self.size.units * self.size.products * percent / 100;
         let begun = Instant::now();
         while begun.elapsed() < SOLD_MAX {

@@ -30,7 +30,7 @@ pub use parts::{
 pub use points::Points;
 pub use queued::Queued;
 pub use stores::{Addresses, Amqp, CONNECTIONS, PoolCounts, Stores};
-pub use trace::{Event, EventKind, Trace, read_trace};
+pub use trace::{Event, EventKind, Trace, TraceReader, read_trace};
 pub use worker::{PlainWork, Work, give_unit_back, write_order, write_order_and_stock};
 
 /// What a buyer asks for.
