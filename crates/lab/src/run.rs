@@ -2,16 +2,17 @@
 
 mod redis_log;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::{JoinHandle, block_in_place};
 use uuid::Uuid;
 
 use self::redis_log::RedisLog;
-use crate::audit::{Verdict, judge};
+use crate::audit::{Told, Verdict, judge};
 use crate::books::Books;
 use crate::catalogue::{Entry, Seller};
 use crate::crowd::{Answers, Crowd, Wave};
@@ -100,9 +101,11 @@ impl Outcome {
         }
     }
 
-    /// Each of them buys one unit.
+    /// Whether fewer units were asked for than there were. Whoever clicks twice asks once.
     fn had_too_few_buyers(&self) -> bool {
-        u64::try_from(self.answers.keys.len()).is_ok_and(|buyers| buyers < self.verdict.stocked)
+        let asked: BTreeMap<&str, i64> =
+            self.answers.told.iter().map(|told| (told.key.as_str(), told.quantity.max(0))).collect();
+        u64::try_from(asked.values().sum::<i64>()).is_ok_and(|units| units < self.verdict.stocked)
     }
 }
 
@@ -280,12 +283,17 @@ impl<'a> Stage<'a> {
         bail!("not even {wanted} units were sold within {SOLD_MAX:?}")
     }
 
+    /// What he is told counts for the audit, and not for the crowd's figures.
     fn hostile(&mut self, quantity: i64) -> Result<()> {
-        let (user, key) = (format!("hostile-{}", Uuid::new_v4()), Uuid::new_v4().to_string());
-        let body = json!({"userId": user, "productId": self.products.first(), "quantity": quantity});
+        let (customer, key) = (format!("hostile-{}", Uuid::new_v4()), Uuid::new_v4().to_string());
+        let product = self.products.first().context("nothing is for sale")?.clone();
+        let body = json!({"userId": customer, "productId": product, "quantity": quantity});
         let answer = self.house.client().post_with_key("/buy", &key, &body);
         let answer = answer.context("the hostile buyer got no answer")?;
         self.trace.fault(&key, &format!("somebody asks for {quantity} units, and is told {}", answer.status));
+        let is_accepted = (200..300).contains(&answer.status);
+        let order = answer.json().get("orderId").and_then(Value::as_str).map(str::to_owned);
+        self.answers.told.push(Told { key, customer, product, quantity, is_accepted, order });
         Ok(())
     }
 

@@ -142,10 +142,8 @@ impl YoinkShop {
     }
 
     pub(crate) fn books(&self, answers: &Answers) -> Result<Books> {
-        let key_of: BTreeMap<&str, &str> =
-            answers.keys.iter().map(|(key, customer)| (customer.as_str(), key.as_str())).collect();
         let mut client = self.client();
-        let mut books = Books { counts: Vec::new(), orders: read_orders(&mut client, &key_of)? };
+        let mut books = Books { counts: Vec::new(), orders: read_orders(&mut client, &answers.keys())? };
         for product in &self.products {
             let available = i64::try_from(figure(&mut client, product, "available")?)?;
             books.counts.push(Count { product: product.clone(), stocked: self.units, available });
@@ -172,6 +170,7 @@ fn parse_orders(text: &str, key_of: &BTreeMap<&str, &str>) -> Result<Vec<BookedO
         orders.push(BookedOrder {
             id: row.id,
             key: key.to_owned(),
+            customer: row.customer_id,
             product: row.product_id,
             quantity: row.quantity,
             is_live: matches!(row.status.as_str(), "accepted" | "confirmed"),

@@ -13,7 +13,7 @@ use yoink_testkit::RedisServer;
 
 use common::{figure, lab, small};
 
-const FIGURES: [&str; 4] = ["oversold", "lost", "duplicated", "stuck"];
+const FIGURES: [&str; 6] = ["oversold", "lost", "duplicated", "mismatched", "phantom", "stuck"];
 
 /// Runs strategies one after the other, and gives what came of each.
 fn run(names: &[&str]) -> Vec<Value> {
@@ -44,7 +44,9 @@ fn a_lock_that_a_twin_can_open_oversells() {
     let outcome = &run(&["lock-by-user"])[0];
     assert!(figure(outcome, "oversold") > 0, "{outcome}");
     // Two twins may get in at once, so one request may become two orders. Who was told yes has one.
-    assert_eq!(figure(outcome, "lost"), 0, "{outcome}");
+    for name in ["lost", "mismatched", "phantom"] {
+        assert_eq!(figure(outcome, name), 0, "{name}: {outcome}");
+    }
 }
 
 #[test]

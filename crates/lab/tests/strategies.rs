@@ -21,20 +21,23 @@ fn run(name: &str) -> Value {
 /// Runs a strategy that has no defect: everything is zero, and every unit is sold.
 fn breaks_nothing(name: &str) {
     let result = run(name);
-    for zero in ["oversold", "lost", "duplicated", "stuck"] {
+    for zero in ["oversold", "lost", "duplicated", "mismatched", "phantom", "stuck"] {
         assert_eq!(figure(&result, zero), 0, "{zero}: {result:#}");
     }
     assert_eq!((result["ok"].as_bool(), figure(&result, "sold")), (Some(true), 20), "{result:#}");
 }
 
-/// Runs a strategy with a defect: its figure is not zero, and those of `zeros` are.
+/// Runs a strategy with a defect: its figure is not zero, and those of `zeros` are. Nobody gets what he did not ask for.
 fn breaks(name: &str, broken: &str, zeros: &[&str]) -> Value {
     let result = run(name);
     assert!(figure(&result, broken) > 0, "{broken}: {result:#}");
     assert_eq!(result["ok"], false, "{result:#}");
-    for zero in zeros {
+    for zero in zeros.iter().chain(&["phantom"]) {
         assert_eq!(figure(&result, zero), 0, "{zero}: {result:#}");
     }
+    // Only one shop makes an order's id after it has told the buyer one.
+    let mismatched = if name == "commit-then-die" { figure(&result, "accepted") } else { 0 };
+    assert_eq!(figure(&result, "mismatched"), mismatched, "{result:#}");
     result
 }
 
