@@ -300,6 +300,13 @@ mod tests {
     }
 
     #[test]
+    fn an_order_that_was_named_for_two_requests_of_one_buyer() {
+        let books = books(1, 0, vec![order("1", "a", 1, true)]);
+        let again = Told { customer: "customer of a".to_owned(), ..yes_as("b", "1") };
+        assert_eq!(found(&books, &[yes_as("a", "1"), again]), [(Broken::Mismatched, 1)]);
+    }
+
+    #[test]
     fn an_order_that_stands_there_under_another_id() {
         let books = books(1, 0, vec![order("2", "a", 1, true)]);
         assert_eq!(found(&books, &[yes_as("a", "1")]), [(Broken::Mismatched, 1)]);
