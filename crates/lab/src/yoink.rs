@@ -254,6 +254,9 @@ mod tests {
         let read: Vec<(&str, i64, bool)> =
             orders.iter().map(|order| (order.key.as_str(), order.quantity, order.is_live)).collect();
         assert_eq!(read, [("ka", 2, true), ("kb", 1, false), ("somebody", 1, true), ("kc", 1, false)]);
+        let named: Vec<(&str, &str)> =
+            orders.iter().map(|order| (order.id.as_str(), order.customer.as_str())).collect();
+        assert_eq!(named, [("o1", "ann"), ("o2", "bob"), ("o3", "somebody"), ("o4", "cas")]);
         assert!(parse_orders("id,status\r\no1,confirmed\r\n", &key_of).is_err());
     }
 }
