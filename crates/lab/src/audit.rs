@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::books::Books;
+use crate::books::{BookedOrder, Books};
 use crate::catalogue::Broken;
 
 /// One purchase, as the crowd remembers it.
@@ -10,6 +10,12 @@ use crate::catalogue::Broken;
 pub struct Told {
     /// Its idempotency key.
     pub key: String,
+    /// Who wanted it.
+    pub customer: String,
+    /// What was wanted.
+    pub product: String,
+    /// Units.
+    pub quantity: i64,
     /// Whether a yes came back.
     pub is_accepted: bool,
     /// The order that was named, if one was.
@@ -81,7 +87,8 @@ pub fn judge(books: &Books, told: &[Told]) -> Verdict {
     let units = units.into_iter().filter(|(_, count, _)| *count > 0);
     verdict.findings =
         units.map(|(breaks, count, says)| Finding { breaks, count, says, keys: Vec::new() }).collect();
-    verdict.findings.extend([lost(books, told), duplicated(books)].into_iter().flatten());
+    let orders = [duplicated(books), phantom(books, told)];
+    verdict.findings.extend(promises(books, told).into_iter().chain(orders).flatten());
     verdict.findings.sort_by_key(|finding| finding.breaks);
     verdict
 }
@@ -97,14 +104,52 @@ fn sold(books: &Books, product: &str) -> u64 {
     units
 }
 
-fn lost(books: &Books, told: &[Told]) -> Option<Finding> {
-    let booked: BTreeSet<&str> = books.orders.iter().map(|order| order.key.as_str()).collect();
-    let promised: BTreeSet<&str> =
-        told.iter().filter(|told| told.is_accepted).map(|told| told.key.as_str()).collect();
-    let keys: Vec<String> = promised.difference(&booked).map(|key| (*key).to_owned()).collect();
+/// Who was told yes has an order as he was told, or another one, or none.
+fn promises(books: &Books, told: &[Told]) -> [Option<Finding>; 2] {
+    let (mut by_id, mut by_key) = (BTreeMap::new(), BTreeMap::new());
+    for order in &books.orders {
+        by_id.entry(order.id.as_str()).or_insert_with(Vec::new).push(order);
+        by_key.entry(order.key.as_str()).or_insert_with(Vec::new).push(order);
+    }
+    let (mut lost, mut mismatched) = (BTreeSet::new(), BTreeSet::new());
+    for told in told.iter().filter(|told| told.is_accepted) {
+        let of_request = by_key.get(told.key.as_str());
+        // Who was told no id has whatever order his request became.
+        let promised = told.order.as_ref().map_or(of_request, |id| by_id.get(id.as_str()));
+        match (promised, of_request) {
+            (Some(orders), _) if orders.iter().any(|order| is_as_told(order, told)) => continue,
+            (None, None) => lost.insert(told.key.as_str()),
+            _ => mismatched.insert(told.key.as_str()),
+        };
+    }
+    [
+        finding(Broken::Lost, lost, "buyers were told yes, and the books know nothing of their orders"),
+        finding(
+            Broken::Mismatched,
+            mismatched,
+            "buyers were told yes, and have another order in the books than they were told of",
+        ),
+    ]
+}
+
+fn is_as_told(order: &BookedOrder, told: &Told) -> bool {
+    let booked = (&order.key, &order.customer, &order.product, order.quantity);
+    booked == (&told.key, &told.customer, &told.product, told.quantity)
+}
+
+/// Orders of requests that nobody sent.
+fn phantom(books: &Books, told: &[Told]) -> Option<Finding> {
+    let sent: BTreeSet<&str> = told.iter().map(|told| told.key.as_str()).collect();
+    let booked = books.orders.iter().map(|order| order.key.as_str());
+    let says = "orders are in the books for which nobody has asked";
+    finding(Broken::Phantom, booked.filter(|key| !sent.contains(key)), says)
+}
+
+/// What concerns one request or order for each of `keys`; nothing if there are none.
+fn finding<'a>(breaks: Broken, keys: impl IntoIterator<Item = &'a str>, says: &str) -> Option<Finding> {
+    let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
     let count = u64::try_from(keys.len()).unwrap_or(u64::MAX);
-    let says = format!("{count} buyers were told yes, and the books know nothing of their orders");
-    (count > 0).then_some(Finding { breaks: Broken::Lost, count, says, keys })
+    (count > 0).then(|| Finding { breaks, count, says: format!("{count} {says}"), keys })
 }
 
 fn duplicated(books: &Books) -> Option<Finding> {
@@ -129,21 +174,36 @@ mod tests {
     use super::*;
     use crate::books::{BookedOrder, Count};
 
+    /// An order of the customer who sends the request `key`.
     fn order(id: &str, key: &str, quantity: i64, is_live: bool) -> BookedOrder {
-        let product = "p".to_owned();
-        BookedOrder { id: id.to_owned(), key: key.to_owned(), product, quantity, is_live }
+        let (customer, product) = (format!("customer of {key}"), "p".to_owned());
+        BookedOrder { id: id.to_owned(), key: key.to_owned(), customer, product, quantity, is_live }
     }
 
     fn books(stocked: u64, available: i64, orders: Vec<BookedOrder>) -> Books {
         Books { counts: vec![Count { product: "p".to_owned(), stocked, available }], orders }
     }
 
-    fn yes(key: &str) -> Told {
-        Told { key: key.to_owned(), is_accepted: true, order: None }
+    fn no(key: &str) -> Told {
+        Told {
+            key: key.to_owned(),
+            customer: format!("customer of {key}"),
+            product: "p".to_owned(),
+            quantity: 1,
+            ..Told::default()
+        }
     }
 
-    fn no(key: &str) -> Told {
-        Told { key: key.to_owned(), is_accepted: false, order: None }
+    fn yes(key: &str) -> Told {
+        Told { is_accepted: true, ..no(key) }
+    }
+
+    fn yes_to(key: &str, quantity: i64) -> Told {
+        Told { quantity, ..yes(key) }
+    }
+
+    fn yes_as(key: &str, order: &str) -> Told {
+        Told { order: Some(order.to_owned()), ..yes(key) }
     }
 
     fn found(books: &Books, told: &[Told]) -> Vec<(Broken, u64)> {
@@ -154,7 +214,7 @@ mod tests {
     fn books_in_order_have_no_finding() {
         let orders = vec![order("1", "a", 1, true), order("2", "b", 2, true), order("3", "c", 1, false)];
         let books = books(5, 2, orders);
-        let verdict = judge(&books, &[yes("a"), yes("b"), yes("c"), no("d")]);
+        let verdict = judge(&books, &[yes_as("a", "1"), yes_to("b", 2), yes("c"), no("d")]);
         assert!(verdict.is_ok(), "{verdict:?}");
         assert_eq!((verdict.stocked, verdict.sold), (5, 3));
     }
@@ -163,7 +223,7 @@ mod tests {
     fn more_units_sold_than_there_were() {
         let orders = vec![order("1", "a", 1, true), order("2", "b", 2, true)];
         let books = books(2, 0, orders);
-        assert_eq!(found(&books, &[yes("a"), yes("b")]), [(Broken::Oversold, 1)]);
+        assert_eq!(found(&books, &[yes("a"), yes_to("b", 2)]), [(Broken::Oversold, 1)]);
     }
 
     #[test]
@@ -176,15 +236,15 @@ mod tests {
     fn an_order_for_less_than_nothing_makes_good_for_no_other() {
         let orders = vec![order("1", "a", -5, true), order("2", "b", 7, true)];
         let books = books(2, 0, orders);
-        assert_eq!(found(&books, &[yes("a"), yes("b")]), [(Broken::Oversold, 5)]);
+        assert_eq!(found(&books, &[yes_to("a", -5), yes_to("b", 7)]), [(Broken::Oversold, 5)]);
     }
 
     #[test]
     fn a_promise_that_the_books_do_not_know() {
         let books = books(2, 1, vec![order("1", "a", 1, true)]);
-        let verdict = judge(&books, &[yes("a"), yes("b"), no("c")]);
-        assert_eq!(verdict.count(Broken::Lost), 1);
-        assert_eq!(verdict.findings[0].keys, ["b"]);
+        let told = [yes_as("a", "1"), yes("b"), no("c"), yes_as("d", "2"), yes_as("d", "2")];
+        assert_eq!(found(&books, &told), [(Broken::Lost, 2)]);
+        assert_eq!(judge(&books, &told).findings[0].keys, ["b", "d"]);
     }
 
     #[test]
@@ -203,6 +263,69 @@ mod tests {
     }
 
     #[test]
+    fn two_yes_to_one_request_that_name_two_orders() {
+        let books = books(2, 0, vec![order("1", "a", 1, true), order("2", "a", 1, true)]);
+        assert_eq!(found(&books, &[yes_as("a", "1"), yes_as("a", "2")]), [(Broken::Duplicated, 1)]);
+    }
+
+    #[test]
+    fn an_order_that_is_another_customers() {
+        let theirs = BookedOrder { customer: "thief".to_owned(), ..order("1", "a", 1, true) };
+        let books = books(1, 0, vec![theirs]);
+        for told in [yes("a"), yes_as("a", "1")] {
+            assert_eq!(found(&books, &[told]), [(Broken::Mismatched, 1)]);
+        }
+        assert!(judge(&books, &[no("a")]).is_ok(), "nobody was told anything of it");
+    }
+
+    #[test]
+    fn an_order_for_another_quantity_or_product() {
+        let two = books(2, 0, vec![order("1", "a", 2, true)]);
+        let elsewhere = BookedOrder { product: "q".to_owned(), ..order("1", "a", 1, true) };
+        let mut elsewhere = books(0, 0, vec![elsewhere]);
+        elsewhere.counts.push(Count { product: "q".to_owned(), stocked: 1, available: 0 });
+        for books in [two, elsewhere] {
+            for told in [yes("a"), yes_as("a", "1")] {
+                assert_eq!(found(&books, &[told]), [(Broken::Mismatched, 1)]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_that_was_named_to_two_buyers_is_the_ones_who_asked_for_it() {
+        let books = books(1, 0, vec![order("1", "a", 1, true)]);
+        let verdict = judge(&books, &[yes_as("a", "1"), yes_as("b", "1")]);
+        assert_eq!(verdict.count(Broken::Mismatched), 1);
+        assert_eq!((verdict.findings.len(), &*verdict.findings[0].keys), (1, &["b".to_owned()][..]));
+    }
+
+    #[test]
+    fn an_order_that_was_named_for_two_requests_of_one_buyer() {
+        let books = books(1, 0, vec![order("1", "a", 1, true)]);
+        let again = Told { customer: "customer of a".to_owned(), ..yes_as("b", "1") };
+        assert_eq!(found(&books, &[yes_as("a", "1"), again]), [(Broken::Mismatched, 1)]);
+    }
+
+    #[test]
+    fn an_order_that_stands_there_under_another_id() {
+        let books = books(1, 0, vec![order("2", "a", 1, true)]);
+        assert_eq!(found(&books, &[yes_as("a", "1")]), [(Broken::Mismatched, 1)]);
+    }
+
+    #[test]
+    fn orders_for_which_nobody_asked() {
+        let orders = vec![order("1", "a", 1, true), order("2", "b", 1, true), order("3", "b", 1, false)];
+        let books = books(2, 0, orders);
+        assert!(judge(&books, &[yes("a"), no("b")]).is_ok(), "whoever got no answer has asked");
+        let verdict = judge(&books, &[yes("a")]);
+        assert_eq!(verdict.count(Broken::Phantom), 2, "also one that has failed");
+        assert_eq!(
+            (verdict.findings.len(), &*verdict.findings[0].keys),
+            (1, &["b".to_owned(), "b".to_owned()][..])
+        );
+    }
+
+    #[test]
     fn units_that_are_nowhere() {
         let books = books(3, 1, vec![order("1", "a", 1, true)]);
         assert_eq!(found(&books, &[yes("a")]), [(Broken::Stuck, 1)]);
@@ -217,11 +340,23 @@ mod tests {
 
     #[test]
     fn everything_at_once_is_told_apart() {
-        let orders = vec![order("1", "a", 1, true), order("2", "a", 1, true)];
-        let books = books(1, -3, orders);
+        let orders = vec![
+            order("1", "a", 1, true),
+            order("2", "a", 1, true),
+            order("3", "c", 2, true),
+            order("4", "nobody", 1, true),
+        ];
+        let books = books(1, -6, orders);
         assert_eq!(
-            found(&books, &[yes("a"), yes("b")]),
-            [(Broken::Oversold, 1), (Broken::Lost, 1), (Broken::Duplicated, 1), (Broken::Stuck, 2)]
+            found(&books, &[yes("a"), yes("b"), yes("c")]),
+            [
+                (Broken::Oversold, 4),
+                (Broken::Lost, 1),
+                (Broken::Duplicated, 1),
+                (Broken::Mismatched, 1),
+                (Broken::Phantom, 1),
+                (Broken::Stuck, 2),
+            ]
         );
     }
 }

@@ -10,6 +10,8 @@ pub struct BookedOrder {
     pub id: String,
     /// The idempotency key of the request that it came from.
     pub key: String,
+    /// Who bought.
+    pub customer: String,
     /// What was bought.
     pub product: String,
     /// Units; a bug may have let through less than one.
@@ -44,7 +46,10 @@ pub struct Books {
 /// PostgreSQL cannot be asked.
 pub async fn read_orders(client: &Client) -> Result<Vec<BookedOrder>> {
     let rows = client
-        .query("SELECT id, request, product_id, quantity, status FROM orders ORDER BY created_at, id", &[])
+        .query(
+            "SELECT id, request, user_id, product_id, quantity, status FROM orders ORDER BY created_at, id",
+            &[],
+        )
         .await
         .context("cannot read the orders")?;
     Ok(rows
@@ -52,9 +57,10 @@ pub async fn read_orders(client: &Client) -> Result<Vec<BookedOrder>> {
         .map(|row| BookedOrder {
             id: row.get(0),
             key: row.get(1),
-            product: row.get(2),
-            quantity: i64::from(row.get::<_, i32>(3)),
-            is_live: row.get::<_, &str>(4) == "CONFIRMED",
+            customer: row.get(2),
+            product: row.get(3),
+            quantity: i64::from(row.get::<_, i32>(4)),
+            is_live: row.get::<_, &str>(5) == "CONFIRMED",
         })
         .collect())
 }

@@ -18,6 +18,11 @@ pub enum Broken {
     Lost,
     /// One request became two orders.
     Duplicated,
+    /// A buyer was told yes, and his order stands otherwise in the books: under another id, as another request's or
+    /// customer's, or for another product or quantity.
+    Mismatched,
+    /// The books have an order of a request that nobody sent.
+    Phantom,
     /// Units are neither sold nor for sale.
     Stuck,
 }
@@ -30,6 +35,8 @@ impl Broken {
             Broken::Oversold => "oversold",
             Broken::Lost => "lost",
             Broken::Duplicated => "duplicated",
+            Broken::Mismatched => "mismatched",
+            Broken::Phantom => "phantom",
             Broken::Stuck => "stuck",
         }
     }

@@ -34,10 +34,8 @@ pub struct Wave {
 /// Figures over all waves of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// What every buyer was told.
+    /// Every purchase that was sent, and what its buyer was told.
     pub told: Vec<Told>,
-    /// The customer of every key.
-    pub keys: BTreeMap<String, String>,
     /// Each answer's time since its wave began, its latency, both in microseconds, and how it counts.
     pub points: Vec<Point>,
     /// Requests.
@@ -63,6 +61,29 @@ pub struct Point {
     pub latency_us: u64,
     /// Whether it was a yes.
     pub is_accepted: bool,
+}
+
+/// A purchase that was sent.
+struct Asked {
+    /// When, in microseconds after its storm began.
+    at_us: u64,
+    /// What its buyer was told so far: nothing.
+    told: Told,
+}
+
+impl Asked {
+    /// Reads an intent of a storm's record.
+    fn read(intent: &Value) -> Asked {
+        let told = Told {
+            key: text_of(intent, "key"),
+            customer: text_of(intent, "customer"),
+            product: text_of(intent, "product"),
+            quantity: intent.get("quantity").and_then(Value::as_i64).unwrap_or(0),
+            is_accepted: false,
+            order: None,
+        };
+        Asked { at_us: number_of(intent, "at_us"), told }
+    }
 }
 
 impl Crowd {
@@ -147,25 +168,24 @@ impl Answers {
     fn read(&mut self, record: &Path, begun_us: u64) -> Result<()> {
         let text =
             std::fs::read_to_string(record).with_context(|| format!("cannot read {}", record.display()))?;
-        let mut asked: BTreeMap<String, u64> = BTreeMap::new();
+        let mut asked: BTreeMap<String, Asked> = BTreeMap::new();
         for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             if let Some(intent) = line.get("intent") {
-                let key = text_of(intent, "key");
-                asked.insert(key.clone(), number_of(intent, "at_us"));
-                self.keys.insert(key, text_of(intent, "customer"));
-            } else if let Some(answer) = line.get("answer") {
-                self.heed(answer, &mut asked, begun_us);
+                let asks = Asked::read(intent);
+                asked.insert(asks.told.key.clone(), asks);
+            } else if let Some(answer) = line.get("answer")
+                && let Some(asks) = asked.remove(&text_of(answer, "key"))
+            {
+                self.heed(answer, asks, begun_us);
             }
         }
         // Whoever was cut off was told nothing.
         self.unanswered += u64::try_from(asked.len()).unwrap_or(0);
-        self.told.extend(asked.into_keys().map(|key| Told { key, ..Told::default() }));
+        self.told.extend(asked.into_values().map(|asks| asks.told));
         Ok(())
     }
 
-    fn heed(&mut self, answer: &Value, asked: &mut BTreeMap<String, u64>, begun_us: u64) {
-        let key = text_of(answer, "key");
-        let Some(asked_us) = asked.remove(&key) else { return };
+    fn heed(&mut self, answer: &Value, asked: Asked, begun_us: u64) {
         let at_us = number_of(answer, "at_us");
         let outcome = text_of(answer, "outcome");
         let is_accepted = outcome == "accepted";
@@ -174,27 +194,30 @@ impl Answers {
             // Whoever found nobody there was not answered fast, he was not answered.
             if text_of(answer, "reason") != "server-error" {
                 self.unanswered += 1;
-                self.told.push(Told { key, ..Told::default() });
+                self.told.push(asked.told);
                 return;
             }
             self.server_errors += 1;
         }
         self.points.push(Point {
             at_us: begun_us + at_us,
-            latency_us: at_us.saturating_sub(asked_us),
+            latency_us: at_us.saturating_sub(asked.at_us),
             is_accepted,
         });
         let order = answer.get("order").and_then(Value::as_str).map(str::to_owned);
-        self.told.push(Told { key, is_accepted, order });
+        self.told.push(Told { is_accepted, order, ..asked.told });
     }
 
-    /// The latency that so many percent of the answers did not exceed, in milliseconds.
+    /// The key of every customer: each buys once.
+    #[must_use]
+    pub fn keys(&self) -> BTreeMap<&str, &str> {
+        self.told.iter().map(|told| (told.customer.as_str(), told.key.as_str())).collect()
+    }
+
+    /// The latency that so many percent of the answers did not exceed, in milliseconds; 0 if there was no answer.
     #[must_use]
     pub fn percentile_ms(&self, percent: usize) -> f64 {
-        let mut latencies: Vec<u64> = self.points.iter().map(|point| point.latency_us).collect();
-        latencies.sort_unstable();
-        let rank = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
-        latencies.get(rank).map_or(0.0, |latency_us| *latency_us as f64 / 1_000.0)
+        percentile_ms(&self.points, percent).unwrap_or(0.0)
     }
 
     /// Answers a second.
@@ -202,6 +225,15 @@ impl Answers {
     pub fn rps(&self) -> f64 {
         if self.elapsed_s > 0.0 { self.points.len() as f64 / self.elapsed_s } else { 0.0 }
     }
+}
+
+/// The latency that so many percent of `points` did not exceed, in milliseconds; `None` of no points.
+#[must_use]
+pub fn percentile_ms<'a>(points: impl IntoIterator<Item = &'a Point>, percent: usize) -> Option<f64> {
+    let mut latencies: Vec<u64> = points.into_iter().map(|point| point.latency_us).collect();
+    latencies.sort_unstable();
+    let rank = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
+    latencies.get(rank).map(|latency_us| *latency_us as f64 / 1_000.0)
 }
 
 fn text_of(value: &Value, field: &str) -> String {
@@ -232,7 +264,7 @@ mod tests {
         let lines = [
             r#"{"storm":{"target":"t","product":"1","quantity":1,"seed":1}}"#,
             r#"{"intent":{"at_us":10,"customer":"a","key":"ka","product":"1","quantity":1}}"#,
-            r#"{"intent":{"at_us":10,"customer":"b","key":"kb","product":"1","quantity":1}}"#,
+            r#"{"intent":{"at_us":10,"customer":"b","key":"kb","product":"1","quantity":2}}"#,
             r#"{"intent":{"at_us":10,"customer":"c","key":"kc","product":"1","quantity":1}}"#,
             r#"{"answer":{"at_us":110,"customer":"a","key":"ka","outcome":"accepted","order":"o","replayed":false}}"#,
             r#"{"answer":{"at_us":210,"customer":"b","key":"kb","outcome":"failed","reason":"server-error"}}"#,
@@ -246,6 +278,13 @@ mod tests {
         let told: Vec<(&str, bool)> =
             answers.told.iter().map(|told| (told.key.as_str(), told.is_accepted)).collect();
         assert_eq!(told, [("ka", true), ("kb", false), ("kc", false)]);
+        let asked: Vec<(&str, &str, i64)> = answers
+            .told
+            .iter()
+            .map(|told| (told.customer.as_str(), told.product.as_str(), told.quantity))
+            .collect();
+        assert_eq!(asked, [("a", "1", 1), ("b", "1", 2), ("c", "1", 1)]);
         assert_eq!(answers.told[0].order.as_deref(), Some("o"));
+        assert_eq!(answers.keys(), BTreeMap::from([("a", "ka"), ("b", "kb"), ("c", "kc")]));
     }
 }

@@ -9,7 +9,7 @@ use yoink_testkit::Client;
 use crate::books::{Books, Count, read_orders};
 use crate::catalogue::{Entry, Seller, Shelf};
 use crate::crowd::Answers;
-use crate::shop::{Addresses, read_trace, stock_key};
+use crate::shop::{Addresses, TraceReader, stock_key};
 use crate::stage::{DRAIN_MAX, Servers, ShopCommand, ShopProcess, connect, open_books, own_program};
 use crate::yoink::YoinkShop;
 
@@ -36,9 +36,9 @@ pub struct Opening {
 #[derive(Debug)]
 pub enum House {
     /// A shop of the lab's.
-    Lab(LabShop),
+    Lab(Box<LabShop>),
     /// One of Yoink's engines.
-    Yoink(YoinkShop),
+    Yoink(Box<YoinkShop>),
 }
 
 impl House {
@@ -48,9 +48,10 @@ impl House {
     /// It does not open.
     pub async fn open(opening: Opening, servers: &Servers) -> Result<House> {
         match opening.entry.seller {
-            Seller::Strategy(_, shelf) => Ok(House::Lab(LabShop::open(opening, shelf).await?)),
+            Seller::Strategy(_, shelf) => Ok(House::Lab(Box::new(LabShop::open(opening, shelf).await?))),
             Seller::Engine(engine) => {
-                block_in_place(|| YoinkShop::open(engine, opening, &servers.yoink()?)).map(House::Yoink)
+                let shop = block_in_place(|| YoinkShop::open(engine, opening, &servers.yoink()?))?;
+                Ok(House::Yoink(Box::new(shop)))
             }
         }
     }
@@ -96,7 +97,7 @@ impl House {
     ///
     /// # Errors
     /// It does not say.
-    pub fn taken(&self) -> Result<u64> {
+    pub fn taken(&mut self) -> Result<u64> {
         match self {
             House::Lab(shop) => shop.taken(),
             House::Yoink(shop) => shop.taken(),
@@ -146,6 +147,8 @@ pub struct LabShop {
     process: ShopProcess,
     shelf: Shelf,
     opening: Opening,
+    trace: TraceReader,
+    taken: u64,
 }
 
 impl LabShop {
@@ -162,14 +165,15 @@ impl LabShop {
             point: opening.entry.point,
         };
         let process = block_in_place(|| ShopProcess::open(command))?;
-        Ok(LabShop { process, shelf, opening })
+        let trace = TraceReader::open(&opening.trace).context("cannot read what the shop writes down")?;
+        Ok(LabShop { process, shelf, opening, trace, taken: 0 })
     }
 
     /// By what the shop says in its trace.
-    fn taken(&self) -> Result<u64> {
-        let events = read_trace(&self.opening.trace)?;
-        let taken = events.iter().filter(|event| event.unit.is_some()).count();
-        Ok(u64::try_from(taken).unwrap_or(u64::MAX))
+    fn taken(&mut self) -> Result<u64> {
+        let events = self.trace.read_new()?;
+        self.taken += u64::try_from(events.iter().filter(|event| event.unit.is_some()).count())?;
+        Ok(self.taken)
     }
 
     async fn books(&self) -> Result<Books> {

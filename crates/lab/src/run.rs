@@ -2,16 +2,17 @@
 
 mod redis_log;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::{JoinHandle, block_in_place};
 use uuid::Uuid;
 
 use self::redis_log::RedisLog;
-use crate::audit::{Verdict, judge};
+use crate::audit::{Told, Verdict, judge};
 use crate::books::Books;
 use crate::catalogue::{Entry, Seller};
 use crate::crowd::{Answers, Crowd, Wave};
@@ -55,8 +56,6 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// What the books hold.
     pub books: Books,
-    /// Whether there were fewer buyers than units.
-    pub had_too_few_buyers: bool,
     /// Resident memory of the process that sold, when all was done, in MiB.
     pub memory_mib: Option<f64>,
     /// Seconds, with starting the servers.
@@ -96,9 +95,17 @@ impl Outcome {
             Some(defect) => self.verdict.count(defect.breaks) > 0,
             // Who sells nothing breaks nothing, and is no shop.
             None => {
-                self.verdict.is_ok() && (self.verdict.sold == self.verdict.stocked || self.had_too_few_buyers)
+                let is_sold_out = self.verdict.sold == self.verdict.stocked;
+                self.verdict.is_ok() && (is_sold_out || self.had_too_few_buyers())
             }
         }
+    }
+
+    /// Whether fewer units were asked for than there were. Whoever clicks twice asks once.
+    fn had_too_few_buyers(&self) -> bool {
+        let asked: BTreeMap<&str, i64> =
+            self.answers.told.iter().map(|told| (told.key.as_str(), told.quantity.max(0))).collect();
+        u64::try_from(asked.values().sum::<i64>()).is_ok_and(|units| units < self.verdict.stocked)
     }
 }
 
@@ -220,13 +227,9 @@ impl<'a> Stage<'a> {
                 Ok(())
             }
             Act::Drain => block_in_place(|| self.house.drain(&self.answers)),
-            Act::PostgresDown
-            | Act::PostgresUp
-            | Act::RedisDown
-            | Act::RedisUp
-            | Act::RedisMark
-            | Act::RedisPowerCut
-            | Act::ShopKilled => block_in_place(|| self.fault(act)),
+            Act::PostgresDown | Act::PostgresUp | Act::RedisMark | Act::RedisPowerCut | Act::ShopKilled => {
+                block_in_place(|| self.fault(act))
+            }
         }
     }
 
@@ -267,7 +270,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until so much of the stock was taken, by what the house says.
-    async fn wait_until_sold(&self, percent: u64) -> Result<()> {
+    async fn wait_until_sold(&mut self, percent: u64) -> Result<()> {
         let wanted = self.size.units * self.size.products * percent / 100;
         let begun = Instant::now();
         while begun.elapsed() < SOLD_MAX {
@@ -280,12 +283,17 @@ impl<'a> Stage<'a> {
         bail!("not even {wanted} units were sold within {SOLD_MAX:?}")
     }
 
+    /// What he is told counts for the audit, and not for the crowd's figures.
     fn hostile(&mut self, quantity: i64) -> Result<()> {
-        let (user, key) = (format!("hostile-{}", Uuid::new_v4()), Uuid::new_v4().to_string());
-        let body = json!({"userId": user, "productId": self.products.first(), "quantity": quantity});
+        let (customer, key) = (format!("hostile-{}", Uuid::new_v4()), Uuid::new_v4().to_string());
+        let product = self.products.first().context("nothing is for sale")?.clone();
+        let body = json!({"userId": customer, "productId": product, "quantity": quantity});
         let answer = self.house.client().post_with_key("/buy", &key, &body);
         let answer = answer.context("the hostile buyer got no answer")?;
         self.trace.fault(&key, &format!("somebody asks for {quantity} units, and is told {}", answer.status));
+        let is_accepted = (200..300).contains(&answer.status);
+        let order = answer.json().get("orderId").and_then(Value::as_str).map(str::to_owned);
+        self.answers.told.push(Told { key, customer, product, quantity, is_accepted, order });
         Ok(())
     }
 
@@ -295,8 +303,6 @@ impl<'a> Stage<'a> {
         match act {
             Act::PostgresDown => servers.postgres.as_mut().context(OURS)?.terminate()?,
             Act::PostgresUp => servers.postgres.as_mut().context(OURS)?.restart()?,
-            Act::RedisDown => servers.redis.as_mut().context(OURS)?.kill(),
-            Act::RedisUp => servers.redis.as_mut().context(OURS)?.restart()?,
             Act::RedisMark => {
                 self.redis_log = Some(RedisLog::watch(servers.redis.as_ref().context(OURS)?)?);
             }
@@ -323,7 +329,6 @@ impl<'a> Stage<'a> {
             answers: self.answers,
             events,
             books,
-            had_too_few_buyers: self.size.buyers < self.size.units * self.size.products,
             memory_mib: self.house.memory_mib(),
             took_s: 0.0,
         })

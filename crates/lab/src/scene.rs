@@ -27,10 +27,6 @@ pub enum Act {
     PostgresDown,
     /// PostgreSQL is started again.
     PostgresUp,
-    /// Redis is shut down.
-    RedisDown,
-    /// Redis is started again.
-    RedisUp,
     /// From here on it is noted how much of Redis' log is written when.
     RedisMark,
     /// Redis loses its power: it is killed, what it wrote within the last 900 ms and since the mark is lost, and it is
@@ -47,8 +43,6 @@ impl Act {
         Some(match self {
             Act::PostgresDown => "PostgreSQL is shut down",
             Act::PostgresUp => "PostgreSQL is there again",
-            Act::RedisDown => "Redis is shut down",
-            Act::RedisUp => "Redis is there again",
             Act::RedisPowerCut => "the power of Redis' machine fails: its last writes are gone",
             Act::ShopKilled => "the shop's process is killed and started again",
             Act::Crowd(_)
@@ -81,12 +75,9 @@ impl Act {
             Act::Wait(pause) => format!("{} s pass", pause.as_secs_f64()),
             Act::Drain => "until nothing is queued".to_owned(),
             Act::RedisMark => "from here on Redis' log is watched".to_owned(),
-            Act::PostgresDown
-            | Act::PostgresUp
-            | Act::RedisDown
-            | Act::RedisUp
-            | Act::RedisPowerCut
-            | Act::ShopKilled => self.fault().unwrap_or_default().to_owned(),
+            Act::PostgresDown | Act::PostgresUp | Act::RedisPowerCut | Act::ShopKilled => {
+                self.fault().unwrap_or_default().to_owned()
+            }
         }
     }
 }
@@ -115,8 +106,6 @@ mod tests {
             (Act::Drain, "until nothing is queued"),
             (Act::PostgresDown, "PostgreSQL is shut down"),
             (Act::PostgresUp, "PostgreSQL is there again"),
-            (Act::RedisDown, "Redis is shut down"),
-            (Act::RedisUp, "Redis is there again"),
             (Act::RedisMark, "from here on Redis' log is watched"),
             (Act::RedisPowerCut, "the power of Redis' machine fails: its last writes are gone"),
             (Act::ShopKilled, "the shop's process is killed and started again"),

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use crate::audit::Finding;
 use crate::catalogue::Broken;
 use crate::run::Outcome;
 use crate::shop::CONNECTIONS;
@@ -67,13 +68,19 @@ fn server_error_rate(outcome: &Outcome) -> f64 {
 }
 
 fn in_words(outcome: &Outcome) -> String {
-    let broken: Vec<&str> = outcome.verdict.findings.iter().map(|finding| finding.breaks.name()).collect();
+    let broken: Vec<String> = outcome.verdict.findings.iter().map(broken_in_words).collect();
     match (broken.is_empty(), outcome.is_as_expected()) {
         (true, true) => "every number adds up".to_owned(),
         (true, false) => "NOT AS EXPECTED: it broke nothing".to_owned(),
         (false, true) => broken.join(", "),
         (false, false) => format!("NOT AS EXPECTED: {}", broken.join(", ")),
     }
+}
+
+/// What is broken; with its count, if that has no column of its own.
+fn broken_in_words(finding: &Finding) -> String {
+    let name = finding.breaks.name();
+    if COLUMNS.contains(&name) { name.to_owned() } else { format!("{} {name}", finding.count) }
 }
 
 /// One run in one line.
@@ -98,6 +105,8 @@ pub fn object(outcome: &Outcome) -> Value {
         "oversold": verdict.count(Broken::Oversold),
         "lost": verdict.count(Broken::Lost),
         "duplicated": verdict.count(Broken::Duplicated),
+        "mismatched": verdict.count(Broken::Mismatched),
+        "phantom": verdict.count(Broken::Phantom),
         "stuck": verdict.count(Broken::Stuck),
         "ok": verdict.is_ok(),
         "as_expected": outcome.is_as_expected(),
@@ -121,4 +130,17 @@ pub fn object(outcome: &Outcome) -> Value {
         "written_per_s": outcome.written_per_s(),
         "took_s": outcome.took_s,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_column_is_told_with_its_count() {
+        let finding = |breaks| Finding { breaks, count: 7, says: String::new(), keys: Vec::new() };
+        assert_eq!(broken_in_words(&finding(Broken::Lost)), "lost");
+        assert_eq!(broken_in_words(&finding(Broken::Mismatched)), "7 mismatched");
+        assert_eq!(broken_in_words(&finding(Broken::Phantom)), "7 phantom");
+    }
 }

@@ -85,7 +85,9 @@ fn cast(outcome: &Outcome) -> Option<Cast> {
     match expected.filter(shown).or_else(found)? {
         Broken::Oversold => oversold(outcome),
         Broken::Stuck => stuck(outcome),
-        breaks @ (Broken::Lost | Broken::Duplicated) => named(outcome, breaks),
+        breaks @ (Broken::Lost | Broken::Duplicated | Broken::Mismatched | Broken::Phantom) => {
+            named(outcome, breaks)
+        }
     }
 }
 
@@ -145,8 +147,8 @@ fn named(outcome: &Outcome, breaks: Broken) -> Option<Cast> {
     let steps = |key: &String| outcome.events.iter().filter(|event| &event.key == key).count();
     let key = finding.keys.iter().max_by_key(|key| steps(key))?;
     let title = match breaks {
-        Broken::Duplicated => format!("{}; one of them", finding.says),
-        _ => format!("{}: one of them", finding.says),
+        Broken::Lost => format!("{}: one of them", finding.says),
+        _ => format!("{}; one of them", finding.says),
     };
     Some(Cast { title, keys: vec![key.clone()] })
 }
@@ -204,7 +206,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::judge;
+    use crate::audit::{Told, judge};
     use crate::books::{BookedOrder, Books, Count};
     use crate::catalogue;
     use crate::crowd::Answers;
@@ -213,29 +215,25 @@ mod tests {
         Event { at_us, key: key.to_owned(), step: step.to_owned(), unit, ..Event::default() }
     }
 
+    fn told(keys: &[&str]) -> Vec<Told> {
+        keys.iter().map(|key| Told { key: (*key).to_owned(), ..Told::default() }).collect()
+    }
+
     /// A run of the naive strategy in which `orders` were written for one unit.
     fn outcome(orders: &[&str], events: Vec<Event>) -> Outcome {
         let order = |key: &&str| BookedOrder {
             id: format!("order of {key}"),
             key: (*key).to_owned(),
+            customer: format!("customer of {key}"),
             product: "p".to_owned(),
             quantity: 1,
             is_live: true,
         };
         let counts = vec![Count { product: "p".to_owned(), stocked: 1, available: 0 }];
         let books = Books { counts, orders: orders.iter().map(order).collect() };
-        let verdict = judge(&books, &[]);
+        let verdict = judge(&books, &told(orders));
         let entry = catalogue::find("naive").unwrap();
-        Outcome {
-            entry,
-            verdict,
-            answers: Answers::default(),
-            events,
-            books,
-            had_too_few_buyers: false,
-            memory_mib: None,
-            took_s: 0.0,
-        }
+        Outcome { entry, verdict, answers: Answers::default(), events, books, memory_mib: None, took_s: 0.0 }
     }
 
     #[test]
@@ -294,7 +292,7 @@ mod tests {
         let mut outcome =
             outcome(&["a", "a"], vec![event(10, "a", "asks", None), event(20, "b", "asks", None)]);
         outcome.books.counts[0].stocked = 2;
-        outcome.verdict = judge(&outcome.books, &[]);
+        outcome.verdict = judge(&outcome.books, &told(&["a", "b"]));
         let timeline = timeline(&outcome).unwrap();
         assert_eq!(timeline.lines.len(), 1);
         assert!(timeline.title.contains("had one already"), "{}", timeline.title);

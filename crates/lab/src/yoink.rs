@@ -142,10 +142,8 @@ impl YoinkShop {
     }
 
     pub(crate) fn books(&self, answers: &Answers) -> Result<Books> {
-        let key_of: BTreeMap<&str, &str> =
-            answers.keys.iter().map(|(key, customer)| (customer.as_str(), key.as_str())).collect();
         let mut client = self.client();
-        let mut books = Books { counts: Vec::new(), orders: read_orders(&mut client, &key_of)? };
+        let mut books = Books { counts: Vec::new(), orders: read_orders(&mut client, &answers.keys())? };
         for product in &self.products {
             let available = i64::try_from(figure(&mut client, product, "available")?)?;
             books.counts.push(Count { product: product.clone(), stocked: self.units, available });
@@ -172,6 +170,7 @@ fn parse_orders(text: &str, key_of: &BTreeMap<&str, &str>) -> Result<Vec<BookedO
         orders.push(BookedOrder {
             id: row.id,
             key: key.to_owned(),
+            customer: row.customer_id,
             product: row.product_id,
             quantity: row.quantity,
             is_live: matches!(row.status.as_str(), "accepted" | "confirmed"),
@@ -255,6 +254,9 @@ mod tests {
         let read: Vec<(&str, i64, bool)> =
             orders.iter().map(|order| (order.key.as_str(), order.quantity, order.is_live)).collect();
         assert_eq!(read, [("ka", 2, true), ("kb", 1, false), ("somebody", 1, true), ("kc", 1, false)]);
+        let named: Vec<(&str, &str)> =
+            orders.iter().map(|order| (order.id.as_str(), order.customer.as_str())).collect();
+        assert_eq!(named, [("o1", "ann"), ("o2", "bob"), ("o3", "somebody"), ("o4", "cas")]);
         assert!(parse_orders("id,status\r\no1,confirmed\r\n", &key_of).is_err());
     }
 }

@@ -2,23 +2,13 @@
 
 #![cfg(test)]
 
+mod common;
+
 use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn lab(arguments: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_yoink-lab")).args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "yoink-lab {}: {}\n{}{}",
-        arguments.join(" "),
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
+use common::{figure, lab, small};
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -30,12 +20,11 @@ fn field<'a>(line: &'a Value, name: &str) -> &'a str {
 
 #[test]
 fn an_explanation_shows_two_buyers_who_read_the_same_stock_before_either_writes_it() {
-    let output = lab(&["explain", "row-lock", "--buyers", "100", "--units", "10"]);
+    let output = lab(&["explain", "row-lock", "--buyers", "100", "--units", "10"], 0);
     let words = String::from_utf8(output.stdout).unwrap();
     assert!(words.contains("every number adds up") && words.contains("Why:"), "{words}");
 
-    let output = lab(&["explain", "naive", "--buyers", "200", "--units", "20", "--json"]);
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let document = small("explain", &["naive"]);
     let lines = document.pointer("/timeline/lines").and_then(Value::as_array).unwrap();
     let times: Vec<u64> = lines.iter().map(|line| line.get("after_us").unwrap().as_u64().unwrap()).collect();
     assert!(times.is_sorted() && times[0] == 0, "{times:?}");
@@ -54,17 +43,8 @@ fn an_explanation_shows_two_buyers_who_read_the_same_stock_before_either_writes_
 fn a_report_is_one_page_with_its_charts_beside_it_as_png_and_its_figures_as_json() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
-    lab(&[
-        "report",
-        "naive",
-        "atomic-sql",
-        "--buyers",
-        "200",
-        "--units",
-        "20",
-        "--out",
-        out.to_str().unwrap(),
-    ]);
+    let crowd = ["--buyers", "200", "--units", "20", "--out", out.to_str().unwrap()];
+    lab(&[&["report", "naive", "atomic-sql"], &crowd[..]].concat(), 0);
     let page = text(&out.join("report.html"));
     for word in ["<link", "src=", "@import", "url(", "<script"] {
         assert!(!page.contains(word), "the page needs {word}");
@@ -79,13 +59,13 @@ fn a_report_is_one_page_with_its_charts_beside_it_as_png_and_its_figures_as_json
     }
     let figures: Value = serde_json::from_str(&text(&out.join("report.json"))).unwrap();
     let naive = &figures[0];
-    assert!(naive["oversold"].as_u64().unwrap() > 0 && naive["timeline"]["lines"].is_array(), "{figures}");
-    assert_eq!((figures[1]["oversold"].as_u64(), figures[1].get("timeline")), (Some(0), None));
+    assert!(figure(naive, "oversold") > 0 && naive["timeline"]["lines"].is_array(), "{figures}");
+    assert_eq!((figure(&figures[1], "oversold"), figures[1].get("timeline")), (0, None));
 }
 
 #[test]
 fn the_list_names_every_strategy_once_and_what_it_breaks() {
-    let output = lab(&["list", "--json"]);
+    let output = lab(&["list", "--json"], 0);
     let entries: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let mut names: Vec<&str> = entries.iter().map(|entry| field(entry, "strategy")).collect();
     names.sort_unstable();
@@ -108,9 +88,7 @@ fn what_cannot_be_run_is_said_before_anything_is_started() {
         (&["explain"], "STRATEGY"),
         (&["run"], "STRATEGIES"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_yoink-lab")).args(arguments).output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        let told = String::from_utf8(lab(arguments, 2).stderr).unwrap();
         assert!(told.contains(word), "{arguments:?}: {told}");
     }
 }

@@ -19,7 +19,7 @@ use clap::Args;
 
 use crate::say::say;
 
-pub(crate) use results::write as write_part;
+pub(crate) use results::{median, write as write_part};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {

@@ -119,7 +119,7 @@ impl Results {
 }
 
 /// The median; of an even number of figures the lower of the two in the middle.
-pub(super) fn median(figures: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     middle(&figures)

@@ -44,6 +44,10 @@ pub(crate) fn run() -> Result<Counted> {
         "not as the page tells it: {}",
         unexpected.join(", ")
     );
+    for run in &runs {
+        let others = figure(run, "mismatched") + figure(run, "phantom");
+        ensure!(others == 0.0, "{}: {others} orders are not as the page tells it", text(run, "strategy"));
+    }
     let page = page(TEMPLATE, &runs)?;
     let path = crate::root()?.join("docs").join("case-study.md");
     std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;

@@ -1,12 +1,12 @@
 //! `cargo xtask k6`: a real k6 sends its spike to each generation and to the product.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use yoink_testkit::{Client, Yoink};
+use yoink_testkit::{Yoink, YoinkProcess};
 
 use super::Lab;
 use crate::say::say;
@@ -17,47 +17,35 @@ use crate::steps::Counted;
 const UNITS: u64 = 400;
 /// The whole spike, in seconds; the older system's takes 55.
 const SECONDS: &str = "6";
+/// How long the lab may take to start its servers and the generations, and to end them.
+const START_MAX: Duration = Duration::from_secs(60);
+const END_MAX: Duration = Duration::from_secs(30);
 
-/// Ends with its owner.
+/// The lab, serving the generations. Ends with its owner.
 struct Generations {
-    child: Child,
-    address: std::net::SocketAddr,
+    process: YoinkProcess,
 }
 
 impl Drop for Generations {
     fn drop(&mut self) {
-        // Asked first: it has servers to end.
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
-        if !asked.is_ok_and(|status| status.success()) {
-            self.child.kill().ok();
-        }
-        self.child.wait().ok();
+        // Asked first: it has servers to end. What does not end is killed.
+        self.process.terminate();
+        self.process.wait_exit(END_MAX);
     }
 }
 
 impl Generations {
     fn serve(lab: &Lab) -> Result<Generations> {
-        let mut child = Command::new(lab.program())
-            .args(["serve", "--listen", "127.0.0.1:0", "--units", &UNITS.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the lab")?;
-        let stdout = child.stdout.take().context("the lab has no output")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on http://").and_then(|text| text.parse().ok());
-        let Some(address) = address else {
-            child.kill().ok();
-            child.wait().ok();
-            bail!("the lab did not say where it listens: {line:?}");
-        };
-        Ok(Generations { child, address })
+        let units = UNITS.to_string();
+        let serve = Yoink::new(lab.program()).args(["serve", "--units", &units]);
+        let mut process = serve.without_data().without_admin_key().spawn()?;
+        process.wait_listening(START_MAX).context("the lab does not serve")?;
+        Ok(Generations { process })
     }
 
     /// A metric of a generation, as its /metrics has it.
     fn metric(&self, name: &str) -> Result<f64> {
-        let text = Client::new(self.address).get("/metrics")?.text();
+        let text = self.process.anonymous_client().get("/metrics")?.text();
         let line = text.lines().find(|line| line.starts_with(name));
         let value = line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok());
         value.with_context(|| format!("/metrics has no {name}: {text}"))
@@ -77,8 +65,7 @@ pub(crate) fn run(lab: &Lab) -> Result<Counted> {
     ensure!(program.exists(), "k6 is not installed; run `cargo xtask setup` first");
     let generations = Generations::serve(lab)?;
     for version in 1..=4 {
-        let target = format!("http://{}", generations.address);
-        let summary = spike(&program, &target, &format!("/api/v{version}/buy"))?;
+        let summary = spike(&program, &generations.process.url(), &format!("/api/v{version}/buy"))?;
         let confirmed = generations.confirmed(version)?;
         say(format!(
             "k6: v{version}: {} requests, {} accepted, {confirmed} orders on {UNITS} units",
@@ -97,7 +84,7 @@ pub(crate) fn run(lab: &Lab) -> Result<Counted> {
             ),
         }
     }
-    let health = Client::new(generations.address).get("/health")?.json();
+    let health = generations.process.anonymous_client().get("/health")?.json();
     ensure!(health.get("status") == Some(&Value::from("ok")), "the lab is not well: {health}");
     drop(generations);
     real_engine(lab, &program)?;

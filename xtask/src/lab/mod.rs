@@ -74,10 +74,3 @@ fn figure(run: &Value, name: &str) -> f64 {
 fn text<'a>(run: &'a Value, name: &str) -> &'a str {
     run.get(name).and_then(Value::as_str).unwrap_or_default()
 }
-
-/// The middle of several figures.
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
-}

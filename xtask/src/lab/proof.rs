@@ -7,8 +7,8 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Lab, figure, median, text};
-use crate::bench;
+use super::{Lab, figure, text};
+use crate::bench::{self, median};
 use crate::say::say;
 use crate::steps::Counted;
 

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::{Generation, Generations};
-use crate::shop::{Answer, Attempt, read_attempt};
+use crate::shop::{Answer, Attempt, read_attempt, sell};
 
 pub(super) fn router(generations: Arc<Generations>) -> Router {
     Router::new()
@@ -31,24 +31,16 @@ async fn buy(
 ) -> Response {
     let begun = Instant::now();
     let number = version.strip_prefix('v').and_then(|number| number.parse::<u8>().ok());
-    let Some(index) = generations.all.iter().position(|generation| Some(generation.version) == number) else {
+    let Some(generation) = generations.all.iter().find(|generation| Some(generation.version) == number)
+    else {
         return error(StatusCode::NOT_FOUND, "Not Found", "There are v1, v2, v3 and v4");
     };
-    let Some(generation) = generations.all.get(index) else {
-        return error(StatusCode::NOT_FOUND, "Not Found", "There is no such generation");
-    };
-    let response = sell(&generations, index, generation, &headers, &body).await;
+    let response = answer(generation, &headers, &body).await;
     generation.figures.answered(response.status().as_u16(), begun.elapsed());
     response
 }
 
-async fn sell(
-    generations: &Arc<Generations>,
-    index: usize,
-    generation: &Generation,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Response {
+async fn answer(generation: &Generation, headers: &HeaderMap, body: &[u8]) -> Response {
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     let Some(attempt) = read_attempt(key, body) else {
         return error(StatusCode::BAD_REQUEST, "Bad Request", "userId and productId are required");
@@ -56,21 +48,7 @@ async fn sell(
     if !generation.products.contains(&attempt.product) {
         return error(StatusCode::NOT_FOUND, "Not Found", "Product not found");
     }
-    // It goes on when its client goes, as in the older system.
-    let selling = tokio::spawn({
-        let (generations, attempt) = (Arc::clone(generations), attempt.clone());
-        async move {
-            match generations.all.get(index) {
-                Some(generation) => generation.strategy.buy(&attempt).await,
-                None => Ok(Answer::SoldOut),
-            }
-        }
-    });
-    let told = match selling.await {
-        Ok(told) => told,
-        Err(error) => Err(error.into()),
-    };
-    match told {
+    match sell(&generation.strategy, attempt.clone()).await {
         Ok(Answer::Bought { order }) => {
             generation.figures.accepted();
             // The third generation answers 202, with the body of the second.

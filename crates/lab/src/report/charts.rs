@@ -1,11 +1,12 @@
 //! The charts of one run: latency, stock against truth, and who got the same unit.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 use charts_rs::{BarChart, LineChart, Series};
 
-use crate::crowd::Point;
+use crate::crowd::{Point, percentile_ms};
 use crate::run::Outcome;
 use crate::timeline::shared_units;
 
@@ -44,19 +45,16 @@ fn latency(outcome: &Outcome) -> Result<Option<Chart>> {
     let Some(end) = points.iter().map(|point| point.at_us).max() else { return Ok(None) };
     let step = (end / STEPS).max(1);
     let quantile = |percent: usize| -> Vec<Option<f32>> {
-        (0..=STEPS).map(|n| percentile_ms(points, n * step..(n + 1) * step, percent)).collect()
+        (0..=STEPS).map(|n| latency_ms(points, n * step..(n + 1) * step, percent)).collect()
     };
     let series = [("p50", quantile(50)), ("p95", quantile(95))];
     Ok(Some(Chart { name: "latency", title: TITLE, svg: line_chart(TITLE, &series, step)? }))
 }
 
 /// The latency that so many percent of the answers of a while did not exceed; `None` if there was no answer.
-fn percentile_ms(points: &[Point], during: std::ops::Range<u64>, percent: usize) -> Option<f32> {
+fn latency_ms(points: &[Point], during: Range<u64>, percent: usize) -> Option<f32> {
     let within = points.iter().filter(|point| during.contains(&point.at_us));
-    let mut latencies: Vec<u64> = within.map(|point| point.latency_us).collect();
-    latencies.sort_unstable();
-    let rank = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
-    latencies.get(rank).map(|latency_us| *latency_us as f32 / 1_000.0)
+    percentile_ms(within, percent).map(|ms| ms as f32)
 }
 
 /// What the shop believed to have left after each sale, against what was left in truth.
@@ -142,8 +140,8 @@ mod tests {
     fn a_while_without_answers_has_no_latency() {
         let point = |at_us, latency_us| Point { at_us, latency_us, is_accepted: true };
         let points = [point(5, 1_000), point(6, 3_000), point(50, 9_000)];
-        assert_eq!(percentile_ms(&points, 0..10, 50), Some(1.0));
-        assert_eq!(percentile_ms(&points, 0..10, 95), Some(3.0));
-        assert_eq!(percentile_ms(&points, 10..20, 50), None);
+        assert_eq!(latency_ms(&points, 0..10, 50), Some(1.0));
+        assert_eq!(latency_ms(&points, 0..10, 95), Some(3.0));
+        assert_eq!(latency_ms(&points, 10..20, 50), None);
     }
 }

@@ -57,17 +57,19 @@ async fn buy(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> 
     };
     let key = attempt.key.clone();
     door.shop.trace.step(&key, "asks", "");
-    // The request goes on when its client goes, as it does in the older systems.
-    let selling = tokio::spawn({
-        let door = Arc::clone(&door);
-        async move { door.strategy.buy(&attempt).await }
-    });
-    let told = match selling.await {
-        Ok(told) => told,
-        Err(error) => Err(error.into()),
-    };
+    let told = sell(&door.strategy, attempt).await;
     door.shop.trace.step(&key, "is answered", &in_words(&told));
     render(told)
+}
+
+/// Sells by a strategy. It goes on when its client goes, as in the older systems.
+///
+/// # Errors
+/// As the strategy says; or it panicked.
+pub(crate) async fn sell(strategy: &Arc<dyn Strategy>, attempt: Attempt) -> Result<Answer> {
+    let strategy = Arc::clone(strategy);
+    let selling = tokio::spawn(async move { strategy.buy(&attempt).await });
+    selling.await.unwrap_or_else(|error| Err(error.into()))
 }
 
 /// Reads a purchase; `None` if a field is missing. Without a key the request gets one of its own.

@@ -10,7 +10,7 @@ use redis::aio::ConnectionManager;
 use redis::{AsyncCommands as _, Script};
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, stock_key};
+use super::{Attempt, decrement};
 
 /// An order on its way to the database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,17 +123,8 @@ impl Jobs {
     /// # Errors
     /// Redis cannot be used.
     pub async fn take_units_and_push(&mut self, job: &Job) -> Result<Option<i64>> {
-        let script = Script::new(
-            r"local stock = tonumber(redis.call('GET', KEYS[1]))
-            if not stock or stock < tonumber(ARGV[1]) then return false end
-            redis.call('DECRBY', KEYS[1], ARGV[1])
-            redis.call('LPUSH', KEYS[2], ARGV[2])
-            return stock",
-        );
         let text = serde_json::to_string(job)?;
-        let mut call = script.key(stock_key(&job.product));
-        let taken = call.key(&self.waiting).arg(job.quantity).arg(text).invoke_async(&mut self.redis).await;
-        taken.context("Redis cannot take a unit and queue its job")
+        decrement(&mut self.redis, &job.product, job.quantity, Some((&self.waiting, &text))).await
     }
 
     /// Puts a job at the end.

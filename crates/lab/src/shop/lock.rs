@@ -1,4 +1,4 @@
-//! A lock in Redis as shops build it (`SET key value NX PX life`), and what they do while they have it.
+//! A lock in Redis as shops build it (`SET key value NX PX life`).
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use redis::aio::ConnectionManager;
 use redis::{ExistenceCheck, SetExpiry, SetOptions};
 use uuid::Uuid;
 
-use super::{Answer, Attempt, NewOrder, Shop, insert_order};
+use super::Shop;
 
 /// How long a buyer waits for the lock.
 pub const PATIENCE: Duration = Duration::from_secs(6);
@@ -87,31 +87,4 @@ impl Lock {
             .context("cannot open the lock in Redis")?;
         Ok(opened == 1)
     }
-}
-
-/// Reads the stock, checks it, writes it back and writes the order: without a row lock or a transaction, so right only
-/// for whoever is alone. Between reading and writing is the point `inside-lock`.
-///
-/// # Errors
-/// PostgreSQL cannot be used.
-pub async fn sell_alone(shop: &Shop, attempt: &Attempt, order: &str) -> Result<Answer> {
-    let trace = &shop.trace;
-    let broken = |error: &anyhow::Error| trace.database_error(&attempt.key, &format!("{error:#}"));
-    let client = shop.stores.postgres().await.inspect_err(broken)?;
-    let read = client.query_one("SELECT stock FROM products WHERE id = $1", &[&attempt.product]).await;
-    let stock: i32 = read.context("cannot read the stock").inspect_err(broken)?.get(0);
-    trace.step(&attempt.key, "reads the stock", &format!("stock = {stock}"));
-    if i64::from(stock) < attempt.quantity {
-        return Ok(Answer::SoldOut);
-    }
-    shop.points.reach("inside-lock", trace, &attempt.key).await;
-    let left = stock - i32::try_from(attempt.quantity)?;
-    let write =
-        client.execute("UPDATE products SET stock = $2 WHERE id = $1", &[&attempt.product, &left]).await;
-    write.context("cannot write the stock").inspect_err(broken)?;
-    trace.takes(&attempt.key, "writes the stock", &format!("stock = {left}"), i64::from(stock));
-    let written = insert_order(&client, NewOrder { id: order, attempt, status: "CONFIRMED" }).await;
-    written.context("cannot write the order").inspect_err(broken)?;
-    trace.step(&attempt.key, "writes the order", "");
-    Ok(Answer::Bought { order: order.to_owned() })
 }

@@ -19,17 +19,18 @@ use futures_util::future::BoxFuture;
 use redis::AsyncCommands as _;
 
 pub use broker::{Confirms, Message, Messages, Queue};
-pub(crate) use http::read_attempt;
 pub use http::serve;
+pub(crate) use http::{read_attempt, sell};
 pub use jobs::{Job, Jobs, Taken};
-pub use lock::{Lock, PATIENCE, sell_alone};
+pub use lock::{Lock, PATIENCE};
 pub use parts::{
-    NewOrder, decrement, give_back, insert_order, insert_order_and_lower_stock, stock_key, unit_of,
+    NewOrder, decrement, give_back, insert_order, insert_order_and_lower_stock, read_check_write, stock_key,
+    take_units,
 };
 pub use points::Points;
 pub use queued::Queued;
 pub use stores::{Addresses, Amqp, CONNECTIONS, PoolCounts, Stores};
-pub use trace::{Event, EventKind, Trace, read_trace};
+pub use trace::{Event, EventKind, Trace, TraceReader, read_trace};
 pub use worker::{PlainWork, Work, give_unit_back, write_order, write_order_and_stock};
 
 /// What a buyer asks for.
@@ -135,7 +136,7 @@ impl Shop {
     /// # Errors
     /// Redis cannot be used.
     pub async fn take_in_redis(&self, attempt: &Attempt) -> Result<Option<i64>> {
-        let stock = decrement(&mut self.stores.redis()?, &attempt.product, attempt.quantity).await?;
+        let stock = decrement(&mut self.stores.redis()?, &attempt.product, attempt.quantity, None).await?;
         self.write_down_taking(attempt, stock);
         Ok(stock)
     }

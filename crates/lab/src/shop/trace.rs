@@ -3,7 +3,7 @@
 //! One line of JSON an event, each written at once, so that a killed process leaves everything that it did.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -120,13 +120,43 @@ impl Trace {
     }
 }
 
+/// A trace that is read while it is written.
+#[derive(Debug)]
+pub struct TraceReader {
+    file: BufReader<File>,
+    line: Vec<u8>,
+}
+
+impl TraceReader {
+    /// Reads the file at `path` from its beginning.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(path: &Path) -> io::Result<TraceReader> {
+        Ok(TraceReader { file: BufReader::new(File::open(path)?), line: Vec::new() })
+    }
+
+    /// What was written since this was asked before, in the order in which it was written. A line of which only a part is
+    /// there is left to the next time; one that is no event is left out.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_new(&mut self) -> io::Result<Vec<Event>> {
+        let mut events = Vec::new();
+        while self.file.read_until(b'\n', &mut self.line)? > 0 && self.line.ends_with(b"\n") {
+            events.extend(serde_json::from_slice::<Event>(&self.line).ok());
+            self.line.clear();
+        }
+        Ok(events)
+    }
+}
+
 /// Reads a trace, in the order of time. A line that a killed process cut short is left out.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn read_trace(path: &Path) -> io::Result<Vec<Event>> {
-    let text = std::fs::read_to_string(path)?;
-    let mut events: Vec<Event> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut events = TraceReader::open(path)?.read_new()?;
     events.sort_by_key(|event| event.at_us);
     Ok(events)
 }
@@ -149,5 +179,25 @@ mod tests {
         assert_eq!(kinds, [EventKind::Step, EventKind::Step, EventKind::DatabaseError, EventKind::Fault]);
         assert_eq!((events[1].unit, events[1].key.as_str()), (Some(1), "a"));
         assert!(events.windows(2).all(|pair| pair[0].at_us <= pair[1].at_us));
+    }
+    #[test]
+    fn what_is_new_is_read_once_and_half_a_line_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.jsonl");
+        let trace = Trace::open(&path).unwrap();
+        let mut reader = TraceReader::open(&path).unwrap();
+        let mut read =
+            || -> Vec<String> { reader.read_new().unwrap().into_iter().map(|event| event.step).collect() };
+        assert!(read().is_empty());
+        trace.step("a", "one", "");
+        trace.step("a", "two", "");
+        assert_eq!(read(), ["one", "two"]);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(br#"{"at_us":1,"st"#).unwrap();
+        assert!(read().is_empty());
+        file.write_all(b"ep\":\"three\"}\nno event\n").unwrap();
+        trace.step("a", "four", "");
+        assert_eq!(read(), ["three", "four"]);
+        assert!(read().is_empty());
     }
 }

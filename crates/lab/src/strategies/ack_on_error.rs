@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
 use crate::shop::{
-    Answer, Attempt, Confirms, Job, Messages, NewOrder, Queue, Shop, Strategy, insert_order, unit_of,
+    Answer, Attempt, Confirms, Job, Messages, NewOrder, Queue, Shop, Strategy, insert_order, take_units,
 };
 
 pub(super) const ENTRY: Entry = Entry {
@@ -93,22 +93,14 @@ impl AckOnError {
         let (trace, attempt) = (&self.shop.trace, job.attempt());
         let mut client = self.shop.stores.postgres().await?;
         let transaction = client.transaction().await.context("no transaction")?;
-        let quantity = i32::try_from(job.quantity)?;
-        let left = transaction
-            .query_opt(
-                "UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2 RETURNING stock",
-                &[&job.product, &quantity],
-            )
-            .await
-            .context("cannot take a unit")?;
-        let status = if left.is_some() { "CONFIRMED" } else { "FAILED" };
+        let stock = take_units(&transaction, &attempt).await?;
+        let status = if stock.is_some() { "CONFIRMED" } else { "FAILED" };
         insert_order(&transaction, NewOrder { id: &job.order, attempt: &attempt, status })
             .await
             .context("cannot write the order")?;
         transaction.commit().await.context("cannot commit")?;
-        let unit = left.and_then(|row| unit_of(i64::from(row.get::<_, i32>(0)) + job.quantity));
-        match unit {
-            Some(unit) => trace.takes(&job.key, "the worker commits unit and order", "", unit),
+        match stock {
+            Some(stock) => trace.takes(&job.key, "the worker commits unit and order", "", stock),
             None => trace.step(&job.key, "the worker writes the order as failed: sold out", ""),
         }
         Ok(())

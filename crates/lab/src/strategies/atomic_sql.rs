@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures_util::future::BoxFuture;
-use tokio_postgres::Transaction;
 use uuid::Uuid;
 
 use crate::catalogue::{Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, NewOrder, Shop, Strategy, insert_order};
+use crate::shop::{Answer, Attempt, NewOrder, Shop, Strategy, insert_order, take_units};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "atomic-sql",
@@ -67,19 +66,6 @@ pub(super) async fn buy_in_one_transaction(shop: &Shop, attempt: &Attempt) -> Re
         _ => shop.trace.step(&attempt.key, "takes less than one unit by one UPDATE", &detail),
     }
     write_order_and_commit(shop, transaction, attempt).await
-}
-
-/// Gives the stock before, or `None` if there were too few units.
-async fn take_units(transaction: &Transaction<'_>, attempt: &Attempt) -> Result<Option<i64>> {
-    let quantity = i32::try_from(attempt.quantity)?;
-    let row = transaction
-        .query_opt(
-            "UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2 RETURNING stock + $2",
-            &[&attempt.product, &quantity],
-        )
-        .await
-        .context("cannot take a unit")?;
-    Ok(row.map(|row| i64::from(row.get::<_, i32>(0))))
 }
 
 /// Writes the order in the transaction that took its units, and commits both.

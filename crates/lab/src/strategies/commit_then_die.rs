@@ -1,7 +1,8 @@
 //! `commit-then-die`: the worker commits the order, then tells the queue that the job is done.
 //!
 //! The defect: a worker that dies between the two finds the job in the queue again. Nothing in the order says which job
-//! it came from, because its id is made when it is written.
+//! it came from, because its id is made when it is written. It is not the id that the buyer was told either, so the audit
+//! also finds that every order is another than its buyer was told of.
 
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ pub(super) const ENTRY: Entry = Entry {
     line: "the worker commits the order and dies before it acknowledges the job",
     defect: Some(Defect {
         breaks: Broken::Duplicated,
-        how: "the job that was never acknowledged is done again, and writes a second order under another id",
+        how: "the job that was never acknowledged is done again, and writes a second order under another id; and no order \
+              has the id that its buyer was told",
     }),
     repair: "make the order's id before the job is queued, and let the database refuse the second one",
     needs: Needs { postgres: true, redis: Some(&[]), rabbit: false },

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Lock, PATIENCE, Shop, Strategy, sell_alone};
+use crate::shop::{Answer, Attempt, Lock, PATIENCE, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "lock-by-user",
@@ -90,6 +90,6 @@ impl LockByUser {
             return Ok(Answer::Bought { order: row.get(0) });
         }
         drop(client);
-        sell_alone(&self.shop, attempt, &Uuid::new_v4().to_string()).await
+        read_check_write(&self.shop, attempt, &Uuid::new_v4().to_string()).await
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Lock, Shop, Strategy, sell_alone};
+use crate::shop::{Answer, Attempt, Lock, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "lock-expires",
@@ -58,7 +58,7 @@ impl LockExpires {
         }
         trace.step(&attempt.key, "takes the lock", &format!("for {} ms", LOCK_LIFE.as_millis()));
         // The defect: between here and the write nobody looks whether the lock is still held.
-        let sold = sell_alone(&self.shop, attempt, &order).await;
+        let sold = read_check_write(&self.shop, attempt, &order).await;
         let step = match lock.release(&order).await? {
             true => "opens the lock",
             false => "finds that the lock was not its own any more",

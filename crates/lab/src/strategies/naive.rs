@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, NewOrder, Shop, Strategy, insert_order};
+use crate::shop::{Answer, Attempt, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "naive",
@@ -39,34 +39,9 @@ fn open(shop: Arc<Shop>) -> BoxFuture<'static, Result<Arc<dyn Strategy>>> {
 
 impl Strategy for Naive {
     fn buy<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Result<Answer>> {
-        Box::pin(self.sell(attempt))
-    }
-}
-
-impl Naive {
-    async fn sell(&self, attempt: &Attempt) -> Result<Answer> {
-        let trace = &self.shop.trace;
-        let client = self.shop.postgres(&attempt.key).await?;
-        let row = client
-            .query_one("SELECT stock FROM products WHERE id = $1", &[&attempt.product])
-            .await
-            .context("cannot read the stock")?;
-        let stock: i32 = row.get(0);
-        trace.step(&attempt.key, "reads the stock", &format!("stock = {stock}"));
-        if i64::from(stock) < attempt.quantity {
-            return Ok(Answer::SoldOut);
-        }
-        let left = stock - i32::try_from(attempt.quantity)?;
-        client
-            .execute("UPDATE products SET stock = $2 WHERE id = $1", &[&attempt.product, &left])
-            .await
-            .context("cannot write the stock")?;
-        trace.takes(&attempt.key, "writes the stock", &format!("stock = {left}"), i64::from(stock));
-        let order = Uuid::new_v4().to_string();
-        insert_order(&client, NewOrder { id: &order, attempt, status: "CONFIRMED" })
-            .await
-            .context("cannot write the order")?;
-        trace.step(&attempt.key, "writes the order", "");
-        Ok(Answer::Bought { order })
+        Box::pin(async {
+            // The defect is in what this does: whoever comes between its read and its write reads the same stock.
+            read_check_write(&self.shop, attempt, &Uuid::new_v4().to_string()).await
+        })
     }
 }
