@@ -93,7 +93,7 @@ pub struct ServeArgs {
     /// Units of each product, in each generation
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub units: u64,
-    /// A PostgreSQL to use instead of a private one; databases are created in it
+    /// A PostgreSQL to use instead of a private one; databases are created in it, and dropped at the end
     #[arg(long, value_name = "URL")]
     pub postgres: Option<String>,
     /// A Redis to use instead of a private one: its databases 3 and 4
@@ -113,10 +113,11 @@ pub struct Setting {
     /// Products, each with so many units; the buyers are spread over them
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=50))]
     pub products: u64,
-    /// A PostgreSQL to use instead of a private one; each run creates a database in it
+    /// A PostgreSQL to use instead of a private one, except where it is shut down; each run creates a database in it, and
+    /// drops it at its end
     #[arg(long, value_name = "URL")]
     pub postgres: Option<String>,
-    /// A Redis to use instead of a private one
+    /// A Redis to use instead of a private one, except where it loses its power
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
     /// A RabbitMQ to use instead of a private one

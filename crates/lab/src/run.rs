@@ -129,13 +129,27 @@ pub async fn run(
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     say("starts the servers");
-    block_in_place(|| servers.start(entry.needs))?;
-    let addresses = servers.addresses(entry.needs).await?;
-    let mut stage = Stage::open(entry, size, servers, addresses, folder).await?;
-    stage.play(say).await?;
-    let mut outcome = stage.close(say).await?;
+    block_in_place(|| servers.start(entry.needs, entry.scene))?;
+    let addresses = servers.addresses(entry.needs, entry.scene).await?;
+    let outcome = play(entry, size, servers, addresses, folder, say).await;
+    let cleared = servers.clear().await;
+    let mut outcome = outcome?;
+    cleared?;
     outcome.took_s = begun.elapsed().as_secs_f64();
     Ok(outcome)
+}
+
+async fn play(
+    entry: Entry,
+    size: &Size,
+    servers: &mut Servers,
+    addresses: Addresses,
+    folder: PathBuf,
+    say: Say<'_>,
+) -> Result<Outcome> {
+    let mut stage = Stage::open(entry, size, servers, addresses, folder).await?;
+    stage.play(say).await?;
+    stage.close(say).await
 }
 
 /// A shop, its servers and its crowd.
@@ -298,7 +312,7 @@ impl<'a> Stage<'a> {
     }
 
     fn fault(&mut self, act: Act) -> Result<()> {
-        const OURS: &str = "this strategy's faults need a server that the lab has started itself";
+        const OURS: &str = "the lab has not started this server itself";
         let servers = &mut *self.servers;
         match act {
             Act::PostgresDown => servers.postgres.as_mut().context(OURS)?.terminate()?,

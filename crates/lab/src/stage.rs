@@ -12,6 +12,7 @@ use uuid::Uuid;
 use yoink_testkit::{Client as HttpClient, Postgres, RabbitServer, RedisServer, free_port};
 
 use crate::catalogue::{Entry, Needs};
+use crate::scene::Act;
 use crate::shop::Addresses;
 use crate::yoink::find_program;
 
@@ -52,8 +53,9 @@ pub struct Servers {
     given: Given,
     pub(crate) postgres: Option<Postgres>,
     pub(crate) redis: Option<RedisServer>,
-    redis_lines: &'static [&'static str],
     pub(crate) rabbit: Option<RabbitServer>,
+    /// Those made on a server that was given, by their URLs.
+    databases: Vec<String>,
 }
 
 impl Servers {
@@ -63,24 +65,24 @@ impl Servers {
         Servers { given, ..Servers::default() }
     }
 
-    /// Starts what is needed and not there. Redis is always a fresh one, unless it is given.
+    /// Starts what is needed and not there. Redis is always a fresh one, unless it is given. A server that the scene
+    /// harms, or that must be set up in its own way, is never one that was given.
     ///
     /// # Errors
     /// One does not start; `cargo xtask setup` installs them.
-    pub fn start(&mut self, needs: Needs) -> Result<()> {
+    pub fn start(&mut self, needs: Needs, scene: &[Act]) -> Result<()> {
         const ADVICE: &str = "; `cargo xtask setup` installs it, or say where one is";
-        if needs.postgres && self.given.postgres.is_none() && self.postgres.is_none() {
+        if needs.postgres && self.given_postgres(scene).is_none() && self.postgres.is_none() {
             self.postgres =
                 Some(Postgres::start().with_context(|| format!("cannot start PostgreSQL{ADVICE}"))?);
         }
-        if let (Some(lines), None) = (needs.redis, &self.given.redis) {
+        if let (Some(lines), None) = (needs.redis, self.given_redis(needs, scene)) {
             self.redis = None;
             let mut builder = RedisServer::builder();
             for line in lines {
                 builder = builder.config(*line);
             }
             self.redis = Some(builder.start().with_context(|| format!("cannot start Redis{ADVICE}"))?);
-            self.redis_lines = lines;
         }
         if needs.rabbit && self.given.amqp.is_none() && self.rabbit.is_none() {
             self.rabbit =
@@ -89,29 +91,59 @@ impl Servers {
         Ok(())
     }
 
+    fn given_postgres(&self, scene: &[Act]) -> Option<&str> {
+        self.given.postgres.as_deref().filter(|_| !scene.contains(&Act::PostgresDown))
+    }
+
+    fn given_redis(&self, needs: Needs, scene: &[Act]) -> Option<&str> {
+        let is_special = needs.redis.is_some_and(|lines| !lines.is_empty());
+        self.given.redis.as_deref().filter(|_| !is_special && !scene.contains(&Act::RedisPowerCut))
+    }
+
     /// Where they are, with a new database for this run.
     ///
     /// # Errors
     /// The database cannot be made.
-    pub async fn addresses(&self, needs: Needs) -> Result<Addresses> {
+    pub async fn addresses(&mut self, needs: Needs, scene: &[Act]) -> Result<Addresses> {
         let mut addresses = Addresses::default();
         if needs.postgres {
-            let url = match (&self.given.postgres, &self.postgres) {
-                (Some(url), _) => url.clone(),
-                (None, Some(postgres)) => postgres.url(),
+            let given = self.given_postgres(scene).map(str::to_owned);
+            let url = match (&given, &self.postgres) {
+                (Some(url), _) => create_database(url).await?,
+                (None, Some(postgres)) => create_database(&postgres.url()).await?,
                 (None, None) => bail!("PostgreSQL was not started"),
             };
-            addresses.postgres = Some(create_database(&url).await?);
+            if given.is_some() {
+                self.databases.push(url.clone());
+            }
+            addresses.postgres = Some(url);
         }
         if needs.redis.is_some() {
             let private = self.redis.as_ref().map(RedisServer::url);
-            addresses.redis = self.given.redis.clone().or(private);
+            addresses.redis = self.given_redis(needs, scene).map(str::to_owned).or(private);
         }
         if needs.rabbit {
             let private = self.rabbit.as_ref().map(RabbitServer::url);
             addresses.amqp = self.given.amqp.clone().or(private);
         }
         Ok(addresses)
+    }
+
+    /// Drops the databases that were made on a PostgreSQL that was given, whoever still uses them.
+    ///
+    /// # Errors
+    /// One stays; it is named.
+    pub async fn clear(&mut self) -> Result<()> {
+        let Some(server) = self.given.postgres.clone() else { return Ok(()) };
+        for url in std::mem::take(&mut self.databases) {
+            let name = database_of(&url);
+            connect(&server)
+                .await?
+                .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+                .await
+                .with_context(|| format!("the database {name} cannot be dropped and stays"))?;
+        }
+        Ok(())
     }
 
     /// The `yoink` program.
@@ -121,6 +153,12 @@ impl Servers {
     pub(crate) fn yoink(&self) -> Result<PathBuf> {
         self.given.yoink.clone().map_or_else(find_program, Ok)
     }
+}
+
+/// The name of the database in a URL that [`create_database`] made.
+fn database_of(url: &str) -> &str {
+    let path = url.split('?').next().unwrap_or(url);
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Creates a database beside the one of `url`, and gives its URL.

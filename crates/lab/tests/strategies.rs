@@ -5,8 +5,9 @@
 mod common;
 
 use serde_json::Value;
+use yoink_testkit::{Postgres, RedisServer};
 
-use common::{figure, small};
+use common::{figure, lab, small};
 
 /// Runs a strategy by the real program and gives its result. The run has to end as the catalogue says.
 fn run(name: &str) -> Value {
@@ -107,4 +108,30 @@ fn negative_quantity_makes_units() {
 #[test]
 fn everysec_forgets_what_it_said_yes_to() {
     breaks("everysec", "lost", &["duplicated", "stuck"]);
+}
+
+#[test]
+fn a_given_postgresql_has_no_database_more_afterwards_and_is_never_shut_down() {
+    let (postgres, redis) = (Postgres::start().unwrap(), RedisServer::start().unwrap());
+    let mut session = postgres.session("postgres").unwrap();
+    let mut ask = |sql: &str| session.value(sql).unwrap().unwrap();
+    let databases = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database";
+    let (before, begun) = (ask(databases), ask("SELECT pg_postmaster_start_time()"));
+    let newest = "SELECT max(oid::bigint) FROM pg_database";
+    let oid = ask(newest);
+    let (postgres_url, redis_url) = (postgres.url(), redis.url());
+    let given = ["--postgres", &postgres_url, "--redis", &redis_url];
+    // The second shuts PostgreSQL down, and the third cuts the power of a Redis that is set up for it.
+    let strategies = ["run", "naive", "ack-on-error", "everysec", "--buyers", "100", "--units", "10"];
+    lab(&[&strategies[..], &given].concat(), 0);
+    assert_eq!(ask(databases), before);
+    assert_eq!(ask("SELECT pg_postmaster_start_time()"), begun);
+    drop(session);
+
+    // It was used all the same: a new database gets a number, and those between were the lab's.
+    postgres.create_database("next").unwrap();
+    let mut session = postgres.session("postgres").unwrap();
+    let next = session.value(newest).unwrap().unwrap();
+    let (oid, next): (u64, u64) = (oid.parse().unwrap(), next.parse().unwrap());
+    assert!(next > oid + 1, "the lab has made no database on the server that it was given");
 }

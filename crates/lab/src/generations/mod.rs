@@ -52,7 +52,8 @@ pub struct Goods {
 /// # Errors
 /// A server does not start, or a generation cannot begin.
 pub async fn open(servers: &mut Servers, goods: &Goods) -> Result<Router> {
-    tokio::task::block_in_place(|| servers.start(Needs { postgres: true, redis: Some(&[]), rabbit: false }))?;
+    let needs = Needs { postgres: true, redis: Some(&[]), rabbit: false };
+    tokio::task::block_in_place(|| servers.start(needs, &[]))?;
     let latencies = metrics::latencies();
     let mut all = Vec::new();
     for (version, name) in (1..).zip(STRATEGIES) {
@@ -65,13 +66,13 @@ pub async fn open(servers: &mut Servers, goods: &Goods) -> Result<Router> {
 
 async fn open_one(
     (version, name): (u8, &str),
-    servers: &Servers,
+    servers: &mut Servers,
     goods: &Goods,
     figures: Figures,
 ) -> Result<Generation> {
     let entry = catalogue::find(name).with_context(|| format!("there is no strategy {name}"))?;
     let Seller::Strategy(open, _) = entry.seller else { bail!("{name} is sold by yoink itself") };
-    let Addresses { postgres, redis, amqp } = servers.addresses(entry.needs).await?;
+    let Addresses { postgres, redis, amqp } = servers.addresses(entry.needs, &[]).await?;
     let url = postgres.as_deref().context("there is no PostgreSQL")?;
     open_books(&connect(url).await?, &entry, &goods.products, goods.units).await?;
     // The stock's key is the same in every generation, so each has a database of Redis for itself.
