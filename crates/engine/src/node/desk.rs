@@ -121,7 +121,7 @@ impl Desk {
     pub(crate) async fn pause_delivery(&self) -> Result<DeliveryStatus, DeliveryError> {
         self.ask_ledger(|desk| async move {
             desk.postgres.pause_delivery().await?;
-            desk.node.set_delivery_paused(true);
+            desk.node.switch_delivery(true);
             Ok(desk.delivery_status())
         })
         .await
@@ -130,7 +130,7 @@ impl Desk {
     pub(crate) async fn resume_delivery(&self) -> Result<DeliveryStatus, DeliveryError> {
         self.ask_ledger(|desk| async move {
             desk.postgres.resume_delivery().await?;
-            desk.node.set_delivery_paused(false);
+            desk.node.switch_delivery(false);
             Ok(desk.delivery_status())
         })
         .await

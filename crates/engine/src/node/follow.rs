@@ -15,13 +15,14 @@ const TELL_EVERY: Duration = Duration::from_millis(15);
 const REFUSED_MAX: usize = 500;
 
 impl Node {
-    /// Takes over the ledger's products, and whether delivery is paused.
+    /// Takes over the ledger's products, and whether delivery is paused, unless that was changed here meanwhile.
     ///
     /// # Errors
     /// The ledger cannot be asked.
     pub(crate) async fn follow_products(&self, postgres: &Postgres) -> Result<(), PostgresError> {
         self.catalogue.replace(postgres.products().await?);
-        self.set_delivery_paused(postgres.delivery_is_paused().await?);
+        let switched = self.delivery_switched();
+        self.saw_delivery_paused(switched, postgres.delivery_is_paused().await?);
         Ok(())
     }
 

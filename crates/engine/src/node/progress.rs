@@ -21,8 +21,15 @@ struct Backlog {
     oldest_at: Option<Timestamp>,
 }
 
+/// How often this node has paused or resumed delivery itself. What was read in the ledger before the last time is out
+/// of date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Switched(u64);
+
 /// What is noted of delivery.
 pub(super) struct Progress {
+    /// Whoever writes whether delivery is paused holds it.
+    switched: Mutex<Switched>,
     /// By product.
     backlogs: Mutex<HashMap<i32, Backlog>>,
     status: Mutex<DeliveryStatus>,
@@ -32,6 +39,7 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(running: bool) -> Self {
         Self {
+            switched: Mutex::default(),
             backlogs: Mutex::default(),
             status: Mutex::new(DeliveryStatus { running, ..DeliveryStatus::default() }),
             ledger_write: Histogram::new(&DurationHistogram::BOUNDS_SECONDS),
@@ -44,7 +52,28 @@ impl Node {
         self.delivery_paused.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_delivery_paused(&self, paused: bool) {
+    /// This node has paused or resumed delivery in the ledger.
+    pub(crate) fn switch_delivery(&self, paused: bool) {
+        let mut switched = self.progress.switched.lock();
+        switched.0 = switched.0.wrapping_add(1);
+        self.set_delivery_paused(paused);
+    }
+
+    /// To be asked before the ledger is, for [`Self::saw_delivery_paused`].
+    pub(crate) fn delivery_switched(&self) -> Switched {
+        *self.progress.switched.lock()
+    }
+
+    /// What a look at the ledger found that began after `switched`; nothing if this node has paused or resumed delivery
+    /// since.
+    pub(crate) fn saw_delivery_paused(&self, switched: Switched, paused: bool) {
+        let now = self.progress.switched.lock();
+        if *now == switched {
+            self.set_delivery_paused(paused);
+        }
+    }
+
+    fn set_delivery_paused(&self, paused: bool) {
         self.delivery_paused.store(paused, Ordering::Release);
         self.progress.status.lock().paused = paused;
     }
@@ -131,5 +160,30 @@ impl Node {
             None if self.options.workers == 0 || has_nothing_to_do => status.last_error = None,
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::delivery::DeliveryOptions;
+    use crate::node::{Node, NodeOptions};
+    use crate::postgres::SettingsCheck;
+
+    #[test]
+    fn what_was_read_before_delivery_was_paused_or_resumed_here_undoes_neither() {
+        let options =
+            NodeOptions { settings: SettingsCheck::Strict, workers: 1, delivery: DeliveryOptions::default() };
+        let node = Node::new(options, b"secret");
+        let is_paused = || (node.delivery_is_paused(), node.delivery_status().paused);
+        for paused in [true, false, true] {
+            // The look that finds the opposite is under way.
+            let before = node.delivery_switched();
+            node.switch_delivery(paused);
+            node.saw_delivery_paused(before, !paused);
+            assert_eq!(is_paused(), (paused, paused), "it was read before and told later");
+        }
+        // Another node has resumed it.
+        node.saw_delivery_paused(node.delivery_switched(), false);
+        assert_eq!(is_paused(), (false, false));
     }
 }

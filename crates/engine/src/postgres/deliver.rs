@@ -1,6 +1,7 @@
 //! Grants become orders, and orders end.
 
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use yoink_core::{OrderId, Timestamp};
 
 use super::columns::{Columns, Parts};
@@ -58,6 +59,9 @@ pub enum Delivered {
     /// The ledger has no unit for it, or its customer would have more than was ever allowed: the order has failed
     /// without taking a unit.
     Revoked,
+    /// Its epoch is sealed and the ledger does not know it: nothing was written. It is to be offered to the epoch that
+    /// is on sale.
+    Sealed,
 }
 
 impl Delivered {
@@ -74,6 +78,7 @@ impl Delivered {
             "refused" => Some(Self::Refused),
             "duplicate" => Some(Self::Duplicate),
             "revoked" => Some(Self::Revoked),
+            "sealed" => Some(Self::Sealed),
             _ => None,
         }
     }
@@ -131,11 +136,29 @@ pub enum Retried {
 
 impl Postgres {
     /// Carries what Redis granted of an epoch of a product into the ledger, in one transaction. May be called again
-    /// with the same grants: what is there stays as it is. `retry_at` is when refused ones are tried again.
+    /// with the same grants: what is there stays as it is. What comes after the epoch was sealed is not written at all
+    /// and is told apart ([`Delivered::Sealed`]). `retry_at` is when refused ones are tried again.
     ///
     /// # Errors
     /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the grants cannot even be sent, or has no
     /// units; nothing happened, so try them one by one.
+    pub async fn carry(
+        &self,
+        product: i32,
+        epoch: i32,
+        now: Timestamp,
+        retry_at: Timestamp,
+        grants: &[Grant],
+    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
+        let sql = "SELECT order_id, outcome FROM carry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        self.write_grants(sql, (product, epoch), now, retry_at, grants).await
+    }
+
+    /// As [`Self::carry`], and what comes after the epoch was sealed is revoked: for orders that got no unit of the
+    /// epoch on sale either.
+    ///
+    /// # Errors
+    /// As [`Self::carry`].
     pub async fn deliver(
         &self,
         product: i32,
@@ -144,28 +167,34 @@ impl Postgres {
         retry_at: Timestamp,
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
+        let sql = "SELECT order_id, outcome FROM deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        self.write_grants(sql, (product, epoch), now, retry_at, grants).await
+    }
+
+    async fn write_grants(
+        &self,
+        sql: &str,
+        (product, epoch): (i32, i32),
+        now: Timestamp,
+        retry_at: Timestamp,
+        grants: &[Grant],
+    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
         let numbers: Vec<i64> = grants.iter().map(|grant| grant.number).collect();
         let columns: Columns<'_> = grants.iter().map(Grant::parts).collect();
-        let sql = "SELECT order_id, outcome FROM deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-        let rows = self
-            .change(
-                "deliver orders",
-                sql,
-                &[
-                    &product,
-                    &epoch,
-                    &now.0,
-                    &retry_at.0,
-                    &columns.ids,
-                    &numbers,
-                    &columns.customers,
-                    &columns.quantities,
-                    &columns.prices,
-                    &columns.currencies,
-                    &columns.times,
-                ],
-            )
-            .await?;
+        let parameters: [&(dyn ToSql + Sync); 11] = [
+            &product,
+            &epoch,
+            &now.0,
+            &retry_at.0,
+            &columns.ids,
+            &numbers,
+            &columns.customers,
+            &columns.quantities,
+            &columns.prices,
+            &columns.currencies,
+            &columns.times,
+        ];
+        let rows = self.change("deliver orders", sql, &parameters).await?;
         let delivered =
             |row: &Row| Ok((row::order_id(row, "order_id")?, row::parsed(row, "outcome", Delivered::parse)?));
         rows.iter().map(delivered).collect()

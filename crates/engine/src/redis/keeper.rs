@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use yoink_core::Timestamp;
+use yoink_core::{Rejection, Timestamp};
 
 use super::answer::Answer;
 use super::entry::number_of;
@@ -27,7 +27,7 @@ use super::worker::Worker;
 use super::{Shared, checks};
 use crate::node::catalogue::Listed;
 use crate::node::postgres_complaints;
-use crate::postgres::{Credit, Grant, Postgres, PostgresError};
+use crate::postgres::{Credit, Postgres, PostgresError};
 
 /// How often Redis is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -374,7 +374,7 @@ impl Keeper {
     /// Offers what this node accepted in an epoch that is sealed to the one that is on sale.
     async fn offer(&self, listed: &Listed) {
         let (product, epoch) = (listed.row.number, listed.epoch());
-        let offers = self.shared.offers.take_before(product, epoch);
+        let offers = self.shared.offers.before(product, epoch);
         if offers.is_empty() {
             return;
         }
@@ -396,35 +396,34 @@ impl Keeper {
         join_all(sent).await;
     }
 
+    /// An order waits under its old grant until its offer is decided.
     async fn heed_offer(&self, product: i32, epoch: i32, grant: (i32, u64), offer: Offer, sent: Sent) {
+        let (offers, order) = (&self.shared.offers, offer.order);
         match sent {
             Sent::Answered(Answer::Granted(new) | Answer::Replay(new)) => {
-                self.shared.offers.add(product, (epoch, new.number), offer);
+                offers.add(product, (epoch, new.number), offer);
             }
             // The ledger has it.
             Sent::Answered(Answer::OldReplay(_)) => {}
+            // Where the figures are none, nobody knows what is left: it is filled anew.
             Sent::Answered(
-                Answer::NotLoaded(_) | Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog,
+                Answer::NotLoaded(_)
+                | Answer::OtherEpoch(_)
+                | Answer::Expired
+                | Answer::Backlog
+                | Answer::Refused(Rejection::ConservationBroken),
             )
             | Sent::NotSent(_)
-            | Sent::Unknown(_) => self.shared.offers.add(product, grant, offer),
+            | Sent::Unknown(_) => return,
             Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {
                 // Its units went to somebody else: the buyer is told. Redis remembers it as an order that has ended.
-                let revoked = Grant {
-                    order: offer.order,
-                    number: i64::try_from(grant.1).unwrap_or(i64::MAX),
-                    customer: offer.customer.as_str().to_owned(),
-                    quantity: i32::try_from(offer.quantity).unwrap_or(i32::MAX),
-                    price: offer.price.amount,
-                    currency: offer.price.currency.as_str().to_owned(),
-                    accepted_at: offer.accepted_at.0,
-                };
-                let now = self.shared.node.now();
+                let (now, revoked) = (self.shared.node.now(), offer.grant(grant.1));
                 if self.postgres.deliver(product, grant.0, now, now, &[revoked]).await.is_err() {
-                    self.shared.offers.add(product, grant, offer);
+                    return;
                 }
             }
         }
+        offers.remove(product, grant, order);
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::RedisError;
 use uuid::Uuid;
@@ -38,6 +38,10 @@ const LEASE_SECONDS: f64 = 3.0;
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// How long nodes may offer what they accepted before, while buyers wait.
 pub(crate) const OFFERS_WAIT: Duration = Duration::from_millis(400);
+/// What came late to a sealed epoch is with the ledger after this long, unless something is wrong.
+const BURIED_WITHIN: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LATE_PAUSE: Duration = Duration::from_millis(50);
 /// Orders that are read and written at once.
 const PAGE_ORDERS: usize = 1_000;
 /// Fields that one call writes at most.
@@ -62,6 +66,8 @@ pub(crate) enum LoadError {
     Refused(String),
     #[error("Redis at {0} writes its log anew, and what it says before that is done may be in no file")]
     Rewriting(String),
+    #[error("its stream holds {entries} entries that the ledger does not have yet")]
+    Late { entries: usize },
     #[error("{}", .0.join(". "))]
     Settings(Vec<String>),
     #[error(
@@ -326,12 +332,24 @@ impl Loader {
         self.step(server, product, epoch, |call| call.arg("close")).await
     }
 
-    /// The stream of a sealed epoch: what came to it after all is told to the ledger, which revokes it visibly.
+    /// The stream of a sealed epoch. What came to it after all and the ledger does not know is offered to the epoch on
+    /// sale, as what nodes accepted is; when the ledger has it, it leaves the stream.
     async fn bury(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
-        self.worker(product).drain(epoch).await?;
         let grants = SaleKeys::new(product, epoch).grants;
-        let _: i64 = redis::cmd("DEL").arg(grants).query_async(&mut server.connection.clone()).await?;
-        Ok(())
+        let begun = Instant::now();
+        loop {
+            self.worker(product).drain(epoch).await?;
+            let mut connection = server.connection.clone();
+            let left: usize = redis::cmd("XLEN").arg(&grants).query_async(&mut connection).await?;
+            if left == 0 {
+                let _: i64 = redis::cmd("DEL").arg(grants).query_async(&mut connection).await?;
+                return Ok(());
+            }
+            if begun.elapsed() >= BURIED_WITHIN {
+                return Err(LoadError::Late { entries: left });
+            }
+            tokio::time::sleep(LATE_PAUSE).await;
+        }
     }
 
     async fn step<'a>(

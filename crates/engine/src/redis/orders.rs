@@ -139,8 +139,9 @@ impl RedisEngine {
                     };
                     // It is on its way: be its worker. When its entry comes, it is known already.
                     let product = product_of(id);
-                    let delivered = self.postgres().deliver(product, epoch, now, now, &[grant]).await?;
-                    self.shared().heed_delivered(product, epoch, &delivered);
+                    let grants = [grant];
+                    let delivered = self.postgres().carry(product, epoch, now, now, &grants).await?;
+                    self.shared().heed_delivered(product, epoch, &grants, &delivered);
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     continue;
                 }

@@ -9,12 +9,12 @@ use yoink_core::OrderId;
 
 use super::entry::time_of;
 use super::mistakes::Mistakes;
-use super::offers::Offers;
+use super::offers::{Offer, Offers};
 use super::open::RedisOptions;
 use super::status::Gauges;
 use crate::node::Node;
 use crate::node::order_id::to_hex;
-use crate::postgres::Delivered;
+use crate::postgres::{Delivered, Grant};
 
 /// What the parts of one node share.
 pub(crate) struct Shared {
@@ -78,8 +78,21 @@ impl Shared {
     }
 
     /// What the ledger says of grants may show that Redis is to be filled anew: it said more than is true, lost count of
-    /// what a customer has, or gave a number twice.
-    pub(crate) fn heed_delivered(&self, product: i32, epoch: i32, delivered: &[(OrderId, Delivered)]) {
+    /// what a customer has, or gave a number twice. What came after the epoch was sealed is kept, to be offered again.
+    pub(crate) fn heed_delivered(
+        &self,
+        product: i32,
+        epoch: i32,
+        grants: &[Grant],
+        delivered: &[(OrderId, Delivered)],
+    ) {
+        for (order, _) in delivered.iter().filter(|(_, outcome)| *outcome == Delivered::Sealed) {
+            if let Some(grant) = grants.iter().find(|grant| grant.order == *order)
+                && let Some(offer) = Offer::of(grant)
+            {
+                self.offers.add(product, (epoch, grant.number.unsigned_abs()), offer);
+            }
+        }
         let Some((order, outcome)) = delivered.iter().find(|(_, outcome)| outcome.is_distrusted()) else {
             return;
         };

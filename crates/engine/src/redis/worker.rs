@@ -3,12 +3,17 @@
 //! Read, write to the ledger in one transaction, and only then acknowledge: a crash at any point means that the same
 //! entries are read again, by this worker or by another that claims them, and change nothing, because the order id is
 //! the ledger's primary key.
+//!
+//! What the ledger says came after the epoch was sealed stays in the stream, if that is still there, and is offered to
+//! the epoch on sale by this node (`offers.rs`): Redis was lost while a worker had it in hand.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::RedisError;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadReply};
+use yoink_core::OrderId;
 
 use super::Shared;
 use super::entry::parse_line;
@@ -19,7 +24,7 @@ use super::servers::{NoServer, Server, Servers};
 use super::status::Command;
 use crate::failpoint;
 use crate::node::Patience;
-use crate::postgres::{ErrorClass, Grant, Postgres, PostgresError};
+use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError};
 
 /// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
 const ENTRIES_MAX: usize = 16;
@@ -123,8 +128,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Carries the first entries of the stream up to `end`, whatever the group says of them. What is carried leaves the
-    /// stream, so the next call finds the next.
+    /// Carries the first entries of the stream up to `end`, whatever the group says of them. What the ledger has leaves
+    /// the stream, so the next call finds the next. Returns how many left it.
     async fn carry_range(&self, epoch: i32, end: &str) -> Result<usize, CarryError> {
         let keys = SaleKeys::new(self.product, epoch);
         let server = self.servers.of(self.product).await?;
@@ -233,10 +238,12 @@ impl Worker {
             return Ok(entries.len());
         }
         if !grants.is_empty() {
-            self.deliver(epoch, &grants).await?;
+            self.deliver(epoch, &grants, &mut entries).await?;
         }
         failpoint::hit("worker.committed");
-        self.settle(server, epoch, keys, &entries).await?;
+        if !entries.is_empty() {
+            self.settle(server, epoch, keys, &entries).await?;
+        }
         Ok(entries.len())
     }
 
@@ -275,17 +282,23 @@ impl Worker {
         Ok(self.postgres.note_unreadable(stream, entry, bytes, what, self.shared.node.now()).await?)
     }
 
-    async fn deliver(&self, epoch: i32, grants: &[Grant]) -> Result<(), CarryError> {
+    /// Writes grants to the ledger. Of `entries`, which hold them, those are left that the ledger has.
+    async fn deliver(
+        &self,
+        epoch: i32,
+        grants: &[Grant],
+        entries: &mut Vec<Entry>,
+    ) -> Result<(), CarryError> {
         let begun = Instant::now();
         let now = self.shared.node.now();
         let retry_at = self.shared.node.retry_at(now);
-        let delivered = match self.postgres.deliver(self.product, epoch, now, retry_at, grants).await {
+        let delivered = match self.postgres.carry(self.product, epoch, now, retry_at, grants).await {
             Err(error) if error.class() == ErrorClass::Permanent => {
                 // Not even a row by itself could be tried: find the one that cannot be sent. (It may be the only one.)
                 let mut delivered = Vec::new();
                 for grant in grants {
                     let one = std::slice::from_ref(grant);
-                    match self.postgres.deliver(self.product, epoch, now, retry_at, one).await {
+                    match self.postgres.carry(self.product, epoch, now, retry_at, one).await {
                         Ok(more) => delivered.extend(more),
                         Err(error) if error.class() == ErrorClass::Permanent => {
                             let stream = SaleKeys::new(self.product, epoch).grants;
@@ -301,7 +314,15 @@ impl Worker {
             other => other?,
         };
         self.shared.node.note_delivered(begun.elapsed(), &delivered);
-        self.shared.heed_delivered(self.product, epoch, &delivered);
+        self.shared.heed_delivered(self.product, epoch, grants, &delivered);
+        let is_sealed = |(order, outcome): &(_, _)| (*outcome == Delivered::Sealed).then_some(*order);
+        let sealed: HashSet<OrderId> = delivered.iter().filter_map(is_sealed).collect();
+        let mut grants = grants.iter();
+        entries.retain(|entry| {
+            // All of them are taken, whatever is found.
+            let known = grants.by_ref().take(entry.grants).filter(|grant| !sealed.contains(&grant.order));
+            known.count() == entry.grants
+        });
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use yoink_engine::postgres::{
-    AdjustmentOutcome, CreditKind, Delivered, EndKind, Ended, Postgres, SaleSnapshot, SaleState,
+    AdjustmentOutcome, CreditKind, Delivered, EndKind, Ended, Grant, Postgres, SaleSnapshot, SaleState,
     WithdrawalEnd,
 };
 
@@ -44,6 +44,29 @@ async fn sealing_gives_the_rest_to_the_next_epoch_with_everything_on_its_way() {
     assert!(ledger.mark_credit_applied(credits[0].id, 2).await.unwrap());
     let counts = counted(&ledger).await;
     assert_eq!((counts.live_units, counts.revoked, counts.units - counts.sold), (9, 1, 1));
+}
+
+#[tokio::test]
+async fn what_a_worker_carries_after_its_epoch_was_sealed_is_told_apart_and_not_written() {
+    let (_database, ledger) = Database::with_ledger(2).await;
+    let product = on_sale(&ledger, "1", 10).await;
+    let carry = async |epoch, grants: &[_]| {
+        let carried = ledger.carry(product, epoch, NOW, LATER, grants).await.unwrap();
+        carried.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>()
+    };
+    let (known, sealed) = (Delivered::Known, Delivered::Sealed);
+    let grants = [grant(1, "ann", 4), grant(2, "bob", 1)];
+    assert_eq!(carry(1, &grants[..1]).await, [Delivered::Confirmed]);
+    assert_eq!(ledger.seal(product, 1).await.unwrap(), 2);
+    for _ in 0..2 {
+        assert_eq!(carry(1, &grants).await, [known, sealed]);
+    }
+    assert!(ledger.order(order(2)).await.unwrap().is_none(), "it may still get a unit of the next epoch");
+    let again = Grant { number: 1, ..grant(2, "bob", 1) };
+    assert_eq!(carry(2, &[again]).await, [Delivered::Confirmed]);
+    assert_eq!(carry(1, &grants).await, [known; 2]);
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.live_units, counts.revoked, counts.units - counts.sold), (5, 0, 5));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use yoink_core::{Money, ProductChange};
+use yoink_core::{Money, NewProduct, ProductChange};
 use yoink_engine::{Engine, OrderStatus, Replayed};
 use yoink_testkit::{Mode, Proxy, RedisServer};
 
@@ -148,6 +148,113 @@ fn an_order_that_another_node_knew_outlives_redis_and_the_node_that_accepted_it(
     shop.run(second.delivery().resume()).unwrap();
     let kept = shop.close_the_books(&second, stock, &mut bought);
     assert_eq!(kept.ended, 0, "the second node had told their buyers, too");
+}
+
+#[test]
+fn an_order_in_a_workers_hand_when_redis_is_emptied_is_offered_again() {
+    let shop = Shop::start();
+    let stock = 50;
+    // Nobody takes an entry over from a worker that has it in hand.
+    let claim_after = Duration::from_secs(60);
+    let first = shop.open_with_shoes(stock, |options| options.claim_after = claim_after);
+    let mut bought = vec![shop.run(insist(&first, "in-the-ledger", 1)).unwrap()];
+    shop.reconcile(&first);
+    // What the worker tells the ledger from now on is on its way, and arrives when the epoch is sealed.
+    shop.postgres_edge.set(Mode::BlackHole).unwrap();
+    for number in 0..5 {
+        bought.push(shop.run(insist(&first, &format!("held-{number}"), 2)).unwrap());
+    }
+    let grants = shop.key("grants");
+    let begun = Instant::now();
+    while shop.redis(&["XPENDING", &grants, "workers"]).items()[0].integer() == Some(0) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the worker has read nothing");
+        sleep(Duration::from_millis(2));
+    }
+    shop.redis(&["FLUSHALL"]);
+    let (redis, postgres) = (shop.redis.url(), shop.postgres_url());
+    let second = shop.open(|options| {
+        options.claim_after = claim_after;
+        (options.redis, options.postgres) = (redis, postgres);
+    });
+    shop.wait_until_selling(&second, &mut bought);
+    assert_eq!(shop.count("SELECT count(*) FROM allocations WHERE sealed"), 1);
+    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE customer LIKE 'held%'"), 0, "they are held");
+    shop.postgres_edge.set(Mode::Pass).unwrap();
+    shop.reconcile(&first);
+    let kept = shop.close_the_books(&second, stock, &mut bought);
+    assert_eq!(kept.ended, 0, "there is a unit for each, and their node knows them");
+}
+
+#[test]
+fn an_entry_that_is_left_in_the_stream_of_a_sealed_epoch_is_offered_to_the_next() {
+    let shop = Shop::start();
+    let stock = 10;
+    let engine = shop.open_with_shoes(stock, |_| ());
+    let within = |what: &str, is_so: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+            sleep(Duration::from_millis(2));
+        }
+    };
+    // The loader has carried what it found in the stream, and waits to seal the epoch.
+    let mut session = shop.postgres.session("shop").unwrap();
+    session.query("BEGIN; SELECT FROM allocations FOR UPDATE").unwrap();
+    shop.redis(&["FLUSHALL"]);
+    let sealing =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%seal($1%'";
+    within("nobody seals", &|| shop.count(sealing) > 0);
+    let grants = "yoink:{1}:grants:1";
+    let late = "00000001aaaa8aaa8aaaaaaaaaaaaaaa|7|2|1767607200123456|19999|EUR|late";
+    shop.redis(&["XADD", grants, "*", "v1", late]);
+    session.query("COMMIT").unwrap();
+    within("it is no order", &|| shop.count("SELECT count(*) FROM orders") == 1);
+    let kept = "SELECT count(*) FROM orders WHERE customer = 'late' AND epoch = 2 AND status = 'confirmed'";
+    assert_eq!(shop.count(kept), 1, "the next epoch had units for it");
+    within("its stream stays", &|| shop.redis(&["EXISTS", grants]).integer() == Some(0));
+    assert!(shop.run(insist(&engine, "rest", 8)).is_some());
+    assert!(shop.run(insist(&engine, "nobody", 1)).is_none());
+    shop.reconcile(&engine);
+}
+
+#[test]
+fn an_order_is_not_revoked_by_figures_that_somebody_broke() {
+    let shop = Shop::start();
+    let stock = 10;
+    let (redis, postgres) = (shop.redis.url(), shop.postgres_url());
+    let mender =
+        || shop.open(|options| (options.redis, options.postgres) = (redis.clone(), postgres.clone()));
+    let second = mender();
+    // Fills nothing, and offers what it accepted.
+    let first = shop.open(|options| options.workers = 0);
+    let shoe = NewProduct { max_per_order: 1_000, ..common::product(SHOE, stock) };
+    shop.run(first.create_product(shoe)).unwrap();
+    shop.pause_delivery(&second);
+    let mut bought = vec![shop.run(insist(&first, "early", 2)).unwrap()];
+    shop.redis_edge.set(Mode::Refuse).unwrap();
+    shop.redis_edge.cut_all();
+    shop.redis(&["FLUSHALL"]);
+    shop.wait_until_selling(&second, &mut bought);
+    second.close_blocking(Duration::ZERO);
+    shop.redis(&["HSET", &shop.key("sale"), "available", "many"]);
+    let offers = || {
+        let commands = first.redis_status().unwrap().commands;
+        commands.into_iter().find(|(name, _)| *name == "purchase").unwrap().1.counts.iter().sum::<u64>()
+    };
+    let before = offers();
+    shop.redis_edge.set(Mode::Pass).unwrap();
+    let begun = Instant::now();
+    // The answer to the first is heeded when the second is sent.
+    while offers() < before + 2 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is not offered again");
+        sleep(Duration::from_millis(5));
+    }
+    let third = mender();
+    shop.wait_until_selling(&third, &mut bought);
+    shop.run(third.delivery().resume()).unwrap();
+    shop.reconcile(&first);
+    let kept = shop.close_the_books(&third, stock, &mut bought);
+    assert_eq!(kept.ended, 0, "there is a unit for each");
 }
 
 #[test]

@@ -94,6 +94,11 @@ impl Shop {
         self.runtime.spawn(work)
     }
 
+    /// The way to the ledger that no proxy is on.
+    pub fn postgres_url(&self) -> String {
+        self.postgres.url_of(DATABASE)
+    }
+
     pub fn sql(&self, statement: &str) -> Rows {
         self.postgres.session(DATABASE).unwrap().query(statement).unwrap()
     }
@@ -162,17 +167,14 @@ impl Shop {
         begun.elapsed()
     }
 
-    /// Pauses delivery, and waits until the node has read that for some time: what it read before may still come.
+    /// Pauses delivery, and waits until nothing is on its way any more that a worker had read before. Meanwhile the node
+    /// must not forget it, although it has looked at the ledger before.
     pub fn pause_delivery(&self, engine: &Engine) {
         self.run(engine.delivery().pause()).unwrap();
         let begun = Instant::now();
-        let mut paused_at = Instant::now();
-        while paused_at.elapsed() < Duration::from_millis(400) {
-            if !engine.delivery().status().paused {
-                paused_at = Instant::now();
-            }
-            assert!(begun.elapsed() < QUIET_WITHIN, "delivery goes on");
-            std::thread::sleep(Duration::from_millis(5));
+        while begun.elapsed() < Duration::from_millis(400) {
+            assert!(engine.delivery().status().paused, "{:?} after delivery was paused", begun.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
