@@ -14,8 +14,9 @@ use crate::leash::Leash;
 use crate::resp::RedisError;
 use crate::sql::SqlError;
 
-/// How long anything that a private server is asked to do may take: far more than it needs on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// How long anything that a private server is asked to do may take: far more than it needs on a busy machine, where a
+/// RabbitMQ has once needed more than half a minute to start.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(2);
 /// Lines of the log that an error shows. RabbitMQ writes fifty after it has named the cause.
 const LOG_LINES_SHOWN: usize = 70;
