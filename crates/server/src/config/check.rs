@@ -46,12 +46,17 @@ pub enum Refusal {
         /// The engine that uses it.
         other: &'static str,
     },
-    /// A broker that only talks through TLS.
+    /// A server that only talks through TLS.
     #[error(
-        "{0} asks for TLS, which is not supported yet; use amqp:// on a network that nobody listens to, or a TLS tunnel on \
-         this machine"
+        "{url} asks for TLS, which is not supported yet; use {plain} on a network that nobody listens to, or a TLS tunnel \
+         on this machine"
     )]
-    AmqpTls(ServerUrl),
+    Tls {
+        /// Its address.
+        url: ServerUrl,
+        /// What an address without TLS has instead.
+        plain: &'static str,
+    },
     /// Not the address of a broker.
     #[error("{0} is not the address of a RabbitMQ; it should look like amqp://USER:PASSWORD@HOST:5672/VHOST")]
     NotAmqp(ServerUrl),

@@ -29,7 +29,7 @@ impl Config {
     /// The address of RabbitMQ.
     ///
     /// # Errors
-    /// [`Refusal::ServerMissing`], [`Refusal::AmqpTls`] or [`Refusal::NotAmqp`].
+    /// [`Refusal::ServerMissing`], [`Refusal::Tls`] or [`Refusal::NotAmqp`].
     pub fn broker(&self) -> Result<&ServerUrl, Refusal> {
         let url = self.amqp.url.as_ref().filter(|url| !url.expose().is_empty());
         let url = url.ok_or(Refusal::ServerMissing {
@@ -40,7 +40,7 @@ impl Config {
         })?;
         match url.expose().split_once("://").map(|(scheme, _)| scheme) {
             Some("amqp") => Ok(url),
-            Some("amqps") => Err(Refusal::AmqpTls(url.clone())),
+            Some("amqps") => Err(Refusal::Tls { url: url.clone(), plain: "amqp://" }),
             _ => Err(Refusal::NotAmqp(url.clone())),
         }
     }

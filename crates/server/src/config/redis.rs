@@ -72,7 +72,7 @@ impl Config {
     /// The addresses of Redis and PostgreSQL.
     ///
     /// # Errors
-    /// [`Refusal::ServerMissing`].
+    /// [`Refusal::ServerMissing`] or [`Refusal::Tls`].
     pub fn servers(&self) -> Result<(&ServerUrl, &ServerUrl), Refusal> {
         let redis = self.redis.url.as_ref().filter(|url| !url.expose().is_empty());
         let redis = redis.ok_or(Refusal::ServerMissing {
@@ -81,21 +81,28 @@ impl Config {
             flag: "--redis redis://HOST:PORT",
             variable: "YOINK_REDIS_URL",
         })?;
+        if redis.is_redis_with_tls() {
+            return Err(Refusal::Tls { url: redis.clone(), plain: "redis://" });
+        }
         Ok((redis, self.postgres_url()?))
     }
 
     /// The address of PostgreSQL.
     ///
     /// # Errors
-    /// [`Refusal::ServerMissing`].
+    /// [`Refusal::ServerMissing`] or [`Refusal::Tls`].
     pub fn postgres_url(&self) -> Result<&ServerUrl, Refusal> {
         let url = self.postgres.url.as_ref().filter(|url| !url.expose().is_empty());
-        url.ok_or(Refusal::ServerMissing {
+        let url = url.ok_or(Refusal::ServerMissing {
             who: self.who(),
             needs: "a PostgreSQL",
             flag: "--postgres postgres://USER@HOST/DATABASE",
             variable: "YOINK_POSTGRES_URL",
-        })
+        })?;
+        if url.is_postgres_with_tls() {
+            return Err(Refusal::Tls { url: url.clone(), plain: "sslmode=disable" });
+        }
+        Ok(url)
     }
 
     /// Who needs a server. Without an engine on servers only the command that makes their tables does.
@@ -126,7 +133,7 @@ impl Config {
     /// The options of the redis engine, with `workers` per product.
     ///
     /// # Errors
-    /// [`Refusal::ServerMissing`].
+    /// As [`Config::servers`].
     pub fn redis_options(&self, workers: usize) -> Result<RedisOptions, Refusal> {
         let (redis, postgres) = self.servers()?;
         let mut options = RedisOptions::new(redis.expose(), postgres.expose());

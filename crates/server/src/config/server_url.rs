@@ -23,6 +23,25 @@ impl ServerUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether it asks Redis, or one server of a cluster, for TLS.
+    pub(super) fn is_redis_with_tls(&self) -> bool {
+        let schemes = self.0.split(',').filter_map(|url| url.split_once("://"));
+        schemes.into_iter().any(|(scheme, _)| {
+            ["rediss", "valkeys"].iter().any(|tls| scheme.trim().eq_ignore_ascii_case(tls))
+        })
+    }
+
+    /// Whether it asks PostgreSQL for TLS and takes nothing else. (`sslmode=prefer` takes what there is.)
+    pub(super) fn is_postgres_with_tls(&self) -> bool {
+        // Options stand behind a URL, or are all there is: words such as `host=db`.
+        let mut options = match self.0.rsplit_once('?') {
+            Some((_, options)) => options.split(['&', ' ']),
+            None => self.0.split(['&', ' ']),
+        };
+        options
+            .any(|option| matches!(option, "sslmode=require" | "sslmode=verify-ca" | "sslmode=verify-full"))
+    }
 }
 
 impl FromStr for ServerUrl {
@@ -87,6 +106,30 @@ fn shown(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tls_is_asked_for_by_scheme_and_by_option() {
+        for (given, of_redis, of_postgres) in [
+            ("redis://u:p@a:1,redis://b:2", false, false),
+            ("rediss://u:p@a:1", true, false),
+            ("redis://a:1, REDISS://b:2", true, false),
+            ("valkeys://a:1", true, false),
+            ("redis://u:rediss@a:1", false, false),
+            ("postgres://u:p@db/yoink", false, false),
+            ("postgres://u:sslmode=require@db/yoink?sslmode=prefer", false, false),
+            ("postgres://db/yoink?sslmode=require", false, true),
+            ("postgres://db/yoink?connect_timeout=2&sslmode=verify-full", false, true),
+            ("host=db sslmode=verify-ca dbname=yoink", false, true),
+            ("host=db sslmode=disable", false, false),
+        ] {
+            let url = ServerUrl::new(given);
+            assert_eq!(
+                (url.is_redis_with_tls(), url.is_postgres_with_tls()),
+                (of_redis, of_postgres),
+                "{given}"
+            );
+        }
+    }
 
     #[test]
     fn an_address_is_shown_without_its_password() {

@@ -40,6 +40,61 @@ fn settings_that_contradict_each_other_are_refused_with_what_to_change() {
 }
 
 #[test]
+fn a_server_that_is_to_be_reached_with_tls_is_refused_by_whoever_would_use_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = [
+        ("YOINK_ADMIN_KEY", ADMIN_KEY),
+        ("YOINK_REDIS_URL", "redis://127.0.0.1:1"),
+        ("YOINK_POSTGRES_URL", "postgres://127.0.0.1:1/yoink"),
+    ];
+    let of_rabbit = [("YOINK_AMQP_URL", "amqp://127.0.0.1:1/")];
+    for (variable, url, shown, instead) in [
+        ("YOINK_REDIS_URL", "rediss://u:canary@127.0.0.1:1", "rediss://u:(secret)@127.0.0.1:1", "redis://"),
+        (
+            "YOINK_REDIS_URL",
+            "redis://127.0.0.1:1,rediss://127.0.0.1:2",
+            "redis://127.0.0.1:1,rediss://127.0.0.1:2",
+            "redis://",
+        ),
+        (
+            "YOINK_POSTGRES_URL",
+            "postgres://u:canary@127.0.0.1:1/yoink?sslmode=require",
+            "postgres://u:(secret)@127.0.0.1:1/yoink?sslmode=require",
+            "sslmode=disable",
+        ),
+        (
+            "YOINK_POSTGRES_URL",
+            "postgres://127.0.0.1:1/yoink?sslmode=verify-full",
+            "postgres://127.0.0.1:1/yoink?sslmode=verify-full",
+            "sslmode=disable",
+        ),
+        ("YOINK_AMQP_URL", "amqps://u:canary@127.0.0.1:1/", "amqps://u:(secret)@127.0.0.1:1/", "amqp://"),
+    ] {
+        let said = format!(
+            "yoink: {shown} asks for TLS, which is not supported yet; use {instead} on a network that nobody listens \
+             to, or a TLS tunnel on this machine\n"
+        );
+        let engines: &[&str] =
+            if variable == "YOINK_AMQP_URL" { &["rabbitmq"] } else { &["redis", "rabbitmq"] };
+        for engine in engines {
+            for command in ["serve", "worker"] {
+                let mut yoink = yoink(folder.path());
+                yoink.args([command, "--engine", engine]).envs(plain);
+                if *engine == "rabbitmq" {
+                    yoink.envs(of_rabbit);
+                }
+                let refusal = refusal_of(yoink.env(variable, url), 1);
+                assert_eq!(refusal, said, "{command} --engine {engine} with {url}");
+            }
+        }
+    }
+    let mut migrate = yoink(folder.path());
+    migrate.args(["migrate", "--postgres", "postgres://127.0.0.1:1/yoink?sslmode=require"]);
+    let refusal = refusal_of(&mut migrate, 1);
+    assert!(refusal.contains("asks for TLS, which is not supported yet; use sslmode=disable"), "{refusal}");
+}
+
+#[test]
 fn weak_settings_are_refused_outside_development() {
     let folder = tempfile::tempdir().unwrap();
     let serve = |name: &str, value: &str| {
