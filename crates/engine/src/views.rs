@@ -45,7 +45,7 @@ pub enum Replayed {
 }
 
 /// Where an order is in its life: `accepted → confirmed → cancelled`, or `accepted → failed`. Where the ledger decides,
-/// `queued → confirmed → cancelled`, or `queued → rejected`.
+/// `queued → confirmed → cancelled`, or `queued → rejected`, or `queued → failed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OrderStatus {
     /// The request is kept, and will be decided.
@@ -56,7 +56,7 @@ pub enum OrderStatus {
     Confirmed,
     /// Somebody gave the units back.
     Cancelled,
-    /// The ledger can never take it; the units came back.
+    /// The ledger can never take it, or never decide it; units that it had came back.
     Failed,
     /// It was decided that the customer gets nothing.
     Rejected,
@@ -132,6 +132,24 @@ pub(crate) fn status(order: &Order<'_>, is_confirmed: impl FnOnce(&Order<'_>) ->
         OrderState::Live if is_confirmed(order) => OrderStatus::Confirmed,
         OrderState::Live => OrderStatus::Accepted,
     }
+}
+
+/// How an order failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// An order of which little more than its id can be told. Only the rabbitmq engine has such orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderInShort {
+    /// It may be queued and undecided: its id was made for this ledger. One in 65,536 made-up ids may be, too.
+    Queued,
+    /// It was queued, and could not be decided because the ledger does not have its product.
+    Failed(Failure),
 }
 
 /// Which orders to list.
