@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::rabbitmq::{Hint, RabbitEngine, RabbitOpenError, RabbitOptions, RabbitStatus};
 use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
-    Adjusted, Failure, OrderFilter, OrderInShort, OrderPage, OrderView, ProductView, PurchaseRequest,
+    Adjusted, Change, Failure, OrderFilter, OrderInShort, OrderPage, OrderView, ProductView, PurchaseRequest,
     Purchased, Replayed,
 };
 use crate::{CallError, Durability, OpenError, Reconciliation, Storefront, lane, redis};
@@ -355,7 +355,7 @@ impl Engine {
         id: ProductId,
         change: ProductChange,
     ) -> Result<ProductView, CallError> {
-        ask!(self, engine => engine.change_product(id, change).await)
+        ask!(self, engine => engine.change(id, Change::Details(change)).await)
     }
 
     /// Stops selling a product.
@@ -363,7 +363,7 @@ impl Engine {
     /// # Errors
     /// There is no such product; or as [`Engine::order`].
     pub async fn pause(&self, id: ProductId) -> Result<ProductView, CallError> {
-        ask!(self, engine => engine.pause(id).await)
+        ask!(self, engine => engine.change(id, Change::Pause).await)
     }
 
     /// Sells a product again.
@@ -371,7 +371,7 @@ impl Engine {
     /// # Errors
     /// There is no such product; or as [`Engine::order`].
     pub async fn resume(&self, id: ProductId) -> Result<ProductView, CallError> {
-        ask!(self, engine => engine.resume(id).await)
+        ask!(self, engine => engine.change(id, Change::Resume).await)
     }
 
     /// Restocks or withdraws.

@@ -1,8 +1,8 @@
 //! What the engine answers: owned copies, so that nothing outside the writer touches the inventory.
 
 use yoink_core::{
-    CustomerId, Figures, IdempotencyKey, Money, NewProduct, Order, OrderId, OrderState, ProductId, Seq,
-    Timestamp,
+    CustomerId, Figures, IdempotencyKey, Money, NewProduct, Order, OrderId, OrderState, ProductChange,
+    ProductId, Seq, Timestamp,
 };
 
 /// What a buyer asks for; the engine adds the order id.
@@ -187,6 +187,17 @@ pub struct ProductView {
     pub paused: bool,
     /// Its units.
     pub figures: Figures,
+}
+
+/// What is changed about a product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Name, price, window or limits.
+    Details(ProductChange),
+    /// It is not sold for now.
+    Pause,
+    /// It is sold again.
+    Resume,
 }
 
 /// A restock or withdrawal that was made.

@@ -21,7 +21,7 @@ impl RabbitEngine {
     /// # Errors
     /// The ledger cannot be asked, and this node does not know it.
     pub(crate) async fn order(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
-        self.in_background(move |engine| async move { engine.look_up(id).await }).await
+        self.desk().in_background_with(self, move |engine| async move { engine.look_up(id).await }).await
     }
 
     async fn look_up(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
@@ -102,7 +102,10 @@ impl RabbitEngine {
         id: OrderId,
         reason: Box<str>,
     ) -> Result<(OrderView, Replayed), CallError> {
-        self.in_background(move |engine| async move { engine.end(id, EndKind::Cancelled, &reason).await })
+        self.desk()
+            .in_background_with(self, move |engine| async move {
+                engine.end(id, EndKind::Cancelled, &reason).await
+            })
             .await
     }
 
@@ -116,7 +119,12 @@ impl RabbitEngine {
         id: OrderId,
         reason: Box<str>,
     ) -> Result<(OrderView, Replayed), CallError> {
-        self.in_background(move |engine| async move { engine.end(id, EndKind::Failed, &reason).await }).await
+        self.desk()
+            .in_background_with(
+                self,
+                move |engine| async move { engine.end(id, EndKind::Failed, &reason).await },
+            )
+            .await
     }
 
     async fn end(
