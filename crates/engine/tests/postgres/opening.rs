@@ -166,3 +166,15 @@ async fn nobody_there_is_said_with_the_address_and_without_the_password() {
     let error = Postgres::connect("not a url", 2, SettingsCheck::Strict).await.unwrap_err();
     assert!(matches!(error, PostgresOpenError::Url { .. }));
 }
+
+#[tokio::test]
+async fn what_the_benchmark_copies_fits_into_a_table_like_that_of_orders() {
+    let (database, _ledger) = Database::with_ledger(1).await;
+    let rows_per_s = crate::copy::copy(&database.url(), 3).await;
+    assert!(rows_per_s.is_finite() && rows_per_s > 0.0, "{rows_per_s}");
+    let copied = "SELECT to_regclass('copied') IS NULL AND NOT EXISTS (SELECT FROM orders)";
+    assert!(
+        database.session().await.query_one(copied, &[]).await.unwrap().get::<_, bool>(0),
+        "it leaves nothing"
+    );
+}
