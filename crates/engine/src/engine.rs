@@ -18,7 +18,8 @@ use crate::options::Options;
 use crate::rabbitmq::{Hint, RabbitEngine, RabbitOpenError, RabbitOptions, RabbitStatus};
 use crate::redis::{RedisEngine, RedisOpenError, RedisOptions, RedisStatus, RepairError, Repaired};
 use crate::views::{
-    Adjusted, OrderFilter, OrderPage, OrderView, ProductView, PurchaseRequest, Purchased, Replayed,
+    Adjusted, Change, Failure, OrderFilter, OrderInShort, OrderPage, OrderView, ProductView, PurchaseRequest,
+    Purchased, Replayed,
 };
 use crate::{CallError, Durability, OpenError, Reconciliation, Storefront, lane, redis};
 
@@ -31,6 +32,8 @@ pub enum Confirmed {
     NotYet,
     /// It was decided that the customer gets nothing; only where requests are queued before they are decided.
     Rejected(Rejection),
+    /// The order has failed; only where requests are queued before they are decided.
+    Failed(Failure),
 }
 
 /// An engine. Cheap to clone; every clone is the same engine.
@@ -270,12 +273,14 @@ impl Engine {
         ask!(self, engine => engine.order(id).await)
     }
 
-    /// Whether an order that [`Engine::order`] does not find may be queued and undecided: its id was made for this ledger.
-    /// One in 65,536 made-up ids may be, too. Only the rabbitmq engine has such orders.
-    pub fn may_be_queued(&self, id: OrderId) -> bool {
+    /// An order that [`Engine::order`] does not find, although a request was queued for it or may have been.
+    ///
+    /// # Errors
+    /// As [`Engine::order`].
+    pub async fn order_in_short(&self, id: OrderId) -> Result<Option<OrderInShort>, CallError> {
         match &self.kind {
-            Kind::Embedded(_) | Kind::Redis(_) => false,
-            Kind::Rabbit(engine) => engine.may_be_queued(id),
+            Kind::Embedded(_) | Kind::Redis(_) => Ok(None),
+            Kind::Rabbit(engine) => engine.order_in_short(id).await,
         }
     }
 
@@ -350,7 +355,7 @@ impl Engine {
         id: ProductId,
         change: ProductChange,
     ) -> Result<ProductView, CallError> {
-        ask!(self, engine => engine.change_product(id, change).await)
+        ask!(self, engine => engine.change(id, Change::Details(change)).await)
     }
 
     /// Stops selling a product.
@@ -358,7 +363,7 @@ impl Engine {
     /// # Errors
     /// There is no such product; or as [`Engine::order`].
     pub async fn pause(&self, id: ProductId) -> Result<ProductView, CallError> {
-        ask!(self, engine => engine.pause(id).await)
+        ask!(self, engine => engine.change(id, Change::Pause).await)
     }
 
     /// Sells a product again.
@@ -366,7 +371,7 @@ impl Engine {
     /// # Errors
     /// There is no such product; or as [`Engine::order`].
     pub async fn resume(&self, id: ProductId) -> Result<ProductView, CallError> {
-        ask!(self, engine => engine.resume(id).await)
+        ask!(self, engine => engine.change(id, Change::Resume).await)
     }
 
     /// Restocks or withdraws.

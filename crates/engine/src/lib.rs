@@ -43,6 +43,6 @@ pub use rabbitmq::{RabbitOpenError, RabbitOptions, RabbitProcessed, RabbitStatus
 pub use reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, audit_data_folder};
 pub use storefront::{Shelf, Storefront};
 pub use views::{
-    Adjusted, OrderFilter, OrderPage, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased,
-    Replayed,
+    Adjusted, Failure, OrderFilter, OrderInShort, OrderPage, OrderStatus, OrderView, ProductView,
+    PurchaseRequest, Purchased, Replayed,
 };

@@ -13,6 +13,7 @@ use crate::embedded::log::{LogFile, Stretch};
 use crate::embedded::recovery::{AcceptLoss, recover};
 use crate::embedded::ticket::Books;
 use crate::ledger::{FILE_NAME, Ledger, LedgerCounts, LedgerFault};
+use crate::views::Change;
 use crate::{CallError, Durability, OpenError, limits};
 
 /// The figures of one product.
@@ -96,7 +97,7 @@ impl EmbeddedEngine {
         let (reconciliation, broken) = recount.judge(&books, &ledger);
         for product in broken {
             tracing::error!(%product, "the units of a product do not add up: its sale is paused");
-            self.pause(product).await?;
+            self.change(product, Change::Pause).await?;
         }
         Ok(reconciliation)
     }

@@ -1,8 +1,8 @@
 //! What the engine answers: owned copies, so that nothing outside the writer touches the inventory.
 
 use yoink_core::{
-    CustomerId, Figures, IdempotencyKey, Money, NewProduct, Order, OrderId, OrderState, ProductId, Seq,
-    Timestamp,
+    CustomerId, Figures, IdempotencyKey, Money, NewProduct, Order, OrderId, OrderState, ProductChange,
+    ProductId, Seq, Timestamp,
 };
 
 /// What a buyer asks for; the engine adds the order id.
@@ -45,7 +45,7 @@ pub enum Replayed {
 }
 
 /// Where an order is in its life: `accepted → confirmed → cancelled`, or `accepted → failed`. Where the ledger decides,
-/// `queued → confirmed → cancelled`, or `queued → rejected`.
+/// `queued → confirmed → cancelled`, or `queued → rejected`, or `queued → failed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OrderStatus {
     /// The request is kept, and will be decided.
@@ -56,7 +56,7 @@ pub enum OrderStatus {
     Confirmed,
     /// Somebody gave the units back.
     Cancelled,
-    /// The ledger can never take it; the units came back.
+    /// The ledger can never take it, or never decide it; units that it had came back.
     Failed,
     /// It was decided that the customer gets nothing.
     Rejected,
@@ -134,6 +134,24 @@ pub(crate) fn status(order: &Order<'_>, is_confirmed: impl FnOnce(&Order<'_>) ->
     }
 }
 
+/// How an order failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// An order of which little more than its id can be told. Only the rabbitmq engine has such orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderInShort {
+    /// It may be queued and undecided: its id was made for this ledger. One in 65,536 made-up ids may be, too.
+    Queued,
+    /// It was queued, and could not be decided because the ledger does not have its product.
+    Failed(Failure),
+}
+
 /// Which orders to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrderFilter {
@@ -169,6 +187,17 @@ pub struct ProductView {
     pub paused: bool,
     /// Its units.
     pub figures: Figures,
+}
+
+/// What is changed about a product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Name, price, window or limits.
+    Details(ProductChange),
+    /// It is not sold for now.
+    Pause,
+    /// It is sold again.
+    Resume,
 }
 
 /// A restock or withdrawal that was made.

@@ -8,6 +8,8 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "../examples/redis_reference/copy.rs"]
+mod copy;
 #[path = "postgres/deciding.rs"]
 mod deciding;
 #[path = "postgres/delivering.rs"]

@@ -100,7 +100,7 @@ pub enum OrderStatus {
     Confirmed,
     /// Somebody gave the units back.
     Cancelled,
-    /// The ledger can never take it; the units came back.
+    /// The ledger can never take it, or never decide it; units that it had came back.
     Failed,
     /// It was queued, and then decided that the customer gets nothing (rabbitmq engine).
     Rejected,
@@ -184,21 +184,35 @@ impl From<OrderView> for Order {
     }
 }
 
-/// An order that another node queued and nobody has decided: the rest is not known here.
+/// An order of which the rest is not known: another node queued it, and nobody has decided it yet or ever can.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct QueuedOrder {
+pub struct OrderInShort {
     /// A UUID.
     #[schema(format = Uuid)]
     pub id: String,
-    /// `queued`.
-    #[schema(pattern = "^queued$")]
+    /// `queued` or `failed`.
+    #[schema(pattern = "^(queued|failed)$")]
     pub status: String,
+    /// When it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub ended_at: Option<When>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reason: Option<String>,
 }
 
-impl QueuedOrder {
-    pub(crate) fn new(id: OrderId) -> Self {
-        Self { id: id.to_string(), status: "queued".to_owned() }
+impl OrderInShort {
+    pub(crate) fn new(id: OrderId, order: yoink_engine::OrderInShort) -> Self {
+        let (status, failure) = match order {
+            yoink_engine::OrderInShort::Queued => ("queued", None),
+            yoink_engine::OrderInShort::Failed(failure) => ("failed", Some(failure)),
+        };
+        let (ended_at, reason) =
+            failure.map(|failure| (When(failure.at), String::from(failure.reason))).unzip();
+        Self { id: id.to_string(), status: status.to_owned(), ended_at, reason }
     }
 }
 
@@ -208,8 +222,8 @@ impl QueuedOrder {
 pub enum OrderFound {
     /// With everything that is known of it.
     Known(Order),
-    /// Undecided.
-    Queued(QueuedOrder),
+    /// Undecided, or never to be decided.
+    InShort(OrderInShort),
 }
 
 /// One page of orders, oldest first.
@@ -397,6 +411,18 @@ mod tests {
             put_number(&mut buffer, number);
             assert_eq!(buffer, number.to_string().as_bytes());
         }
+    }
+
+    #[test]
+    fn of_an_order_without_a_product_it_is_told_how_it_ended() {
+        let (id, at) = (OrderId([7; 16]), Timestamp(1_767_607_200_000_000));
+        let told = |order| serde_json::to_value(OrderFound::InShort(OrderInShort::new(id, order))).unwrap();
+        let queued = serde_json::json!({"id": id.to_string(), "status": "queued"});
+        assert_eq!(told(yoink_engine::OrderInShort::Queued), queued);
+        let failure = yoink_engine::Failure { at, reason: "dead letter 3".into() };
+        let failed = serde_json::json!({"id": id.to_string(), "status": "failed",
+            "ended_at": "2026-01-05T10:00:00.000000Z", "reason": "dead letter 3"});
+        assert_eq!(told(yoink_engine::OrderInShort::Failed(failure)), failed);
     }
 
     #[test]

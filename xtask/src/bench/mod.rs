@@ -56,6 +56,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     }
     need_wrk()?;
     build()?;
+    rest()?;
     let (markdown, json) = match args.engine.as_str() {
         "redis" => {
             let results = redis::measure(args.seconds, args.pairs)?;
@@ -86,6 +87,13 @@ fn need_wrk() -> Result<()> {
         Ok(_) => Ok(()),
         Err(_) => bail!("wrk is not installed; run `cargo xtask setup`"),
     }
+}
+
+/// Lets the disks come to rest: what a build left to be written makes the first commits slow.
+fn rest() -> Result<()> {
+    say("waiting until what was built is on disk ...");
+    let status = Command::new("sync").status().context("cannot run sync")?;
+    if status.success() { Ok(()) } else { bail!("sync failed") }
 }
 
 fn build() -> Result<()> {

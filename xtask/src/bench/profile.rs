@@ -15,11 +15,19 @@ pub(super) fn run(json: bool) -> Result<()> {
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
-    let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--release", "-p", "yoink-server", "--example", "budget", "--"])
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "-p", "yoink-server", "--example", "budget"])
+        .status()
+        .context("cannot run cargo")?;
+    if !built.success() {
+        bail!("the build failed");
+    }
+    super::rest()?;
+    let program = crate::target_folder()?.join("release").join("examples").join("budget");
+    let output = Command::new(&program)
         .arg(&folder)
         .output()
-        .context("cannot run cargo")?;
+        .with_context(|| format!("cannot run {}", program.display()))?;
     if !output.status.success() {
         bail!("the measuring program failed: {}", String::from_utf8_lossy(&output.stderr));
     }

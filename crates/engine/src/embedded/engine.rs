@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use uuid::ContextV7;
 use yoink_core::{
-    Command, CustomerId, Event, IdempotencyKey, NewProduct, OrderId, ProductChange, ProductId, Seq,
-    StockAdjustment, Timestamp,
+    Command, CustomerId, Event, IdempotencyKey, NewProduct, OrderId, ProductId, Seq, StockAdjustment,
+    Timestamp,
 };
 
 use crate::delivery::{Delivery, Stop};
@@ -29,8 +29,8 @@ use crate::lane::{Lane, LaneDriver};
 use crate::options::Options;
 use crate::source::WriterSource;
 use crate::views::{
-    Adjusted, OrderFilter, OrderPage, OrderStatus, OrderView, ProductView, PurchaseRequest, Purchased,
-    Replayed,
+    Adjusted, Change, OrderFilter, OrderPage, OrderStatus, OrderView, ProductView, PurchaseRequest,
+    Purchased, Replayed,
 };
 use crate::watch::Watch;
 use crate::{CallError, Confirmed, Durability, OpenError, Storefront, limits};
@@ -311,32 +311,17 @@ impl EmbeddedEngine {
         self.product_command(Command::CreateProduct(product)).await
     }
 
-    /// Changes what is said about a product; never its stock.
+    /// Changes a product; never its stock.
     ///
     /// # Errors
     /// There is no such product, or what is asked does not fit together; or the engine is too slow.
-    pub async fn change_product(
-        &self,
-        id: ProductId,
-        change: ProductChange,
-    ) -> Result<ProductView, CallError> {
-        self.product_command(Command::ChangeProduct { product: id, change }).await
-    }
-
-    /// Stops selling a product.
-    ///
-    /// # Errors
-    /// There is no such product; or the engine is too slow.
-    pub async fn pause(&self, id: ProductId) -> Result<ProductView, CallError> {
-        self.product_command(Command::Pause { product: id }).await
-    }
-
-    /// Sells a product again.
-    ///
-    /// # Errors
-    /// There is no such product; or the engine is too slow.
-    pub async fn resume(&self, id: ProductId) -> Result<ProductView, CallError> {
-        self.product_command(Command::Resume { product: id }).await
+    pub async fn change(&self, id: ProductId, change: Change) -> Result<ProductView, CallError> {
+        let command = match change {
+            Change::Details(change) => Command::ChangeProduct { product: id, change },
+            Change::Pause => Command::Pause { product: id },
+            Change::Resume => Command::Resume { product: id },
+        };
+        self.product_command(command).await
     }
 
     /// Restocks or withdraws.

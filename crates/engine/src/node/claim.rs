@@ -1,6 +1,6 @@
 //! A ledger is one engine's.
 
-use crate::postgres::{Postgres, PostgresError};
+use crate::postgres::{Postgres, PostgresError, PostgresOpenError, SettingsCheck};
 
 /// Why an engine may not sell from a ledger.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +28,26 @@ pub enum ClaimError {
     },
 }
 
-/// Makes the ledger this engine's, unless it is another's.
+/// Connects an engine to its ledger, with at most `connections_max` connections.
 ///
 /// # Errors
-/// See [`ClaimError`].
-pub(crate) async fn claim_ledger(postgres: &Postgres, engine: &'static str) -> Result<(), ClaimError> {
+/// See [`PostgresOpenError`] and [`ClaimError`].
+pub(crate) async fn open_ledger<E>(
+    engine: &'static str,
+    url: &str,
+    connections_max: usize,
+    check: SettingsCheck,
+) -> Result<Postgres, E>
+where
+    E: From<PostgresOpenError> + From<ClaimError>,
+{
+    let postgres = Postgres::connect(url, connections_max.max(1), check).await?;
+    claim(&postgres, engine).await?;
+    Ok(postgres)
+}
+
+/// Makes the ledger this engine's, unless it is another's.
+async fn claim(postgres: &Postgres, engine: &'static str) -> Result<(), ClaimError> {
     let target = || postgres.target().to_owned();
     match postgres.claim_ledger(engine).await {
         Ok(owner) if owner == engine => Ok(()),

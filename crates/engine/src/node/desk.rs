@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use yoink_core::{Event, NewProduct, ProductChange, ProductId, Rejection, STOCK_UNITS_MAX, Seq, Timestamp};
+use yoink_core::{Event, NewProduct, ProductId, Rejection, STOCK_UNITS_MAX, Seq, Timestamp};
 
 use super::catalogue::Listed;
 use super::{Node, Ping};
@@ -12,7 +12,7 @@ use crate::deliveries::Settled;
 use crate::delivery::{DeadLetter, DeadLetterFilter, DeliveryError, DeliveryStatus};
 use crate::ledger::Movement;
 use crate::postgres::{Changed, ErrorClass, Postgres, PostgresError, SettingsCheck};
-use crate::views::{OrderFilter, OrderPage, OrderStatus, Purchased};
+use crate::views::{Change, OrderFilter, OrderPage, OrderStatus, Purchased};
 use crate::{CallError, Confirmed, Durability, EngineState, Storefront};
 
 /// What the edge asks of the ledger. Cheap to clone.
@@ -81,6 +81,20 @@ impl Desk {
         T: Send + 'static,
     {
         self.runtime.spawn(work).await.unwrap_or(Err(CallError::OutcomeUnknown))
+    }
+
+    /// As [`Self::in_background`], with the engine that this is the desk of.
+    pub(crate) async fn in_background_with<E, T, F>(
+        &self,
+        engine: &E,
+        work: impl FnOnce(E) -> F,
+    ) -> Result<T, CallError>
+    where
+        E: Clone,
+        T: Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
+    {
+        self.in_background(work(engine.clone())).await
     }
 
     /// Asks something that only a server answers, on the background's runtime.
@@ -249,40 +263,23 @@ impl Desk {
         made?.ok_or_else(|| Rejection::ProductExists.into())
     }
 
-    /// Changes what the ledger says about a product.
+    /// Changes a product in the ledger.
     ///
     /// # Errors
     /// As [`crate::Engine::change_product`].
-    pub(crate) async fn change_product(&self, id: ProductId, change: ProductChange) -> Result<(), CallError> {
-        let changed =
-            self.ask(move |desk| async move { desk.postgres.change_product(&id, &change, desk.now()).await });
-        is_changed(changed.await?)
-    }
-
-    /// Pauses a product in the ledger.
-    ///
-    /// # Errors
-    /// As [`crate::Engine::pause`].
-    pub(crate) async fn pause_product(&self, id: ProductId) -> Result<(), CallError> {
-        let changed = self.ask(move |desk| async move { desk.postgres.pause_product(&id, desk.now()).await });
-        is_changed(changed.await?)
-    }
-
-    /// Resumes a product in the ledger.
-    ///
-    /// # Errors
-    /// As [`crate::Engine::resume`].
-    pub(crate) async fn resume_product(&self, id: ProductId) -> Result<(), CallError> {
-        let changed =
-            self.ask(move |desk| async move { desk.postgres.resume_product(&id, desk.now()).await });
-        is_changed(changed.await?)
-    }
-}
-
-fn is_changed(changed: Changed) -> Result<(), CallError> {
-    match changed {
-        Changed::NotFound => Err(Rejection::ProductNotFound.into()),
-        Changed::WindowEmpty => Err(Rejection::WindowEmpty.into()),
-        Changed::Done | Changed::Again => Ok(()),
+    pub(crate) async fn change(&self, id: ProductId, change: Change) -> Result<(), CallError> {
+        let changed = self.ask(move |desk| async move {
+            let (postgres, now) = (&desk.postgres, desk.now());
+            match change {
+                Change::Details(change) => postgres.change_product(&id, &change, now).await,
+                Change::Pause => postgres.pause_product(&id, now).await,
+                Change::Resume => postgres.resume_product(&id, now).await,
+            }
+        });
+        match changed.await? {
+            Changed::NotFound => Err(Rejection::ProductNotFound.into()),
+            Changed::WindowEmpty => Err(Rejection::WindowEmpty.into()),
+            Changed::Done | Changed::Again => Ok(()),
+        }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! Node       what the parts of one node share: clock, catalogue, storefront, counters, how delivery is
+//! Background the runtime on which all of it goes on
 //! Desk       what the edge asks of the ledger, on the background's runtime
 //! follow.rs  what every node does again and again: reading the ledger, telling who waits for it
 //! ```
 
 pub(crate) mod audit;
+mod background;
 pub(crate) mod catalogue;
 mod claim;
 mod count;
@@ -23,9 +25,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use parking_lot::Mutex;
 use yoink_core::Timestamp;
 
+pub(crate) use self::background::Background;
 use self::catalogue::Catalogue;
 pub use self::claim::ClaimError;
-pub(crate) use self::claim::claim_ledger;
+pub(crate) use self::claim::open_ledger;
 pub(crate) use self::desk::Desk;
 pub(crate) use self::follow::postgres_complaints;
 use self::order_id::OrderIds;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use yoink_core::{OrderId, Rejection, Timestamp};
 
 use super::columns::{Columns, Parts};
+use super::connection::Parameter;
 use super::{Postgres, PostgresError, row};
 
 /// A request that was queued.
@@ -134,27 +135,35 @@ impl Postgres {
         Ok(!self.read("look for a product", sql, &[&number]).await?.is_empty())
     }
 
-    /// Keeps a request that can never be decided where operators see it, under the name `entry` of `queue`, and writes down
-    /// that it was seen. Doing it again does nothing.
+    /// Keeps a request that can never be decided, as its message `bytes` from `queue`, where operators see it; for its sender
+    /// it is an order that has failed. Doing it again does nothing, and neither does doing it with one that was decided.
     ///
     /// # Errors
     /// See [`PostgresError`].
-    pub async fn note_undecidable(
+    pub async fn keep_undecidable(
         &self,
-        (queue, entry): (&str, &str),
-        bytes: &[u8],
+        (queue, bytes): (&str, &[u8]),
         error: &str,
-        request: &Request,
+        (product, request): (i32, &Request),
         now: Timestamp,
     ) -> Result<(), PostgresError> {
-        let sql = "WITH kept AS (
-                       INSERT INTO unreadable (stream, entry, bytes, error, found_at) VALUES ($1, $2, $3, $4, $5)
-                       ON CONFLICT DO NOTHING)
-                   INSERT INTO publishers AS s (id, seen, reported_at)
-                   VALUES ($6, int8multirange(int8range($7::bigint, $7::bigint + 1)), $5)
-                   ON CONFLICT (id) DO UPDATE SET seen = s.seen + excluded.seen";
-        let parameters: [super::connection::Parameter<'_>; 7] =
-            [&queue, &entry, &bytes, &error, &now.0, &request.publisher, &request.sequence];
+        let sql = "SELECT keep_undecidable($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+        let order = row::uuid(request.order);
+        let parameters: [Parameter<'_>; 13] = [
+            &queue,
+            &bytes,
+            &error,
+            &request.publisher,
+            &request.sequence,
+            &product,
+            &order,
+            &request.customer,
+            &request.quantity,
+            &request.price,
+            &request.currency,
+            &request.accepted_at,
+            &now.0,
+        ];
         self.change("keep what cannot be decided", sql, &parameters).await.map(drop)
     }
 

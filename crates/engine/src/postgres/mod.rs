@@ -38,6 +38,7 @@ pub use self::decide::{Decided, Request, Verdict};
 pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};
 pub use self::error::{ErrorClass, PostgresError, PostgresOpenError};
 pub use self::migrate::migrate;
+pub use self::order::KnownOrder;
 pub use self::product::{Changed, ProductRow, SaleState};
 pub use self::publisher::{Sequences, Turn, Unseen};
 pub use self::settings::SettingsCheck;

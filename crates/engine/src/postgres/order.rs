@@ -2,14 +2,14 @@
 
 use tokio_postgres::Row;
 use uuid::Uuid;
-use yoink_core::{OrderId, Timestamp};
+use yoink_core::{Money, OrderId, Seq, Timestamp};
 
 use super::connection::Parameter;
 use super::row::{limit, signed};
 use super::{KeptConnection, Postgres, PostgresError, row};
 use crate::ledger::EXPORT_ROWS_MAX;
 use crate::limits::LIST_ORDERS_MAX;
-use crate::views::{OrderFilter, OrderPage, OrderStatus, OrderView};
+use crate::views::{Failure, OrderFilter, OrderPage, OrderStatus, OrderView};
 
 const TAKEN: &str =
     "SELECT o.place, o.id, o.number, p.id AS product, o.customer, o.quantity, o.price, o.currency,
@@ -20,6 +20,21 @@ const REFUSED: &str =
     "SELECT o.place, o.id, o.number, p.id AS product, o.customer, o.quantity, o.price, o.currency,
     o.accepted_at, coalesce(o.ended, 'accepted') AS status, o.ended_at, o.ended_reason AS reason
     FROM refused o JOIN products p ON p.number = o.product AND o.state <> 'retried'";
+
+/// What whoever repeats a request is told of its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownOrder {
+    /// Its id.
+    pub id: OrderId,
+    /// The event that accepted it.
+    pub seq: Seq,
+    /// How many.
+    pub quantity: u32,
+    /// The price of one unit when it was accepted.
+    pub unit_price: Money,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+}
 
 /// Which tables a page is read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +61,7 @@ impl Postgres {
         rows.first().map(order_view).transpose()
     }
 
-    /// Those of these orders that the ledger has, whatever became of them.
+    /// Those of these orders that the ledger has, whatever became of them, and whether or not it has their product.
     ///
     /// # Errors
     /// See [`PostgresError`].
@@ -54,12 +69,33 @@ impl Postgres {
         &self,
         kept: &mut KeptConnection,
         ids: &[OrderId],
-    ) -> Result<Vec<OrderView>, PostgresError> {
+    ) -> Result<Vec<KnownOrder>, PostgresError> {
         let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
-        let one = format!("{TAKEN} WHERE o.id = asked.id UNION ALL {REFUSED} WHERE o.id = asked.id");
+        let columns = "o.id, o.number, o.quantity, o.price, o.currency, o.accepted_at";
+        let one = format!(
+            "SELECT {columns} FROM orders o WHERE o.id = asked.id
+             UNION ALL SELECT {columns} FROM refused o WHERE o.id = asked.id AND o.state <> 'retried'"
+        );
         let sql = each_of_ids(&one);
         let rows = self.read_on(kept, "look for orders", &sql, &[&ids]).await?;
-        rows.iter().map(order_view).collect()
+        rows.iter().map(known_order).collect()
+    }
+
+    /// When and why an order failed, whether or not the ledger has its product; `None` if it did not.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn failure(&self, id: OrderId) -> Result<Option<Failure>, PostgresError> {
+        let sql = "SELECT ended_at, reason FROM orders WHERE id = $1 AND status = 'failed'
+                   UNION ALL SELECT ended_at, ended_reason FROM refused
+                   WHERE id = $1 AND ended = 'failed' AND state <> 'retried'";
+        let rows = self.read("read why an order failed", sql, &[&row::uuid(id)]).await?;
+        let failure = |row: &Row| {
+            let (at, reason) =
+                (Timestamp(row::get(row, "ended_at")?), row::get::<&str>(row, "reason")?.into());
+            Ok(Failure { at, reason })
+        };
+        rows.first().map(failure).transpose()
     }
 
     /// Which of these orders are settled, and how: confirmed, cancelled, failed or rejected. The others are unknown to the
@@ -186,6 +222,16 @@ fn page_sql(filter: &OrderFilter, from: From, mut number: impl FnMut(Value) -> u
 
 fn status(row: &Row) -> Result<OrderStatus, PostgresError> {
     row::parsed(row, "status", |text| OrderStatus::ALL.into_iter().find(|status| status.name() == text))
+}
+
+fn known_order(row: &Row) -> Result<KnownOrder, PostgresError> {
+    Ok(KnownOrder {
+        id: row::order_id(row, "id")?,
+        seq: row::count(row, "number")?,
+        quantity: row::small(row, "quantity")?,
+        unit_price: row::money(row)?,
+        accepted_at: Timestamp(row::get(row, "accepted_at")?),
+    })
 }
 
 fn order_view(row: &Row) -> Result<OrderView, PostgresError> {

@@ -1,6 +1,5 @@
 //! What the edge asks of the engine as a whole.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use yoink_core::{ProductId, Rejection};
@@ -8,7 +7,7 @@ use yoink_core::{ProductId, Rejection};
 use super::RabbitEngine;
 use super::buy::Hint;
 use crate::views::{ProductView, PurchaseRequest};
-use crate::{CallError, Confirmed, EngineFigures};
+use crate::{Confirmed, EngineFigures};
 
 impl std::fmt::Debug for RabbitEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -17,15 +16,6 @@ impl std::fmt::Debug for RabbitEngine {
 }
 
 impl RabbitEngine {
-    /// Does something on the background's runtime. It is done to its end even if the caller goes.
-    pub(crate) async fn in_background<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, CallError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, CallError>> + Send + 'static,
-    {
-        self.desk().in_background(work(self.clone())).await
-    }
-
     /// A product as everybody may see it.
     pub(crate) async fn product(&self, id: &ProductId) -> Option<ProductView> {
         Some(self.desk().find_product(id).await?.view())
@@ -49,7 +39,7 @@ impl RabbitEngine {
     pub(crate) async fn wait_settled(&self, wait: Duration) -> Confirmed {
         let begun = Instant::now();
         loop {
-            let waits = self.in_background(|engine| async move {
+            let waits = self.desk().in_background_with(self, |engine| async move {
                 let (shared, postgres) = (engine.shared(), &engine.desk().postgres);
                 shared.report().await?;
                 let now = shared.node.now();

@@ -177,7 +177,7 @@ impl Lot {
         match self.insist(&requests, since).await? {
             Ruling::Verdicts(verdicts) => self.note(begun, &requests, &verdicts),
             Ruling::Impossible(_) if requests.len() > 1 => self.decide_each(&requests, since).await?,
-            Ruling::Impossible(error) => self.keep_unreadable(&requests, &error, since).await?,
+            Ruling::Impossible(error) => self.keep_undecidable(&requests, &error, since).await?,
         }
         failpoint::hit("lot.committed");
         self.worker.hand.acknowledge(tags).await?;
@@ -191,7 +191,7 @@ impl Lot {
             let (begun, one) = (Instant::now(), std::slice::from_ref(request));
             match self.insist(one, since).await? {
                 Ruling::Verdicts(verdicts) => self.note(begun, one, &verdicts),
-                Ruling::Impossible(error) => self.keep_unreadable(one, &error, since).await?,
+                Ruling::Impossible(error) => self.keep_undecidable(one, &error, since).await?,
             }
         }
         Ok(())
@@ -255,8 +255,8 @@ impl Lot {
         shared.node.note_delivered(begun.elapsed(), &delivered);
     }
 
-    /// Keeps a request that can never be decided where operators see it.
-    async fn keep_unreadable(
+    /// Keeps requests that can never be decided: they have failed.
+    async fn keep_undecidable(
         &self,
         requests: &[Request],
         error: &PostgresError,
@@ -264,17 +264,15 @@ impl Lot {
     ) -> Result<(), Gone> {
         let shared = &self.worker.shared;
         for request in requests {
-            tracing::error!(order = %request.order, %error, "a request can never be decided: it was written down");
+            tracing::error!(order = %request.order, %error, "a request can never be decided: it has failed");
             let line = message::encode(request.publisher, [request], &shared.node.order_ids);
-            let (entry, why) = (request.order.to_string(), error.to_string());
+            let (why, message) = (error.to_string(), (shared.names.orders.as_str(), line.as_bytes()));
             let postgres = &shared.desk.postgres;
-            let queue = shared.names.orders.as_str();
-            let note = || {
-                let now = shared.node.now();
-                postgres.note_undecidable((queue, &entry), line.as_bytes(), &why, request, now)
-            };
-            trouble::insist(&shared.node, note, |wait| self.hold(since, wait)).await?;
+            let keep =
+                || postgres.keep_undecidable(message, &why, (self.product, request), shared.node.now());
+            trouble::insist(&shared.node, keep, |wait| self.hold(since, wait)).await?;
             Gauges::add(&shared.gauges.unreadable, 1);
+            shared.node.waiters.tell(request.order, OrderStatus::Failed);
         }
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use lapin::uri::AMQPUri;
 use parking_lot::Mutex;
 use redis::IntoConnectionInfo as _;
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,11 +17,9 @@ use super::shared::{RabbitOptions, Shared};
 use super::status::Gauges;
 use super::topology::Names;
 use super::{RabbitEngine, broker};
-use crate::node::{ClaimError, Desk, Node, NodeOptions, claim_ledger};
-use crate::postgres::{Postgres, PostgresOpenError};
+use crate::node::{Background, ClaimError, Desk, Node, NodeOptions, open_ledger};
+use crate::postgres::PostgresOpenError;
 
-/// Threads of the background: publishing, workers, and what the edge asks of the ledger.
-const BACKGROUND_THREADS: usize = 2;
 /// What is left to be done once workers and publisher have ended.
 const LAST_REPORT_MAX: Duration = Duration::from_secs(1);
 
@@ -64,18 +61,9 @@ pub(super) struct Parts {
 }
 
 struct Owned {
-    runtime: Runtime,
+    background: Background,
     publisher: JoinHandle<()>,
     workers: Option<JoinHandle<()>>,
-}
-
-impl Drop for Parts {
-    fn drop(&mut self) {
-        // The last clone may go on a runtime, where waiting for another one is not allowed.
-        if let Some(owned) = self.owned.get_mut().take() {
-            owned.runtime.shutdown_background();
-        }
-    }
 }
 
 impl RabbitEngine {
@@ -87,14 +75,13 @@ impl RabbitEngine {
         let broker = broker::parse(&options.amqp).map_err(|what| RabbitOpenError::Amqp { what })?;
         let redis = options.redis.as_str().into_connection_info();
         redis.map_err(|source| RabbitOpenError::Redis { source })?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(BACKGROUND_THREADS)
-            .thread_name("yoink-background")
-            .enable_all()
-            .build()
-            .map_err(RabbitOpenError::Threads)?;
-        let handle = runtime.handle().clone();
-        let postgres = handle.block_on(connect(&options))?;
+        let (background, handle) = Background::start().map_err(RabbitOpenError::Threads)?;
+        let postgres = handle.block_on(open_ledger::<RabbitOpenError>(
+            "rabbitmq",
+            &options.postgres,
+            options.postgres_connections_max,
+            options.settings,
+        ))?;
         let node_options = NodeOptions {
             settings: options.settings,
             workers: options.workers,
@@ -123,7 +110,7 @@ impl RabbitEngine {
         handle.spawn(Arc::clone(&node).tell_waiters(postgres));
         let workers =
             (shared.options.workers > 0).then(|| handle.spawn(Arc::clone(&shared).employ_workers()));
-        let owned = Mutex::new(Some(Owned { runtime, publisher, workers }));
+        let owned = Mutex::new(Some(Owned { background, publisher, workers }));
         Ok(Self { parts: Arc::new(Parts { shared, broker, owned }) })
     }
 
@@ -144,7 +131,7 @@ impl RabbitEngine {
                 let _ = workers.await;
             }
         };
-        owned.runtime.block_on(async {
+        shared.desk.runtime.block_on(async {
             let left = until.map_or(drain, |until| until.saturating_duration_since(Instant::now()));
             if tokio::time::timeout(left, ended).await.is_err() {
                 tracing::warn!("closing before everything under way was answered");
@@ -152,13 +139,6 @@ impl RabbitEngine {
             // The next node that reads the ledger knows then what was confirmed.
             let _ = tokio::time::timeout(LAST_REPORT_MAX, shared.report()).await;
         });
-        owned.runtime.shutdown_timeout(Duration::from_millis(500));
+        owned.background.end(Duration::from_millis(500));
     }
-}
-
-async fn connect(options: &RabbitOptions) -> Result<Postgres, RabbitOpenError> {
-    let connections_max = options.postgres_connections_max.max(1);
-    let postgres = Postgres::connect(&options.postgres, connections_max, options.settings).await?;
-    claim_ledger(&postgres, "rabbitmq").await?;
-    Ok(postgres)
 }

@@ -7,7 +7,7 @@ use yoink_core::{Currency, CustomerId, Money, OrderId, Rejection, Timestamp};
 use super::RabbitEngine;
 use crate::node::order_id::product_of;
 use crate::postgres::{EndKind, Ended, Request};
-use crate::views::{OrderStatus, OrderView, Purchased, Replayed};
+use crate::views::{Failure, OrderInShort, OrderStatus, OrderView, Purchased, Replayed};
 use crate::{CallError, Confirmed};
 
 /// How long somebody who ends an order waits for its decision.
@@ -21,7 +21,7 @@ impl RabbitEngine {
     /// # Errors
     /// The ledger cannot be asked, and this node does not know it.
     pub(crate) async fn order(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
-        self.in_background(move |engine| async move { engine.look_up(id).await }).await
+        self.desk().in_background_with(self, move |engine| async move { engine.look_up(id).await }).await
     }
 
     async fn look_up(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
@@ -37,10 +37,23 @@ impl RabbitEngine {
         Ok(self.desk().postgres.order(id).await?)
     }
 
-    /// Whether an order that was not found may be queued by any node.
-    pub(crate) fn may_be_queued(&self, id: OrderId) -> bool {
+    /// An order that was not found, and that any node may have queued.
+    ///
+    /// # Errors
+    /// The ledger cannot be asked.
+    pub(crate) async fn order_in_short(&self, id: OrderId) -> Result<Option<OrderInShort>, CallError> {
         let node = &self.shared().node;
-        node.order_ids.is_sealed(id) && node.catalogue.by_number(product_of(id)).is_some()
+        if !node.order_ids.is_sealed(id) {
+            return Ok(None);
+        }
+        if let Some(failure) = self.failure(id).await? {
+            return Ok(Some(OrderInShort::Failed(failure)));
+        }
+        Ok(node.catalogue.by_number(product_of(id)).map(|_| OrderInShort::Queued))
+    }
+
+    async fn failure(&self, id: OrderId) -> Result<Option<Failure>, CallError> {
+        self.desk().ask(move |desk| async move { desk.postgres.failure(id).await }).await
     }
 
     fn view_of(&self, queued: &Request) -> Option<OrderView> {
@@ -72,6 +85,10 @@ impl RabbitEngine {
                     Ok(None) | Err(_) => Confirmed::NotYet,
                 }
             }
+            Ok(Ok(OrderStatus::Failed)) => match self.failure(order).await {
+                Ok(Some(failure)) => Confirmed::Failed(failure),
+                Ok(None) | Err(_) => Confirmed::NotYet,
+            },
             _ => Confirmed::NotYet,
         }
     }
@@ -85,7 +102,10 @@ impl RabbitEngine {
         id: OrderId,
         reason: Box<str>,
     ) -> Result<(OrderView, Replayed), CallError> {
-        self.in_background(move |engine| async move { engine.end(id, EndKind::Cancelled, &reason).await })
+        self.desk()
+            .in_background_with(self, move |engine| async move {
+                engine.end(id, EndKind::Cancelled, &reason).await
+            })
             .await
     }
 
@@ -99,7 +119,12 @@ impl RabbitEngine {
         id: OrderId,
         reason: Box<str>,
     ) -> Result<(OrderView, Replayed), CallError> {
-        self.in_background(move |engine| async move { engine.end(id, EndKind::Failed, &reason).await }).await
+        self.desk()
+            .in_background_with(
+                self,
+                move |engine| async move { engine.end(id, EndKind::Failed, &reason).await },
+            )
+            .await
     }
 
     async fn end(
@@ -118,8 +143,10 @@ impl RabbitEngine {
                 }
                 break;
             }
-            if !self.may_be_queued(id) {
-                return Err(Rejection::OrderNotFound.into());
+            match self.order_in_short(id).await? {
+                Some(OrderInShort::Queued) => {}
+                Some(OrderInShort::Failed(_)) => return Err(Rejection::OrderFailed.into()),
+                None => return Err(Rejection::OrderNotFound.into()),
             }
             if begun.elapsed() >= DECIDED_WITHIN {
                 return Err(CallError::Overloaded);

@@ -9,8 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use yoink_core::OrderId;
 
-use crate::postgres::{KeptConnection, Postgres};
-use crate::views::OrderView;
+use crate::postgres::{KeptConnection, KnownOrder, Postgres};
 
 /// Orders that one look-up asks for at most.
 const ASK_MAX: usize = 1_000;
@@ -25,7 +24,7 @@ const REST: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// It has it.
-    Yes(Box<OrderView>),
+    Yes(KnownOrder),
     /// It has no such order.
     No,
     /// It cannot be asked just now.
@@ -102,12 +101,12 @@ impl Replays {
             self.is_resting.store(false, Ordering::Release);
             return;
         };
-        let mut found: HashMap<OrderId, OrderView> =
+        let mut found: HashMap<OrderId, KnownOrder> =
             found.into_iter().map(|order| (order.id, order)).collect();
         for (order, tell) in asked {
             // Nobody asks twice for the same: whoever does so on this node shares the answer.
             let known = match found.remove(&order) {
-                Some(view) => Known::Yes(Box::new(view)),
+                Some(order) => Known::Yes(order),
                 None => Known::No,
             };
             let _ = tell.send(known);

@@ -115,12 +115,13 @@ impl RabbitEngine {
 
     /// Asks every server for a sign of life.
     pub(crate) async fn ping(&self) -> Result<Vec<Ping>, CallError> {
-        self.in_background(|engine| async move {
-            let (rabbitmq, redis, postgres) =
-                join3(engine.ping_rabbitmq(), engine.ping_redis(), engine.desk().ping()).await;
-            Ok(vec![rabbitmq, redis, postgres])
-        })
-        .await
+        self.desk()
+            .in_background_with(self, |engine| async move {
+                let (rabbitmq, redis, postgres) =
+                    join3(engine.ping_rabbitmq(), engine.ping_redis(), engine.desk().ping()).await;
+                Ok(vec![rabbitmq, redis, postgres])
+            })
+            .await
     }
 
     async fn ping_rabbitmq(&self) -> Ping {

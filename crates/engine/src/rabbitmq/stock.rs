@@ -17,7 +17,7 @@ impl RabbitEngine {
     /// As [`crate::Engine::adjust_stock`].
     pub(crate) async fn adjust_stock(&self, adjustment: StockAdjustment) -> Result<Adjusted, CallError> {
         let (id, delta) = (adjustment.product, adjustment.delta);
-        let made = self.in_background(move |engine| async move {
+        let made = self.desk().in_background_with(self, move |engine| async move {
             let made = engine.adjust(&adjustment).await?;
             engine.shared().follow_products().await?;
             Ok(made)

@@ -110,7 +110,7 @@ impl RedisEngine {
     /// # Errors
     /// The ledger or Redis cannot be asked.
     pub(crate) async fn reconcile(&self) -> Result<Reconciliation, CallError> {
-        self.in_background(|engine| async move { engine.recount().await }).await
+        self.desk().in_background_with(self, |engine| async move { engine.recount().await }).await
     }
 
     async fn recount(&self) -> Result<Reconciliation, CallError> {

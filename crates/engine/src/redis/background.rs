@@ -1,23 +1,11 @@
 //! What the edge asks of the background: its connections belong to the runtime there.
 
-use std::future::Future;
-
 use yoink_core::ProductId;
 
 use super::RedisEngine;
-use crate::CallError;
 use crate::views::ProductView;
 
 impl RedisEngine {
-    /// Does something on the background's runtime. It is done to its end even if the caller goes.
-    pub(crate) async fn in_background<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, CallError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, CallError>> + Send + 'static,
-    {
-        self.desk().in_background(work(self.clone())).await
-    }
-
     /// A product as everybody may see it. One that is new here is looked at first, so that it can be bought here, too.
     pub(crate) async fn product(&self, id: &ProductId) -> Option<ProductView> {
         if self.shared().node.catalogue.find(id).is_none() {
@@ -30,7 +18,7 @@ impl RedisEngine {
     /// Looks at a product in Redis, now.
     pub(crate) async fn look_at(&self, id: &ProductId) {
         let Some(listed) = self.shared().node.catalogue.find(id) else { return };
-        let looked = self.in_background(|engine| async move {
+        let looked = self.desk().in_background_with(self, |engine| async move {
             engine.parts.keeper.look(listed).await;
             engine.shared().node.publish_storefront();
             Ok(())

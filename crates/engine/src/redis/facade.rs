@@ -32,7 +32,7 @@ impl RedisEngine {
     pub(crate) async fn wait_settled(&self, wait: Duration) -> Confirmed {
         let begun = Instant::now();
         loop {
-            let waits = self.in_background(|engine| async move {
+            let waits = self.desk().in_background_with(self, |engine| async move {
                 engine.parts.keeper.look_at_all().await;
                 // In this order: what left the stream is counted here.
                 let backlog = engine.postgres().backlog().await?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::keeper::Keeper;
@@ -14,7 +13,7 @@ use super::loader::Loader;
 use super::servers::{Servers, shown};
 use super::{Mistakes, RedisEngine, Shared, checks};
 use crate::delivery::DeliveryOptions;
-use crate::node::{ClaimError, Desk, Node, NodeOptions, claim_ledger};
+use crate::node::{Background, ClaimError, Desk, Node, NodeOptions, open_ledger};
 use crate::postgres::{CONNECTIONS_MAX_DEFAULT, Postgres, PostgresOpenError, SettingsCheck};
 
 /// Grants of one product that may wait for the ledger.
@@ -23,8 +22,6 @@ const BACKLOG_MAX: u64 = 1_000_000;
 const CLAIM_AFTER: Duration = Duration::from_secs(5);
 /// How often the servers are asked for their settings.
 const SETTINGS_EVERY: Duration = Duration::from_secs(10);
-/// Threads of the background: workers, loading, and what the edge asks of the ledger.
-const BACKGROUND_THREADS: usize = 2;
 
 /// How to open a redis engine.
 #[derive(Clone, Debug)]
@@ -103,16 +100,7 @@ pub(crate) struct Parts {
     pub(crate) redis_url: String,
     pub(crate) keeper: Arc<Keeper>,
     /// Dropped when the engine is closed.
-    owned: Mutex<Option<Runtime>>,
-}
-
-impl Drop for Parts {
-    fn drop(&mut self) {
-        // The last clone may go on a runtime, where waiting for another one is not allowed.
-        if let Some(runtime) = self.owned.get_mut().take() {
-            runtime.shutdown_background();
-        }
-    }
+    background: Mutex<Option<Background>>,
 }
 
 impl RedisEngine {
@@ -121,13 +109,7 @@ impl RedisEngine {
     /// # Errors
     /// See [`RedisOpenError`].
     pub(crate) fn open(options: RedisOptions) -> Result<Self, RedisOpenError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(BACKGROUND_THREADS)
-            .thread_name("yoink-background")
-            .enable_all()
-            .build()
-            .map_err(RedisOpenError::Threads)?;
-        let handle = runtime.handle().clone();
+        let (background, handle) = Background::start().map_err(RedisOpenError::Threads)?;
         let (postgres, servers) = handle.block_on(connect(&options))?;
         let node_options = NodeOptions {
             settings: options.settings,
@@ -173,7 +155,7 @@ impl RedisEngine {
             servers,
             redis_url: options.redis,
             keeper,
-            owned: Mutex::new(Some(runtime)),
+            background: Mutex::new(Some(background)),
         };
         Ok(Self { parts: Arc::new(parts), lane })
     }
@@ -182,16 +164,16 @@ impl RedisEngine {
     /// nothing here is needed again. Blocks; calling it again does nothing.
     pub(crate) fn close_blocking(&self, drain: Duration) {
         self.shared().node.close();
-        if let Some(runtime) = self.parts.owned.lock().take() {
-            runtime.shutdown_timeout(drain.min(Duration::from_secs(2)));
+        if let Some(background) = self.parts.background.lock().take() {
+            background.end(drain.min(Duration::from_secs(2)));
         }
     }
 }
 
 async fn connect(options: &RedisOptions) -> Result<(Postgres, Arc<Servers>), RedisOpenError> {
-    let connections_max = options.postgres_connections_max.max(1);
-    let postgres = Postgres::connect(&options.postgres, connections_max, options.settings).await?;
-    claim_ledger(&postgres, "redis").await?;
+    let connections_max = options.postgres_connections_max;
+    let postgres =
+        open_ledger::<RedisOpenError>("redis", &options.postgres, connections_max, options.settings).await?;
     let servers = Servers::new(&options.redis);
     let mut complaints = Vec::new();
     let mut is_reached = false;

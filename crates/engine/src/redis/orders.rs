@@ -23,7 +23,7 @@ impl RedisEngine {
     /// # Errors
     /// Neither the ledger nor Redis can be asked.
     pub(crate) async fn order(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
-        self.in_background(move |engine| async move { engine.look_up(id).await }).await
+        self.desk().in_background_with(self, move |engine| async move { engine.look_up(id).await }).await
     }
 
     async fn look_up(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
@@ -57,7 +57,7 @@ impl RedisEngine {
         let product = listed.row.number;
         let field =
             format!("o{}", to_hex(self.shared().node.order_ids.derive(product, &request.customer, key)));
-        let asked = self.in_background(move |engine| async move {
+        let asked = self.desk().in_background_with(self, move |engine| async move {
             let server = engine.servers().of(product).await.map_err(|_| CallError::Unreachable)?;
             let buyers = SaleKeys::new(product, 0).buyers;
             let mut asking = redis::cmd("HEXISTS");
@@ -105,7 +105,9 @@ impl RedisEngine {
         kind: EndKind,
         reason: Box<str>,
     ) -> Result<(OrderView, Replayed), CallError> {
-        self.in_background(move |engine| async move { engine.end_now(id, kind, &reason).await }).await
+        self.desk()
+            .in_background_with(self, move |engine| async move { engine.end_now(id, kind, &reason).await })
+            .await
     }
 
     async fn end_now(

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use yoink_core::{NewProduct, ProductChange, ProductId};
+use yoink_core::{NewProduct, ProductId};
 
 use super::{RedisEngine, keeper_pause};
 use crate::CallError;
 use crate::node::catalogue::Listed;
-use crate::views::ProductView;
+use crate::views::{Change, ProductView};
 
 /// How long whoever makes a product waits until it can be bought.
 const ON_SALE_WITHIN: Duration = Duration::from_secs(3);
@@ -33,43 +33,16 @@ impl RedisEngine {
         }
     }
 
-    /// Changes what is said about a product.
+    /// Changes a product, and tells Redis, so that no purchase after the answer is decided by what was before.
     ///
     /// # Errors
     /// As [`crate::Engine::change_product`].
-    pub(crate) async fn change_product(
-        &self,
-        id: ProductId,
-        change: ProductChange,
-    ) -> Result<ProductView, CallError> {
-        self.desk().change_product(id, change).await?;
-        self.after_change(id).await
-    }
-
-    /// Stops selling a product.
-    ///
-    /// # Errors
-    /// As [`crate::Engine::pause`].
-    pub(crate) async fn pause(&self, id: ProductId) -> Result<ProductView, CallError> {
-        self.desk().pause_product(id).await?;
-        self.after_change(id).await
-    }
-
-    /// Sells a product again.
-    ///
-    /// # Errors
-    /// As [`crate::Engine::resume`].
-    pub(crate) async fn resume(&self, id: ProductId) -> Result<ProductView, CallError> {
-        self.desk().resume_product(id).await?;
-        self.after_change(id).await
-    }
-
-    /// Tells Redis, so that no purchase after the answer is decided by what was before.
-    async fn after_change(&self, id: ProductId) -> Result<ProductView, CallError> {
+    pub(crate) async fn change(&self, id: ProductId, change: Change) -> Result<ProductView, CallError> {
+        self.desk().change(id, change).await?;
         for _ in 0..10 {
             self.desk().refresh_catalogue().await;
             let Some(listed) = self.shared().node.catalogue.find(&id) else { break };
-            if self.in_background(move |engine| engine.describe(listed)).await? {
+            if self.desk().in_background_with(self, move |engine| engine.describe(listed)).await? {
                 break;
             }
             // Redis is being filled anew, which takes the newest; or it cannot be asked, and is told later.

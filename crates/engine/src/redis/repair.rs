@@ -58,7 +58,9 @@ impl RedisEngine {
     /// # Errors
     /// See [`RepairError`].
     pub(crate) async fn repair(&self, reason: Box<str>) -> Result<Vec<Repaired>, RepairError> {
-        let work = self.in_background(|engine| async move { Ok(engine.repair_all(&reason).await) });
+        let work = self
+            .desk()
+            .in_background_with(self, |engine| async move { Ok(engine.repair_all(&reason).await) });
         work.await.map_err(RepairError::NotCompared)?
     }
 

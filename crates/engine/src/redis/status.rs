@@ -114,11 +114,12 @@ impl RedisEngine {
 
     /// Asks every server that is known for a sign of life.
     pub(crate) async fn ping(&self) -> Result<[Ping; 2], CallError> {
-        self.in_background(|engine| async move {
-            let (redis, postgres) = join(engine.ping_redis(), engine.desk().ping()).await;
-            Ok([redis, postgres])
-        })
-        .await
+        self.desk()
+            .in_background_with(self, |engine| async move {
+                let (redis, postgres) = join(engine.ping_redis(), engine.desk().ping()).await;
+                Ok([redis, postgres])
+            })
+            .await
     }
 
     async fn ping_redis(&self) -> Ping {

@@ -42,7 +42,8 @@ impl RedisEngine {
     /// As [`crate::Engine::adjust_stock`].
     pub(crate) async fn adjust_stock(&self, adjustment: StockAdjustment) -> Result<Adjusted, CallError> {
         let (id, delta) = (adjustment.product, adjustment.delta);
-        let (seq, replayed) = self.in_background(move |engine| adjust(engine, adjustment)).await?;
+        let (seq, replayed) =
+            self.desk().in_background_with(self, move |engine| adjust(engine, adjustment)).await?;
         self.desk().refresh_catalogue().await;
         self.look_at(&id).await;
         let figures = self.desk().find_product(&id).await.map(|listed| listed.figures()).unwrap_or_default();

@@ -2,8 +2,10 @@
 
 use uuid::Uuid;
 use yoink_core::{ProductChange, Rejection};
-use yoink_engine::OrderStatus;
-use yoink_engine::postgres::{Decided, EndKind, Ended, Postgres, Request, Sequences, Verdict};
+use yoink_engine::postgres::{
+    Decided, EndKind, Ended, KeptConnection, Postgres, Request, Sequences, Verdict,
+};
+use yoink_engine::{DeadLetterFilter, OrderStatus};
 
 use super::server::Database;
 use super::{LATER, NOW, counted, id, on_sale, order};
@@ -144,6 +146,51 @@ async fn what_was_confirmed_and_never_seen_is_named() {
     let unseen = ledger.unseen().await.unwrap();
     assert_eq!(unseen.len(), 1);
     assert_eq!((unseen[0].publisher, unseen[0].messages, unseen[0].numbers.as_str()), (SENDER, 1, "{[3,4)}"));
+}
+
+#[tokio::test]
+async fn what_can_never_be_decided_has_failed_once_and_what_was_decided_stays_so() {
+    let (database, ledger) = rabbit_ledger().await;
+    let product = on_sale(&ledger, "1", 10).await;
+    let (ann, bob) = (request(1, "ann", 2), request(2, "bob", 1));
+    verdicts(&ledger, product, std::slice::from_ref(&ann)).await;
+    let nobodys = 77;
+    let keep = |product, request| ledger.keep_undecidable(("q", b"m"), "no", (product, request), NOW);
+    // Eight workers at once, one of whom comes back with what was decided.
+    let all = (0..8).flat_map(|_| [keep(product, &ann), keep(product, &bob)]);
+    futures_util::future::try_join_all(all).await.unwrap();
+    let order_of = async |number| ledger.order(order(number)).await.unwrap().unwrap();
+    assert_eq!(order_of(1).await.status, OrderStatus::Confirmed);
+    assert_eq!(ledger.failure(order(1)).await.unwrap(), None);
+    let failed = order_of(2).await;
+    let failure = ledger.failure(order(2)).await.unwrap().unwrap();
+    assert_eq!((failed.status, failed.quantity), (OrderStatus::Failed, 1));
+    assert_eq!((failed.ended_at, failed.reason), (Some(failure.at), Some(failure.reason.clone())));
+    assert_eq!(&*failure.reason, "dead letter 1: it can never be decided");
+    assert_eq!(verdicts(&ledger, product, std::slice::from_ref(&bob)).await, [Verdict::Known]);
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.live_orders, counts.revoked, counts.sold), (1, 1, 2));
+
+    // Where there is no such product, the order is no other product's either.
+    let cid = request(3, "cid", 4);
+    futures_util::future::try_join_all((0..8).map(|_| keep(nobodys, &cid))).await.unwrap();
+    database.execute("ALTER SEQUENCE products_number_seq RESTART WITH 77").await;
+    assert_eq!(on_sale(&ledger, "2", 10).await, nobodys);
+    assert_eq!(ledger.order(order(3)).await.unwrap(), None);
+    assert_eq!(
+        &*ledger.failure(order(3)).await.unwrap().unwrap().reason,
+        "dead letter 2: it can never be decided"
+    );
+    let known = ledger.known_orders(&mut KeptConnection::default(), &[order(3), order(4)]).await.unwrap();
+    assert_eq!(known.iter().map(|known| (known.id, known.quantity)).collect::<Vec<_>>(), [(order(3), 4)]);
+    assert_eq!(verdicts(&ledger, nobodys, std::slice::from_ref(&cid)).await, [Verdict::Known]);
+    assert_eq!(
+        ledger.dead_letters(&DeadLetterFilter { limit: 9, ..Default::default() }).await.unwrap().len(),
+        2
+    );
+    let seen = ledger.report_confirmed(SENDER, &Sequences::default(), NOW).await.unwrap();
+    assert!((1..=3).all(|number| seen.has(number)));
+    counted(&ledger).await;
 }
 
 #[tokio::test]

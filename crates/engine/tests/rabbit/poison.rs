@@ -1,8 +1,10 @@
 //! Messages that are no requests, among those that are; and requests that were handed out too often.
 
-use yoink_engine::{DeadLetterRefusal, DeadLetterState};
+use yoink_core::Rejection;
+use yoink_engine::{Confirmed, DeadLetterRefusal, DeadLetterState, OrderInShort, OrderStatus, Replayed};
 
-use crate::shop::{Became, Shop, processed, until};
+use crate::common;
+use crate::shop::{Became, PATIENCE, SHOE, Shop, ask, processed, request, until};
 
 #[test]
 fn what_cannot_be_read_is_listed_and_the_others_are_decided() {
@@ -49,34 +51,106 @@ fn what_cannot_be_read_is_listed_and_the_others_are_decided() {
 }
 
 #[test]
-fn a_request_for_what_the_ledger_does_not_have_is_listed_and_keeps_nobody_else_waiting() {
+fn a_request_for_what_the_ledger_does_not_have_has_failed_and_keeps_nobody_else_waiting() {
     let shop = Shop::start();
     let edge = shop.open_edge();
     shop.stock(&edge, 100, None);
-    shop.run(edge.create_product(crate::common::product("hat", 100))).unwrap();
+    shop.run(edge.create_product(common::product("hat", 100))).unwrap();
     shop.wait_publishing(&edge);
     let buy = |number: usize| {
         let (edge, product) = (edge.clone(), ["shoe", "hat"][number % 2]);
-        async move { edge.purchase(crate::common::buy(&format!("buyer-{number}"), product, 1, None)).await }
+        let wish = common::buy(&format!("buyer-{number}"), product, 1, Some("key"));
+        async move { edge.purchase(wish).await.unwrap() }
     };
     let queued = shop.run(futures_util::future::join_all((0..20).map(buy)));
-    assert!(queued.iter().all(Result::is_ok), "{queued:?}");
     assert!(shop.rabbit.queue_messages(&shop.queue()).unwrap().0 < 20, "some are of one message");
     // As if the ledger came from an older backup.
     shop.sql("SET session_replication_role = replica; DELETE FROM products WHERE id = 'hat'");
 
     let worker = shop.open(|_| {});
     until("the hats are listed", || shop.dead_letters(&edge).len() == 10);
-    until("the shoes are sold", || shop.count("SELECT count(*) FROM orders") == 10);
+    until("the shoes are sold", || confirmed(&shop) == 10);
     until("nothing is in the queue or in hand", || {
         shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 0)
     });
-    for letter in shop.dead_letters(&edge) {
+    let letters = shop.dead_letters(&edge);
+    for letter in &letters {
         assert!(letter.error.contains("there is no product number 2"), "{letter:?}");
     }
     // They count as seen: nobody queues them again.
     until("the node knows", || edge.rabbit_status().unwrap().unseen == 0);
     assert_eq!((processed(&edge).requeued, processed(&worker).unreadable), (0, 10));
+
+    // A node that never knew the product tells the same as the one that queued it.
+    let later = shop.open_edge();
+    let reasons: Vec<String> =
+        letters.iter().map(|letter| format!("dead letter {}: it can never be decided", letter.id)).collect();
+    for hat in queued.iter().skip(1).step_by(2) {
+        let Confirmed::Failed(failure) = shop.run(edge.wait_confirmed(hat, PATIENCE)) else {
+            panic!("{hat:?} has not failed");
+        };
+        assert!(reasons.contains(&failure.reason.to_string()), "{failure:?}");
+        for node in [&edge, &later] {
+            assert_eq!(shop.run(node.order(hat.order)).unwrap(), None);
+            let in_short = shop.run(node.order_in_short(hat.order)).unwrap();
+            assert_eq!(in_short, Some(OrderInShort::Failed(failure.clone())));
+            let cancelled = shop.run(node.cancel(hat.order, "enough".into()));
+            assert_eq!(cancelled, Err(Rejection::OrderFailed.into()));
+        }
+    }
+    let again = shop.run(buy(1));
+    assert_eq!((again.order, again.replayed), (queued[1].order, Replayed::Yes));
+    assert_eq!(confirmed(&shop), 10);
+}
+
+#[test]
+fn a_request_that_the_ledger_can_neither_take_nor_reject_has_failed() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 1, None);
+    shop.sql("ALTER TABLE orders ADD CONSTRAINT no_robots CHECK (customer <> 'robot')");
+    let mut asked = Vec::new();
+    // One after the other, so that the shoe is ann's.
+    for customer in ["ann", "robot"] {
+        asked.extend(shop.run(ask(&edge, customer, "key")));
+    }
+    let copies = shop.copy_messages();
+    let waiting = std::thread::spawn({
+        let (edge, runtime) = (edge.clone(), common::runtime());
+        move || {
+            let robot = runtime.block_on(edge.purchase(request("robot", "key"))).unwrap();
+            runtime.block_on(edge.wait_confirmed(&robot, PATIENCE))
+        }
+    });
+    let worker = shop.open(|_| {});
+    let Confirmed::Failed(failure) = waiting.join().unwrap() else { panic!("the robot waited in vain") };
+    let letters = shop.dead_letters(&edge);
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].error.contains("no_robots"), "{letters:?}");
+    assert_eq!(*failure.reason, *format!("dead letter {}: it can never be decided", letters[0].id));
+    let (ann, robot) = (asked.remove(0), asked.remove(0));
+
+    // The cause is mended and there are shoes again; but who was told no stays without.
+    shop.sql("ALTER TABLE orders DROP CONSTRAINT no_robots");
+    shop.run(edge.adjust_stock(common::restock(SHOE, 5, "more"))).unwrap();
+    shop.publish("requests", "orders", &copies);
+    assert_eq!(shop.judge(&[&edge, &worker], &[ann]), Became { confirmed: 1, rejected: 0, ended: 0 });
+    for node in [&edge, &worker] {
+        let order = shop.run(node.order(robot.order)).unwrap().unwrap();
+        assert_eq!((order.status, order.reason.as_ref()), (OrderStatus::Failed, Some(&failure.reason)));
+        assert_eq!((order.ended_at, order.quantity), (Some(failure.at), 1));
+        let again = shop.run(node.purchase(request("robot", "key"))).unwrap();
+        assert_eq!((again.order, again.replayed), (robot.order, Replayed::Yes));
+        assert_eq!(shop.run(node.wait_confirmed(&again, PATIENCE)), Confirmed::Failed(failure.clone()));
+        let cancelled = shop.run(node.cancel(robot.order, "enough".into()));
+        assert_eq!(cancelled, Err(Rejection::OrderFailed.into()));
+    }
+    assert_eq!(shop.dead_letters(&edge).len(), 1);
+}
+
+/// Orders that are confirmed.
+fn confirmed(shop: &Shop) -> i64 {
+    shop.count("SELECT count(*) FROM orders WHERE status = 'confirmed'")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use yoink_engine::{CallError, Confirmed, Engine, OrderStatus, PurchaseRequest, Replayed};
+use yoink_engine::{CallError, Confirmed, Engine, OrderInShort, OrderStatus, PurchaseRequest, Replayed};
 
 use crate::common;
 use crate::shop::{SHOE, Shop, request, until};
@@ -230,7 +230,9 @@ fn the_same_request_sixty_four_times_at_once_is_one_order() {
     until("it is decided", || shop.run(other.order(order)).unwrap().is_some());
     let again = shop.run(other.purchase(request("ann", "key"))).unwrap();
     assert_eq!((again.order, again.replayed), (order, Replayed::Yes));
-    assert!(other.may_be_queued(order) && !other.may_be_queued(yoink_core::OrderId([7; 16])));
+    let in_short = |id| shop.run(other.order_in_short(id)).unwrap();
+    assert_eq!(in_short(order), Some(OrderInShort::Queued), "as far as its id can tell");
+    assert_eq!(in_short(yoink_core::OrderId([7; 16])), None);
     let twice = shop.run(engine.purchase(common::buy("ann", SHOE, 2, Some("key"))));
     let original = Some(order);
     assert_eq!(twice, Err(yoink_core::Rejection::KeyReused { original }.into()));

@@ -23,7 +23,7 @@ use crate::common;
 /// The product that everybody wants.
 pub const SHOE: &str = "shoe";
 /// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const DATABASE: &str = "shop";
 /// A decision that waits for a row that a test occupies is not given up, also on a slow machine.
 const PATIENT: &str = "?options=-c%20lock_timeout%3D14s%20-c%20statement_timeout%3D14s";

@@ -7,7 +7,8 @@ use axum::response::IntoResponse;
 use http::HeaderName;
 use serde::Deserialize;
 use utoipa::ToSchema;
-use yoink_engine::{CallError, Replayed};
+use yoink_core::{OrderId, Rejection};
+use yoink_engine::{CallError, OrderInShort, Replayed};
 
 use super::{Body, OrderPath, check_reason, ok};
 use crate::edge::Core;
@@ -43,13 +44,22 @@ pub(crate) async fn cancel_order(
         let order = core.engine.order(id).await.map_err(|error| core.problem(error))?;
         match order {
             Some(order) if caller.may_act_for(&order.customer) => {}
-            // Whose it is shows once it is decided.
-            None if core.engine.may_be_queued(id) => return Err(core.problem(CallError::Overloaded)),
-            _ => return Err(Problem::no_such_order()),
+            Some(_) => return Err(Problem::no_such_order()),
+            None => return Err(refusal_of_unfound(&core, id).await),
         }
     }
     let (order, replayed) = core.engine.cancel(id, reason).await.map_err(|error| core.problem(error))?;
     Ok((replayed_header(replayed), ok(Order::from(order))))
+}
+
+/// What a customer is told of an order that is not found: whose it is shows once it is decided.
+async fn refusal_of_unfound(core: &Core, id: OrderId) -> Problem {
+    match core.engine.order_in_short(id).await {
+        Ok(Some(OrderInShort::Queued)) => core.problem(CallError::Overloaded),
+        Ok(Some(OrderInShort::Failed(_))) => core.problem(Rejection::OrderFailed.into()),
+        Ok(None) => Problem::no_such_order(),
+        Err(error) => core.problem(error),
+    }
 }
 
 /// `Idempotent-Replayed: true`, where something was done before.

@@ -22,7 +22,7 @@ use crate::guard::address::client_address;
 use crate::guard::auth::Caller;
 use crate::guard::rate_limit::Which;
 use crate::json::{self, Id};
-use crate::problem::{FORBIDDEN, Problem};
+use crate::problem::{FORBIDDEN, ORDER_FAILED, Problem};
 use crate::request::{idempotency_key, preference_applied, preferred_wait};
 use crate::settings::IdempotencyKeyRule;
 use crate::wire::{put_number, put_text, put_when};
@@ -58,7 +58,7 @@ fn one() -> u32 {
 ///
 /// 202 means that the units are yours: the order is on disk. Where its `status` is `queued` (rabbitmq engine) it means
 /// that the request is kept and will be decided. With `Prefer: wait=N` the answer is 201 if the ledger has the order
-/// within N seconds, or 409 if it was decided within them that you get nothing. The same key and body again give the
+/// within N seconds, or 409 if it was decided within them that you get nothing or never can be. The same key and body again give the
 /// same answer, also after sell-out.
 #[utoipa::path(
     post, path = "/v1/orders", tag = "buyers", request_body = PurchaseBody,
@@ -147,7 +147,7 @@ pub(crate) fn check_quantity(quantity: u32) -> Result<(), Problem> {
 /// Waits for the ledger, but not into the shutdown.
 ///
 /// # Errors
-/// It was decided that the customer gets nothing.
+/// It was decided that the customer gets nothing, or it has failed.
 async fn wait_decided(core: &Core, purchased: Purchased, wait: Duration) -> Result<Purchased, Problem> {
     let confirmed = tokio::select! {
         confirmed = core.engine.wait_confirmed(&purchased, wait) => confirmed,
@@ -156,6 +156,9 @@ async fn wait_decided(core: &Core, purchased: Purchased, wait: Duration) -> Resu
     match confirmed {
         Confirmed::NotYet => Ok(purchased),
         Confirmed::Rejected(rejection) => Err(core.problem(rejection.into())),
+        Confirmed::Failed(failure) => {
+            Err(Problem::new(&ORDER_FAILED, format!("The order has failed ({}).", failure.reason)))
+        }
         Confirmed::Yes => {
             let status = OrderStatus::Confirmed;
             // Only now it has its place among the events.

@@ -1,5 +1,6 @@
 //! What can be typed. Every command explains itself with examples.
 
+mod process;
 mod servers;
 mod storm;
 
@@ -9,10 +10,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use servers::{AuditArgs, MigrateArgs, ServersArgs, WorkerArgs};
+pub use process::ProcessArgs;
+pub use servers::{AuditArgs, MigrateArgs, WorkerArgs};
 pub use storm::{ArrivalsName, PresetName, RouteName, StormArgs};
 
-use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, empty_layer};
+use crate::config::ConfigLayer;
 
 /// Where the commands that talk to a server look for it.
 pub const URL_DEFAULT: &str = "http://127.0.0.1:3000";
@@ -142,65 +144,39 @@ pub enum Command {
 /// How to serve. What is not given comes from the environment, the file, or the default.
 #[derive(Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Read settings from this file [env: YOINK_CONFIG] [default: yoink.toml if it is there]
-    #[arg(long, value_name = "FILE", env = "YOINK_CONFIG", hide_env = true)]
-    pub config: Option<PathBuf>,
+    /// What every process with an engine is told.
+    #[command(flatten)]
+    pub process: ProcessArgs,
     /// Where buyers connect [env: YOINK_LISTEN] [default: 127.0.0.1:3000]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", display_order = 1)]
     pub listen: Option<SocketAddr>,
     /// Where operators connect, if not there too [env: YOINK_ADMIN_LISTEN]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", display_order = 2)]
     pub admin_listen: Option<SocketAddr>,
     /// The data folder [env: YOINK_DATA] [default: yoink-data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", display_order = 3)]
     pub data: Option<PathBuf>,
-    /// How it sells [env: YOINK_ENGINE] [default: embedded]
-    #[arg(long, value_name = "NAME", hide_possible_values = true)]
-    pub engine: Option<EngineName>,
     /// Everybody on this machine may buy, and an admin key is made [env: YOINK_DEV]
-    #[arg(long)]
+    #[arg(long, display_order = 5)]
     pub dev: bool,
-    /// When an accepted order is on disk: fsync, os-buffer with --dev, or relaxed with an engine on servers
-    /// [env: YOINK_DURABILITY] [default: fsync]
-    #[arg(long, value_name = "NAME", hide_possible_values = true)]
-    pub durability: Option<DurabilityName>,
-    /// The servers of an engine that has some.
-    #[command(flatten)]
-    pub servers: ServersArgs,
-    /// Workers in this process, with the redis engine per product; 0 leaves the work to `yoink worker`
-    /// [env: YOINK_WORKERS] [default: 1]
-    #[arg(long, value_name = "N")]
-    pub workers: Option<usize>,
     /// Threads that serve HTTP; 0 is one per core [env: YOINK_THREADS] [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", display_order = 13)]
     pub threads: Option<usize>,
     /// Start although the log ends before what was promised [env: YOINK_ACCEPT_LOSS]
-    #[arg(long)]
+    #[arg(long, display_order = 14)]
     pub accept_loss: bool,
-    /// What to log: error, warn, info, debug, trace, or a filter [env: YOINK_LOG] [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
-    /// How log lines look: text or json [env: YOINK_LOG_FORMAT] [default: text]
-    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
-    pub log_format: Option<LogFormat>,
 }
 
 impl ServeArgs {
     /// What the flags say, as the first layer of the configuration.
     pub fn layer(&self) -> ConfigLayer {
-        let mut layer = empty_layer();
+        let mut layer = self.process.layer();
         layer.listen = self.listen;
         layer.admin_listen = self.admin_listen;
         layer.data.clone_from(&self.data);
-        layer.engine = self.engine;
         layer.dev = self.dev.then_some(true);
-        layer.durability = self.durability;
-        self.servers.put_into(&mut layer);
-        layer.workers = self.workers;
         layer.threads = self.threads;
         layer.accept_loss = self.accept_loss.then_some(true);
-        layer.log.level.clone_from(&self.log_level);
-        layer.log.format = self.log_format;
         layer
     }
 }

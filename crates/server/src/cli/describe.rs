@@ -33,7 +33,7 @@ pub(super) fn config(args: &ConfigArgs, output: &mut Output) -> anyhow::Result<E
     } else if let Some(name) = &args.new_key {
         make_key(name, args, output)?;
     } else {
-        let config = Config::load(args.serve.layer(), args.serve.config.as_deref())?;
+        let config = Config::load(args.serve.layer(), args.serve.process.config.as_deref())?;
         let values = serde_json::to_value(&config)?;
         if args.json { output.json(&values)? } else { output.raw(&toml(&values))? }
     }

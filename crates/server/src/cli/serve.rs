@@ -37,7 +37,7 @@ pub(super) fn run(args: &ServeArgs, start: Start) -> anyhow::Result<ExitCode> {
     if start == Start::Demo {
         flags.dev = Some(true);
     }
-    let mut config = Config::load(flags, args.config.as_deref())?;
+    let mut config = Config::load(flags, args.process.config.as_deref())?;
     config.check()?;
     logging::init(&config.log)?;
     if process::is_root() && !config.dev {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// Works until told to stop.
 pub(super) fn run(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
     process::harden();
-    let mut config = Config::load(args.layer(), args.config.as_deref())?;
+    let mut config = Config::load(args.layer(), args.process.config.as_deref())?;
     config.choose_engine_on_servers();
     let settings = config.worker_settings()?;
     logging::init(&config.log)?;

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use yoink_engine::OnDeadLetter;
 
-use crate::harness::{Server, eventually};
+use crate::engines::Differences as _;
+use crate::harness::{Request, Server, eventually};
 
 /// A server whose ledger refuses the customers whose id begins with `bad`, with one dead letter for each of them.
 fn with_dead_letters(customers: &[&str]) -> Server {
@@ -95,6 +96,35 @@ fn a_discarded_dead_letter_gives_its_units_back_once() {
     let reason = json!({"reason": "x"});
     let cancel = server.post(&format!("/v1/orders/{}/cancel", letter["order_id"].as_str().unwrap()), &reason);
     cancel.problem(409, "order-failed");
+}
+
+#[test]
+fn who_can_be_neither_served_nor_refused_is_told_that_the_order_has_failed() {
+    let server = Server::start_empty(|_| {});
+    server.create_product(&json!({"id": "1", "stock": 1}));
+    server.refuse_orders_of("bad");
+    server.admin("POST", "/v1/admin/delivery/pause", None);
+    assert_eq!(server.buy("ann").status, 202);
+    let wish = json!({"customer_id": "bad-1", "product_id": "1"});
+    let request = Request::new("POST", "/v1/orders").key("once").json(&wish);
+    let first = server.send(&request);
+    server.admin("POST", "/v1/admin/delivery/resume", None);
+    if server.engine.decides_at_once() {
+        // The no is no row that the ledger could refuse.
+        first.problem(409, "sold-out");
+        server.take_orders_again();
+        return;
+    }
+    assert_eq!(first.status, 202);
+    let path = format!("/v1/orders/{}", first.json()["id"].as_str().unwrap());
+    let why = "dead letter 1: it can never be decided";
+    eventually("the order has failed", || server.get(&path).json()["reason"] == why);
+    assert_eq!(server.get(&path).json()["status"], "failed");
+    server.take_orders_again();
+    // Asked again with `Prefer: wait`, as all tests do.
+    let problem = server.send(&request).problem(409, "order-failed");
+    assert_eq!(problem["detail"], format!("The order has failed ({why})."));
+    server.post(&format!("{path}/cancel"), &json!({"reason": "x"})).problem(409, "order-failed");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::TargetArgs;
-use crate::config::{ConfigLayer, DurabilityName, EngineName, LogFormat, ServerUrl, empty_layer};
+use super::{ProcessArgs, TargetArgs};
+use crate::config::{ConfigLayer, EngineName, ServerUrl, empty_layer};
 
 pub(super) const AUDIT_HELP: &str = "\
 Examples:
@@ -40,36 +40,6 @@ Examples:
   YOINK_POSTGRES_URL=postgres://yoink:PASSWORD@10.0.0.6/yoink yoink migrate --json
 
 Run it before the first start and after each update. Running it again, or twice at once, does no harm.";
-
-/// Where the servers of an engine are.
-#[derive(Debug, Default, Args)]
-pub struct ServersArgs {
-    /// The rabbitmq engine's RabbitMQ [env: YOINK_AMQP_URL]
-    #[arg(long, value_name = "URL")]
-    pub amqp: Option<ServerUrl>,
-    /// The Redis; with the redis engine, servers of a cluster are separated by commas [env: YOINK_REDIS_URL]
-    #[arg(long, value_name = "URL")]
-    pub redis: Option<ServerUrl>,
-    /// The PostgreSQL [env: YOINK_POSTGRES_URL]
-    #[arg(long, value_name = "URL")]
-    pub postgres: Option<ServerUrl>,
-    /// The rabbitmq engine's workers take no lock; nothing that is promised rests on it [env: YOINK_LOCK=false]
-    #[arg(long)]
-    pub no_lock: bool,
-    /// Connections to PostgreSQL [env: YOINK_POSTGRES_CONNECTIONS] [default: 5]
-    #[arg(long, value_name = "N")]
-    pub postgres_connections: Option<usize>,
-}
-
-impl ServersArgs {
-    pub(super) fn put_into(&self, layer: &mut ConfigLayer) {
-        layer.amqp.url.clone_from(&self.amqp);
-        layer.lock.enabled = self.no_lock.then_some(false);
-        layer.redis.url.clone_from(&self.redis);
-        layer.postgres.url.clone_from(&self.postgres);
-        layer.postgres.connections_max = self.postgres_connections;
-    }
-}
 
 /// `yoink audit`.
 #[derive(Debug, Args)]
@@ -122,44 +92,31 @@ impl AuditArgs {
 
 /// `yoink worker`.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("engine", |flag| flag.help(
+        "Whose work: redis or rabbitmq [env: YOINK_ENGINE] [default: rabbitmq if there is a RabbitMQ, else redis]"
+    )),
+    mut_arg("workers", |flag| flag.value_parser(parse_workers).help(
+        "Workers, with the redis engine per product; at least 1 [env: YOINK_WORKERS] [default: 1]"
+    )),
+    mut_arg("durability", |flag| flag.display_order(13).help(
+        "fsync, or relaxed to use servers whose settings may lose orders [env: YOINK_DURABILITY] [default: fsync]"
+    ))
+)]
 pub struct WorkerArgs {
-    /// Read settings from this file [env: YOINK_CONFIG] [default: yoink.toml if it is there]
-    #[arg(long, value_name = "FILE", env = "YOINK_CONFIG", hide_env = true)]
-    pub config: Option<PathBuf>,
-    /// Whose work: redis or rabbitmq [env: YOINK_ENGINE] [default: rabbitmq if there is a RabbitMQ, else redis]
-    #[arg(long, value_name = "NAME", hide_possible_values = true)]
-    pub engine: Option<EngineName>,
-    /// Where it answers /metrics, /livez and /readyz [env: YOINK_WORKER_LISTEN] [default: 127.0.0.1:3100]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<SocketAddr>,
-    /// Its servers.
+    /// What every process with an engine is told.
     #[command(flatten)]
-    pub servers: ServersArgs,
-    /// Workers, with the redis engine per product; at least 1 [env: YOINK_WORKERS] [default: 1]
-    #[arg(long, value_name = "N", value_parser = parse_workers)]
-    pub workers: Option<usize>,
-    /// fsync, or relaxed to use servers whose settings may lose orders [env: YOINK_DURABILITY] [default: fsync]
-    #[arg(long, value_name = "NAME", hide_possible_values = true)]
-    pub durability: Option<DurabilityName>,
-    /// What to log: error, warn, info, debug, trace, or a filter [env: YOINK_LOG] [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
-    /// How log lines look: text or json [env: YOINK_LOG_FORMAT] [default: text]
-    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
-    pub log_format: Option<LogFormat>,
+    pub process: ProcessArgs,
+    /// Where it answers /metrics, /livez and /readyz [env: YOINK_WORKER_LISTEN] [default: 127.0.0.1:3100]
+    #[arg(long, value_name = "ADDR:PORT", display_order = 5)]
+    pub listen: Option<SocketAddr>,
 }
 
 impl WorkerArgs {
     /// What the flags say, as the first layer of the configuration.
     pub fn layer(&self) -> ConfigLayer {
-        let mut layer = empty_layer();
-        layer.engine = self.engine;
+        let mut layer = self.process.layer();
         layer.worker_listen = self.listen;
-        self.servers.put_into(&mut layer);
-        layer.workers = self.workers;
-        layer.durability = self.durability;
-        layer.log.level.clone_from(&self.log_level);
-        layer.log.format = self.log_format;
         layer
     }
 }
