@@ -106,7 +106,7 @@ fn who_can_be_neither_served_nor_refused_is_told_that_the_order_has_failed() {
     server.admin("POST", "/v1/admin/delivery/pause", None);
     assert_eq!(server.buy("ann").status, 202);
     let wish = json!({"customer_id": "bad-1", "product_id": "1"});
-    let request = Request::new("POST", "/v1/orders").key("once").json(&wish);
+    let request = Request::new("POST", "/v1/orders").header("idempotency-key", "once").json(&wish);
     let first = server.send(&request);
     server.admin("POST", "/v1/admin/delivery/resume", None);
     if server.engine.decides_at_once() {
