@@ -95,7 +95,8 @@ fn cast(outcome: &Outcome) -> Option<Cast> {
 fn oversold(outcome: &Outcome) -> Option<Cast> {
     let (unit, keys) = shared_units(outcome).into_iter().find(|(_, keys)| keys.len() > 1)?;
     let count = keys.len();
-    let title = match unit {
+    let keys = at_odds(&outcome.events, unit, keys);
+    let mut title = match unit {
         1 => format!("The last unit was sold to {count} buyers"),
         unit => format!("The unit at which {unit} were left was sold to {count} buyers"),
     };
@@ -104,7 +105,35 @@ fn oversold(outcome: &Outcome) -> Option<Cast> {
     let mut cast: Vec<String> = hit.into_iter().map(|event| event.key.clone()).collect();
     cast.extend(keys.into_iter().filter(|key| hit.is_none_or(|hit| &hit.key != key)));
     cast.truncate(CAST_MAX);
+    if cast.len() < count {
+        // Writing to a string cannot fail.
+        let _ = write!(title, "; {} of them", cast.len());
+    }
     Some(Cast { title, keys: cast })
+}
+
+/// Of those who took a unit, first those who had looked before one of them took it: the most that there are. Others may
+/// have seen it because it was on the shelf again, which says nothing to a reader who is not told how it came there.
+fn at_odds(events: &[Event], unit: i64, keys: Vec<String>) -> Vec<String> {
+    let looked_and_took = |key: &String| {
+        let own: Vec<&Event> = events.iter().filter(|event| &event.key == key).collect();
+        let took = own.iter().position(|event| event.unit == Some(unit))?;
+        let looked = own.get(took.saturating_sub(1))?.at_us;
+        Some((looked, own.get(took)?.at_us))
+    };
+    let spans: Vec<(u64, u64)> = keys.iter().filter_map(looked_and_took).collect();
+    if spans.len() < keys.len() {
+        return keys;
+    }
+    let at_odds_with = |took: u64| -> Vec<bool> {
+        spans.iter().map(|(looked, later)| *looked < took && took <= *later).collect()
+    };
+    let groups = spans.iter().map(|(_, took)| at_odds_with(*took));
+    let Some(most) = groups.max_by_key(|group| group.iter().filter(|is_in| **is_in).count()) else {
+        return keys;
+    };
+    let (group, others): (Vec<_>, Vec<_>) = keys.into_iter().zip(most).partition(|(_, is_in)| *is_in);
+    group.into_iter().chain(others).map(|(key, _)| key).collect()
 }
 
 /// Who took which unit, by the shop's own count, the last unit first; each with its buyers in the order of time.
@@ -265,6 +294,22 @@ mod tests {
             ]
         );
         assert!(timeline.text().contains("buyer A  writes the stock"), "{}", timeline.text());
+    }
+
+    #[test]
+    fn those_who_looked_before_one_of_them_took_the_unit_are_told_of_first() {
+        let mut events = Vec::new();
+        // The first took it and was done; somebody put it back; six others looked before any of them took it.
+        for (place, key) in (0..).zip(["first", "b", "c", "d", "e", "f", "g"]) {
+            let (looks, takes) = if place == 0 { (1, 2) } else { (100 + place, 200 + place) };
+            events.push(event(looks, key, "looks", None));
+            events.push(event(takes, key, "takes", Some(1)));
+        }
+        events.sort_by_key(|event| event.at_us);
+        let timeline = timeline(&outcome(&["first", "b", "c", "d", "e", "f", "g"], events)).unwrap();
+        assert_eq!(timeline.title, "The last unit was sold to 7 buyers; 4 of them");
+        let steps: Vec<&str> = timeline.lines.iter().map(|line| line.what.as_str()).collect();
+        assert_eq!(steps, ["looks", "looks", "looks", "looks", "takes", "takes", "takes", "takes"]);
     }
 
     #[test]
