@@ -44,7 +44,8 @@ pub struct LoadedCredit {
     pub customer: Option<String>,
 }
 
-/// A withdrawal that was made from the epoch, whose units are gone from it already.
+/// A withdrawal that was made, whose units are gone already. Also one from an earlier epoch: somebody who began it, too,
+/// may not know yet, and must not take them from this epoch once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadedWithdrawal {
     /// Which adjustment.
@@ -61,7 +62,7 @@ pub struct SaleSnapshot {
     pub product: ProductRow,
     /// Credits of the epoch.
     pub credits: Vec<LoadedCredit>,
-    /// Withdrawals from the epoch.
+    /// All that were made.
     pub withdrawals: Vec<LoadedWithdrawal>,
 }
 
@@ -94,8 +95,8 @@ impl Postgres {
         let credits = reading.rows(WHAT, sql, &[&number, &epoch]).await?;
         let credits = credits.iter().map(loaded_credit).collect::<Result<_, _>>()?;
         let sql = "SELECT id, -delta AS units FROM adjustments
-                   WHERE product = $1 AND epoch = $2 AND delta < 0 AND done";
-        let withdrawals = reading.rows(WHAT, sql, &[&number, &epoch]).await?;
+                   WHERE product = $1 AND delta < 0 AND done";
+        let withdrawals = reading.rows(WHAT, sql, &[&number]).await?;
         let withdrawals = withdrawals.iter().map(loaded_withdrawal).collect::<Result<_, _>>()?;
         // Statements that declare take no parameters; a number needs no quotes.
         let sql = format!(

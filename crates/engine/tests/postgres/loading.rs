@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use yoink_engine::postgres::{
-    AdjustmentOutcome, CreditKind, Delivered, EndKind, Ended, Grant, Postgres, SaleSnapshot, SaleState,
-    WithdrawalEnd,
+    AdjustmentOutcome, CreditKind, Delivered, EndKind, Ended, Grant, LoadedWithdrawal, Postgres,
+    SaleSnapshot, SaleState, WithdrawalEnd,
 };
 
 use super::common::restock;
@@ -119,10 +119,16 @@ async fn restocks_and_withdrawals_are_made_once() {
     assert_eq!(ledger.finish_withdrawal(begun, 1, NOW).await.unwrap(), WithdrawalEnd::Done(seq));
     let snapshot = ledger.sale_snapshot(product, 2).await.unwrap().unwrap();
     assert_eq!((snapshot.withdrawals.len(), snapshot.withdrawals[0].units), (1, 3));
+    drop(snapshot);
+    // Whoever began it, too, and heard nothing, must not take its units from the next epoch once more.
+    ledger.seal(product, 2).await.unwrap();
+    let next = ledger.sale_snapshot(product, 3).await.unwrap().unwrap();
+    assert_eq!(next.withdrawals, [LoadedWithdrawal { adjustment: begun, units: 3 }]);
+    drop(next);
 
     let refused = withdraw(&ledger, 99, "k5").await;
-    assert_eq!(ledger.refuse_withdrawal(refused, 2, NOW).await.unwrap(), WithdrawalEnd::Refused);
-    assert_eq!(ledger.refuse_withdrawal(refused, 2, NOW).await.unwrap(), WithdrawalEnd::Refused);
+    assert_eq!(ledger.refuse_withdrawal(refused, 3, NOW).await.unwrap(), WithdrawalEnd::Refused);
+    assert_eq!(ledger.refuse_withdrawal(refused, 3, NOW).await.unwrap(), WithdrawalEnd::Refused);
     let counts = counted(&ledger).await;
     assert_eq!((counts.stocked, counts.withheld, counts.units), (15, 3, 12));
 }
