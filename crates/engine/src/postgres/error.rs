@@ -220,6 +220,17 @@ pub enum PostgresOpenError {
         /// Each as a clause.
         reasons: Vec<String>,
     },
+    /// Its text has no room for some customers' names: their orders could never be written.
+    #[error(
+        "PostgreSQL at {target} keeps text as {encoding}, which cannot hold every customer's name; make a database \
+         with ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding {
+        /// Host, port and database.
+        target: String,
+        /// The name of the encoding.
+        encoding: String,
+    },
     /// It is a standby, which nothing can be written to.
     #[error("PostgreSQL at {target} is in recovery: it is a standby; use the primary's address")]
     InRecovery {

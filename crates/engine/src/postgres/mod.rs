@@ -111,6 +111,9 @@ impl Postgres {
         if found.is_in_recovery {
             return Err(PostgresOpenError::InRecovery { target });
         }
+        if !found.takes_every_name() {
+            return Err(PostgresOpenError::Encoding { target, encoding: found.encoding });
+        }
         let relaxed = found.reasons();
         if check == SettingsCheck::Strict && !relaxed.is_empty() {
             return Err(PostgresOpenError::Settings { target, reasons: relaxed });

@@ -19,9 +19,16 @@ pub(super) struct Settings {
     synchronous_commit: String,
     full_page_writes: String,
     pub is_in_recovery: bool,
+    /// How the database keeps text.
+    pub encoding: String,
 }
 
 impl Settings {
+    /// Whether every name that a buyer may have fits into its text.
+    pub fn takes_every_name(&self) -> bool {
+        matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII")
+    }
+
     /// What is wrong, each as a clause.
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -59,7 +66,8 @@ impl Postgres {
         let sql = "SELECT current_setting('fsync') AS fsync,
                           current_setting('synchronous_commit') AS synchronous_commit,
                           current_setting('full_page_writes') AS full_page_writes,
-                          pg_is_in_recovery() AS is_in_recovery";
+                          pg_is_in_recovery() AS is_in_recovery,
+                          current_setting('server_encoding') AS encoding";
         let rows = self.read("read its settings", sql, &[]).await?;
         let row = row::only(&rows, "settings")?;
         Ok(Settings {
@@ -67,6 +75,7 @@ impl Postgres {
             synchronous_commit: row::get(row, "synchronous_commit")?,
             full_page_writes: row::get(row, "full_page_writes")?,
             is_in_recovery: row::get(row, "is_in_recovery")?,
+            encoding: row::get(row, "encoding")?,
         })
     }
 }

@@ -19,7 +19,7 @@ use super::status::Gauges;
 use super::trouble;
 use crate::failpoint;
 use crate::node::order_id::product_of;
-use crate::postgres::{Decided, Delivered, ErrorClass, PostgresError, Request, Verdict};
+use crate::postgres::{Decided, Delivered, ErrorClass, PostgresError, Request, Retried, Verdict};
 use crate::views::OrderStatus;
 
 /// Requests that one transaction decides at most.
@@ -33,6 +33,9 @@ const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
 const LOCKED_WAIT_MS: std::ops::Range<u64> = 5..20;
 /// Who waits for a lock gets it after its holder has had it for so long.
 const TURN: Duration = Duration::from_millis(200);
+/// So many lives of a lock it is waited for. By then its holder has died or handed it over, unless the lock is nobody's: then
+/// the work goes on without it, which is safe, and slower at worst.
+const LOCK_LIVES_MAX: u32 = 2;
 /// How long who handed a lock over stays away from it: longer than those who wait do between two attempts.
 const AFTER_TURN: Duration = Duration::from_millis(25);
 /// How often it is looked whether delivery is still paused.
@@ -81,7 +84,7 @@ impl Worker {
         for taken in message {
             let product = product_of(taken.request.order);
             let lot = lots.entry(product).or_insert_with(|| {
-                new.push(Lot { worker: Arc::clone(self), product, lock: None, fence: None });
+                new.push(Lot::new(self, product));
                 VecDeque::new()
             });
             lot.push_back(taken);
@@ -130,11 +133,17 @@ pub(crate) struct Lot {
     worker: Arc<Worker>,
     product: i32,
     lock: Option<Lock>,
+    /// It was waited for in vain: what is left of the lot is decided without one.
+    without_lock: bool,
     /// The token of the batch before, decided under the lock that is held.
     fence: Option<i64>,
 }
 
 impl Lot {
+    fn new(worker: &Arc<Worker>, product: i32) -> Self {
+        Self { worker: Arc::clone(worker), product, lock: None, without_lock: false, fence: None }
+    }
+
     /// Decides until nothing of the product is left, or the channel is over.
     pub(crate) async fn run(mut self) {
         loop {
@@ -272,6 +281,7 @@ impl Lot {
                 || postgres.keep_undecidable(message, &why, (self.product, request), shared.node.now());
             trouble::insist(&shared.node, keep, |wait| self.hold(since, wait)).await?;
             Gauges::add(&shared.gauges.unreadable, 1);
+            shared.node.note_retried(Retried::Parked);
             shared.node.waiters.tell(request.order, OrderStatus::Failed);
         }
         Ok(())
@@ -307,7 +317,7 @@ impl Lot {
     /// Comes to hold the lock, if there is to be one and Redis can be asked.
     async fn enter(&mut self, since: Instant) -> Result<(), Gone> {
         let worker = Arc::clone(&self.worker);
-        if !worker.shared.options.lock {
+        if !worker.shared.options.lock || self.without_lock {
             return Ok(());
         }
         if let Some(lock) = &mut self.lock {
@@ -316,6 +326,7 @@ impl Lot {
             }
             self.leave().await;
         }
+        let begun = Instant::now();
         let mut has_waited = false;
         loop {
             match worker.locks.take(self.product).await {
@@ -328,6 +339,14 @@ impl Lot {
                 Asked::Locked => {
                     if !std::mem::replace(&mut has_waited, true) {
                         Gauges::add(&worker.shared.gauges.locked, 1);
+                    }
+                    if begun.elapsed() > worker.shared.options.lock_life * LOCK_LIVES_MAX {
+                        tracing::warn!(
+                            product = self.product,
+                            "nobody gives the lock back; going on without it"
+                        );
+                        self.without_lock = true;
+                        return Ok(());
                     }
                     let wait = Duration::from_millis(rand::random_range(LOCKED_WAIT_MS));
                     self.hold(since, wait).await?;
@@ -363,7 +382,7 @@ pub(crate) async fn decide_alone(worker: &Arc<Worker>, message: Vec<Taken>) -> R
     worker.divide(&message);
     for taken in message {
         let product = product_of(taken.request.order);
-        let mut lot = Lot { worker: Arc::clone(worker), product, lock: None, fence: None };
+        let mut lot = Lot::new(worker, product);
         lot.decide(vec![taken]).await?;
         lot.leave().await;
     }

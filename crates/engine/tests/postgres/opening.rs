@@ -92,6 +92,20 @@ async fn tables_of_a_newer_version_or_of_somebody_else_are_refused() {
 }
 
 #[tokio::test]
+async fn a_database_whose_text_cannot_hold_every_name_is_refused() {
+    let database = Database::new().await;
+    let made = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    database.execute(made).await;
+    let url = database.url();
+    let url = format!("{}/latin", url.rsplit_once('/').unwrap().0);
+    for check in [SettingsCheck::Strict, SettingsCheck::Relaxed] {
+        let error = Postgres::connect(&url, 2, check).await.expect_err("it is refused");
+        assert!(matches!(&error, PostgresOpenError::Encoding { encoding, .. } if encoding == "LATIN1"));
+        assert!(error.to_string().contains("ENCODING 'UTF8'"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn settings_that_lose_orders_are_refused_unless_it_is_relaxed() {
     let (database, ledger) = Database::with_ledger(2).await;
     assert!(ledger.check_settings().await.unwrap().is_empty());

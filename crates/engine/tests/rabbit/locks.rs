@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(600);
 #[test]
 fn a_lock_that_is_somebody_elses_is_waited_for_with_everything_in_hand() {
     let shop = Shop::start();
-    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    let (worker, edge) = (shop.open(|options| options.lock_life = LONG), shop.open_edge());
     shop.stock(&edge, 100, None);
     let mut asked = shop.crowd(&[&edge], "first", 5);
     shop.judge(&[&edge], &asked);
@@ -28,6 +28,20 @@ fn a_lock_that_is_somebody_elses_is_waited_for_with_everything_in_hand() {
     assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 25, rejected: 0, ended: 0 });
     assert_eq!(processed(&worker).locked, 1, "waiting once counts once");
     assert_eq!(shop.rabbit_edge.counts().connections, connections, "nothing was handed out anew");
+}
+
+#[test]
+fn a_lock_that_nobody_gives_back_keeps_no_buyer_waiting_for_ever() {
+    let shop = Shop::start();
+    let (worker, edge) = (shop.open(|options| options.lock_life = Duration::from_secs(1)), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    // Without an end, as somebody who did not read the manual leaves one.
+    shop.redis.command(&["SET", &shop.lock(), "somebody"]).unwrap();
+    let asked = shop.crowd(&[&edge], "one", 20);
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 20, rejected: 0, ended: 0 });
+    assert_eq!(processed(&worker).locked, 1, "it was waited for once");
+    let value = shop.redis.command(&["GET", &shop.lock()]).unwrap();
+    assert_eq!(value.text().as_deref(), Some("somebody"), "it is not theirs to take");
 }
 
 #[test]
