@@ -27,8 +27,8 @@ pub(super) const ENTRY: Entry = Entry {
     needs: Needs { postgres: true, redis: Some(&[]), rabbit: false },
     schema: "",
     scene: &[Act::DoubleClicks(50)],
-    // Long enough for the other click to ask for the lock.
-    point: Some("inside-lock:5:pause:300"),
+    // The first of all, whose twin cannot have been here before; long enough for it to ask for the lock.
+    point: Some("inside-lock:1:pause:1000"),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 
