@@ -23,7 +23,7 @@ use crate::embedded::loss;
 use crate::embedded::recovery::{Recovered, RecoveryReport, recover};
 use crate::embedded::tail::Tail;
 use crate::embedded::ticket::{Answer, Ask, Books, Ticket};
-use crate::embedded::writer::{Answers, EngineState, Shared, Upkeep, Writer};
+use crate::embedded::writer::{EngineState, Shared, Upkeep, Writer};
 use crate::figures::EngineFigures;
 use crate::lane::{Lane, LaneDriver};
 use crate::options::Options;
@@ -151,7 +151,6 @@ impl EmbeddedEngine {
             free_bytes_min: options.free_bytes_min,
             ids: ContextV7::new(),
             upkeep,
-            answers: Answers::default(),
         };
         let writer = start(writer)?;
         let durability = options.durability;

@@ -26,7 +26,7 @@ use crate::{CallError, Storefront, failpoint};
 mod answers;
 mod ask;
 
-pub(crate) use answers::Answers;
+use answers::Answers;
 
 /// What the engine as a whole is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +100,6 @@ pub(crate) struct Writer {
     pub(crate) free_bytes_min: u64,
     pub(crate) ids: ContextV7,
     pub(crate) upkeep: Upkeep,
-    /// Empty between batches.
-    pub(crate) answers: Answers,
 }
 
 /// When the things between batches were last done.
@@ -142,6 +140,7 @@ impl Writer {
 
     fn serve(&mut self) -> Result<(), Poisoned> {
         let mut tickets = Vec::with_capacity(limits::BATCH_TICKETS_MAX);
+        let mut answers = Answers::default();
         loop {
             match self.shared.inbox.take(&mut tickets, limits::BATCH_TICKETS_MAX, limits::BEACON_EVERY) {
                 Taken::Tickets => {
@@ -149,7 +148,7 @@ impl Writer {
                     std::thread::yield_now();
                     let room = limits::BATCH_TICKETS_MAX.saturating_sub(tickets.len());
                     self.shared.inbox.take(&mut tickets, room, Duration::ZERO);
-                    self.run_batch(&mut tickets)?;
+                    self.run_batch(&mut tickets, &mut answers)?;
                 }
                 Taken::Nothing => self.idle(),
                 Taken::Closed => return Ok(()),
@@ -159,12 +158,11 @@ impl Writer {
     }
 
     /// Decide in memory, write once, then answer. The only function that commits.
-    fn run_batch(&mut self, tickets: &mut Vec<Ticket>) -> Result<(), Poisoned> {
+    fn run_batch(&mut self, tickets: &mut Vec<Ticket>, answers: &mut Answers) -> Result<(), Poisoned> {
         failpoint::hit("writer.batch-taken");
         let now = self.clock.tick();
         let asked_after_us =
             self.clock.monotonic_us().saturating_sub(limits::TICKET_WAIT_MAX.as_micros() as i64);
-        let mut answers = std::mem::take(&mut self.answers);
         let mut committed = Vec::with_capacity(tickets.len());
         for ticket in tickets.drain(..) {
             // A caller who is gone, or who has waited too long, is left out before the decision, never after it.
@@ -190,7 +188,6 @@ impl Writer {
         // From here on every acceptance, and every replay of one, is a promise.
         self.publish(committed);
         answers.send();
-        self.answers = answers;
         Ok(())
     }
 

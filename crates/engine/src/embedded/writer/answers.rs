@@ -8,7 +8,7 @@ use crate::failpoint;
 /// The answers of one batch, by the way back that they take. Used again for the next batch, with its room: fresh
 /// memory for each batch, freed by other threads, cost the writer a third of its time in the kernel.
 #[derive(Debug, Default)]
-pub(crate) struct Answers {
+pub(super) struct Answers {
     direct: Vec<Answered>,
     lanes: Vec<(Arc<Returns>, Vec<Answered>)>,
 }
