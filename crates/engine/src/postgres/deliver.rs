@@ -1,10 +1,10 @@
 //! Grants become orders, and orders end.
 
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 use yoink_core::{OrderId, Timestamp};
 
 use super::columns::{Columns, Parts};
+use super::connection::Parameter;
 use super::row::limit;
 use super::{Postgres, PostgresError, row};
 
@@ -150,8 +150,7 @@ impl Postgres {
         retry_at: Timestamp,
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        let sql = "SELECT order_id, outcome FROM carry($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-        self.write_grants(sql, (product, epoch), now, retry_at, grants).await
+        self.write_grants("carry", (product, epoch), now, retry_at, grants).await
     }
 
     /// As [`Self::carry`], and what comes after the epoch was sealed is revoked: for orders that got no unit of the
@@ -167,13 +166,12 @@ impl Postgres {
         retry_at: Timestamp,
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        let sql = "SELECT order_id, outcome FROM deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-        self.write_grants(sql, (product, epoch), now, retry_at, grants).await
+        self.write_grants("deliver", (product, epoch), now, retry_at, grants).await
     }
 
     async fn write_grants(
         &self,
-        sql: &str,
+        function: &str,
         (product, epoch): (i32, i32),
         now: Timestamp,
         retry_at: Timestamp,
@@ -181,7 +179,9 @@ impl Postgres {
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
         let numbers: Vec<i64> = grants.iter().map(|grant| grant.number).collect();
         let columns: Columns<'_> = grants.iter().map(Grant::parts).collect();
-        let parameters: [&(dyn ToSql + Sync); 11] = [
+        let sql =
+            format!("SELECT order_id, outcome FROM {function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+        let parameters: [Parameter<'_>; 11] = [
             &product,
             &epoch,
             &now.0,
@@ -194,7 +194,7 @@ impl Postgres {
             &columns.currencies,
             &columns.times,
         ];
-        let rows = self.change("deliver orders", sql, &parameters).await?;
+        let rows = self.change("deliver orders", &sql, &parameters).await?;
         let delivered =
             |row: &Row| Ok((row::order_id(row, "order_id")?, row::parsed(row, "outcome", Delivered::parse)?));
         rows.iter().map(delivered).collect()
