@@ -317,6 +317,9 @@ impl Worker {
         self.shared.heed_delivered(self.product, epoch, grants, &delivered);
         let is_sealed = |(order, outcome): &(_, _)| (*outcome == Delivered::Sealed).then_some(*order);
         let sealed: HashSet<OrderId> = delivered.iter().filter_map(is_sealed).collect();
+        if sealed.is_empty() {
+            return Ok(());
+        }
         let mut grants = grants.iter();
         entries.retain(|entry| {
             // All of them are taken, whatever is found.
