@@ -150,6 +150,15 @@ fn an_order_that_another_node_knew_outlives_redis_and_the_node_that_accepted_it(
     assert_eq!(kept.ended, 0, "the second node had told their buyers, too");
 }
 
+/// Waits until something is so; `what` says what is wrong if it does not become so.
+fn within(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        sleep(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn an_order_in_a_workers_hand_when_redis_is_emptied_is_offered_again() {
     let shop = Shop::start();
@@ -165,11 +174,9 @@ fn an_order_in_a_workers_hand_when_redis_is_emptied_is_offered_again() {
         bought.push(shop.run(insist(&first, &format!("held-{number}"), 2)).unwrap());
     }
     let grants = shop.key("grants");
-    let begun = Instant::now();
-    while shop.redis(&["XPENDING", &grants, "workers"]).items()[0].integer() == Some(0) {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the worker has read nothing");
-        sleep(Duration::from_millis(2));
-    }
+    within("the worker has read nothing", || {
+        shop.redis(&["XPENDING", &grants, "workers"]).items()[0].integer() != Some(0)
+    });
     shop.redis(&["FLUSHALL"]);
     let (redis, postgres) = (shop.redis.url(), shop.postgres_url());
     let second = shop.open(|options| {
@@ -190,28 +197,21 @@ fn an_entry_that_is_left_in_the_stream_of_a_sealed_epoch_is_offered_to_the_next(
     let shop = Shop::start();
     let stock = 10;
     let engine = shop.open_with_shoes(stock, |_| ());
-    let within = |what: &str, is_so: &dyn Fn() -> bool| {
-        let begun = Instant::now();
-        while !is_so() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
-            sleep(Duration::from_millis(2));
-        }
-    };
     // The loader has carried what it found in the stream, and waits to seal the epoch.
     let mut session = shop.postgres.session("shop").unwrap();
     session.query("BEGIN; SELECT FROM allocations FOR UPDATE").unwrap();
     shop.redis(&["FLUSHALL"]);
     let sealing =
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%seal($1%'";
-    within("nobody seals", &|| shop.count(sealing) > 0);
+    within("nobody seals", || shop.count(sealing) > 0);
     let grants = "yoink:{1}:grants:1";
     let late = "00000001aaaa8aaa8aaaaaaaaaaaaaaa|7|2|1767607200123456|19999|EUR|late";
     shop.redis(&["XADD", grants, "*", "v1", late]);
     session.query("COMMIT").unwrap();
-    within("it is no order", &|| shop.count("SELECT count(*) FROM orders") == 1);
+    within("it is no order", || shop.count("SELECT count(*) FROM orders") == 1);
     let kept = "SELECT count(*) FROM orders WHERE customer = 'late' AND epoch = 2 AND status = 'confirmed'";
     assert_eq!(shop.count(kept), 1, "the next epoch had units for it");
-    within("its stream stays", &|| shop.redis(&["EXISTS", grants]).integer() == Some(0));
+    within("its stream stays", || shop.redis(&["EXISTS", grants]).integer() == Some(0));
     assert!(shop.run(insist(&engine, "rest", 8)).is_some());
     assert!(shop.run(insist(&engine, "nobody", 1)).is_none());
     shop.reconcile(&engine);
@@ -243,12 +243,8 @@ fn an_order_is_not_revoked_by_figures_that_somebody_broke() {
     };
     let before = offers();
     shop.redis_edge.set(Mode::Pass).unwrap();
-    let begun = Instant::now();
     // The answer to the first is heeded when the second is sent.
-    while offers() < before + 2 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is not offered again");
-        sleep(Duration::from_millis(5));
-    }
+    within("it is not offered again", || offers() >= before + 2);
     let third = mender();
     shop.wait_until_selling(&third, &mut bought);
     shop.run(third.delivery().resume()).unwrap();
