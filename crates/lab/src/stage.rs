@@ -54,7 +54,7 @@ pub struct Servers {
     pub(crate) postgres: Option<Postgres>,
     pub(crate) redis: Option<RedisServer>,
     pub(crate) rabbit: Option<RabbitServer>,
-    /// Those made on a server that was given, by their URLs.
+    /// The names of those made on a server that was given.
     databases: Vec<String>,
 }
 
@@ -107,16 +107,15 @@ impl Servers {
     pub async fn addresses(&mut self, needs: Needs, scene: &[Act]) -> Result<Addresses> {
         let mut addresses = Addresses::default();
         if needs.postgres {
+            let name = format!("lab_{}", Uuid::new_v4().simple());
             let given = self.given_postgres(scene).map(str::to_owned);
-            let url = match (&given, &self.postgres) {
-                (Some(url), _) => create_database(url).await?,
-                (None, Some(postgres)) => create_database(&postgres.url()).await?,
-                (None, None) => bail!("PostgreSQL was not started"),
-            };
-            if given.is_some() {
-                self.databases.push(url.clone());
+            let is_given = given.is_some();
+            let server = given.or_else(|| self.postgres.as_ref().map(Postgres::url));
+            let server = server.context("PostgreSQL was not started")?;
+            addresses.postgres = Some(create_database(&server, &name).await?);
+            if is_given {
+                self.databases.push(name);
             }
-            addresses.postgres = Some(url);
         }
         if needs.redis.is_some() {
             let private = self.redis.as_ref().map(RedisServer::url);
@@ -135,8 +134,7 @@ impl Servers {
     /// One stays; it is named.
     pub async fn clear(&mut self) -> Result<()> {
         let Some(server) = self.given.postgres.clone() else { return Ok(()) };
-        for url in std::mem::take(&mut self.databases) {
-            let name = database_of(&url);
+        for name in std::mem::take(&mut self.databases) {
             connect(&server)
                 .await?
                 .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
@@ -155,15 +153,8 @@ impl Servers {
     }
 }
 
-/// The name of the database in a URL that [`create_database`] made.
-fn database_of(url: &str) -> &str {
-    let path = url.split('?').next().unwrap_or(url);
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 /// Creates a database beside the one of `url`, and gives its URL.
-async fn create_database(url: &str) -> Result<String> {
-    let name = format!("lab_{}", Uuid::new_v4().simple());
+async fn create_database(url: &str, name: &str) -> Result<String> {
     connect(url)
         .await?
         .batch_execute(&format!("CREATE DATABASE {name}"))
