@@ -27,8 +27,9 @@ pub(super) const ENTRY: Entry = Entry {
     needs: Needs { postgres: true, redis: Some(&[]), rabbit: false },
     schema: "",
     scene: &[Act::DoubleClicks(50)],
-    // The first of all, whose twin cannot have been here before; long enough for it to ask for the lock.
-    point: Some("inside-lock:1:pause:1000"),
+    // The first of all, whose twin cannot have been here before; long enough for it to ask for the lock, even if the
+    // second click comes a second late, because the network had to ask twice.
+    point: Some("inside-lock:1:pause:3000"),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 
