@@ -45,8 +45,8 @@ const FORGET_EVERY: Duration = Duration::from_millis(1_000 / PARTS as u64);
 const BACKLOG_CONNECTIONS: i32 = 4_096;
 /// Tasks that are polled before the kernel is asked for events again, if any are left.
 const EVENT_INTERVAL: u32 = 1_024;
-/// Events that the kernel is asked for at once. What a connection has in memory is needed twice, for its request and for its
-/// answer; with fewer connections in between, more of it is still in the cache (decision 17).
+/// Events that the kernel is asked for at once. What a connection has in memory is needed twice, for its request and for
+/// its answer; with fewer connections in between, more of it is still in the cache (decision 17).
 const EVENTS_MAX: usize = 128;
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
