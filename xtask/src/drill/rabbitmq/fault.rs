@@ -37,6 +37,11 @@ pub(super) enum Edge {
     WorkersToPostgres,
 }
 
+/// Edges on which bytes pass while PostgreSQL is away.
+const EDGES_WITHOUT_POSTGRES: [Edge; 2] = [Edge::BuyersToNodes, Edge::NodesToRabbit];
+/// The same while Redis is.
+const EDGES_WITHOUT_REDIS: [Edge; 2] = [Edge::WorkersToRabbit, Edge::WorkersToPostgres];
+
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -142,6 +147,15 @@ impl rounds::Fault for Fault {
 
     /// What nodes queued they queue again if it is lost. So a drill never loses a node together with what is in the
     /// queue.
+    fn cuts(self) -> usize {
+        match self {
+            Fault::Cut(_) => 1,
+            Fault::PostgresOutage(_, cuts) => EDGES_WITHOUT_POSTGRES.len() * cuts,
+            Fault::RedisOutage(_, cuts) => EDGES_WITHOUT_REDIS.len() * cuts,
+            _ => 0,
+        }
+    }
+
     fn loss(_: &[Fault]) -> Loss {
         Loss::None
     }
@@ -192,26 +206,12 @@ pub(super) fn strike(
         Fault::NodeEnd => end(stage, node)?,
         Fault::PostgresOutage(lasting, cuts) => {
             stage.shop.postgres.kill();
-            cut_all_during(
-                lasting,
-                cuts,
-                [Edge::BuyersToNodes, Edge::NodesToRabbit],
-                stage,
-                tallies,
-                random,
-            )?;
+            cut_all_during(lasting, cuts, EDGES_WITHOUT_POSTGRES, stage, tallies, random)?;
             Some(Broken::Postgres)
         }
         Fault::RedisOutage(lasting, cuts) => {
             stage.redis.kill();
-            cut_all_during(
-                lasting,
-                cuts,
-                [Edge::WorkersToRabbit, Edge::WorkersToPostgres],
-                stage,
-                tallies,
-                random,
-            )?;
+            cut_all_during(lasting, cuts, EDGES_WITHOUT_REDIS, stage, tallies, random)?;
             Some(Broken::Redis)
         }
         Fault::Cut(edge) => {

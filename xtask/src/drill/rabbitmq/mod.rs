@@ -23,6 +23,5 @@ pub(super) fn run(
     args: &RabbitArgs,
 ) -> Result<DrillReport> {
     let kinds = plan::kinds(args)?;
-    let cuts = plan::cuts(&kinds);
-    rounds::run(|| RabbitStage::open(binary, folder), kinds, cuts, (folder, seed, buyers, shop))
+    rounds::run(|| RabbitStage::open(binary, folder), kinds, (folder, seed, buyers, shop))
 }

@@ -95,6 +95,14 @@ impl rounds::Fault for Fault {
         }
     }
 
+    fn cuts(self) -> usize {
+        match self {
+            Fault::Cut(_) => 1,
+            Fault::Outage(_, cuts) => EDGES_OF_OUTAGE.len() * cuts,
+            _ => 0,
+        }
+    }
+
     fn loss(all: &[Fault]) -> Loss {
         let takes = |fault: &Fault| matches!(fault, Fault::Flush | Fault::Truncation | Fault::Failover);
         match (all.iter().any(takes), all.contains(&Fault::NodeKill)) {

@@ -20,5 +20,5 @@ pub(super) fn run(
     args: &RedisArgs,
 ) -> Result<DrillReport> {
     let open = || RedisStage::open(binary, folder);
-    rounds::run(open, plan::kinds(args), args.cuts, (folder, seed, buyers, shop))
+    rounds::run(open, plan::kinds(args), (folder, seed, buyers, shop))
 }

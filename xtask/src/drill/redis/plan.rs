@@ -95,7 +95,7 @@ pub(super) const SECONDS: [Fault; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drill::shop::rounds::plan;
+    use crate::drill::shop::rounds::{self, plan};
     use clap::Parser;
     use rand::SeedableRng as _;
     use rand::rngs::SmallRng;
@@ -108,7 +108,8 @@ mod tests {
 
     fn planned(line: &[&str], only: Option<&str>) -> Vec<Fault> {
         let args = Line::try_parse_from([&["drill"], line].concat()).unwrap().args;
-        let rounds = plan(kinds(&args), only, &mut SmallRng::seed_from_u64(7)).unwrap();
+        let rounds =
+            plan(kinds(&args), (only, "1/1".parse().unwrap()), &mut SmallRng::seed_from_u64(7)).unwrap();
         rounds.into_iter().flat_map(|round| round.faults).collect()
     }
 
@@ -130,6 +131,7 @@ mod tests {
             assert_eq!(count(fault), least, "{fault:?}");
         }
         assert!(LABELS.iter().all(|label| count(Fault::Step(label)) == 2));
+        assert_eq!(faults.iter().map(|fault| rounds::Fault::cuts(*fault)).sum::<usize>(), 1_000);
         for edge in [Edge::NodesToPostgres, Edge::WorkersToRedis, Edge::WorkersToPostgres] {
             assert_eq!(count(Fault::Cut(edge)), 200, "{edge:?}");
         }

@@ -17,7 +17,7 @@ use super::crowd::Crowd;
 use super::judge::Judge;
 use super::processes::Shop;
 use super::tally::Tallies;
-use super::{ShopArgs, wait};
+use super::{Part, ShopArgs, wait};
 use crate::drill::{DrillReport, complain};
 use crate::say::say;
 
@@ -31,6 +31,9 @@ pub(in crate::drill) trait Fault: Copy + Debug + PartialEq + 'static {
 
     /// Faults that go well with it.
     fn seconds(self) -> &'static [Self];
+
+    /// How many connections it cuts.
+    fn cuts(self) -> usize;
 
     /// What the faults of a round may take away together.
     fn loss(all: &[Self]) -> Loss;
@@ -79,7 +82,7 @@ pub(in crate::drill) struct Round<F> {
 /// The rounds of a drill, in an order of chance, from how often each kind is done, and how often in one round.
 pub(in crate::drill) fn plan<F: Fault>(
     kinds: Vec<(F, usize, usize)>,
-    only: Option<&str>,
+    (only, part): (Option<&str>, Part),
     random: &mut SmallRng,
 ) -> Result<Vec<Round<F>>> {
     let mut rounds = Vec::new();
@@ -94,6 +97,9 @@ pub(in crate::drill) fn plan<F: Fault>(
             left -= some;
         }
     }
+    // Before the order is one of chance: each round is in one part.
+    let mut places = 0..;
+    rounds.retain(|_| places.next().is_some_and(|place| part.has(place)));
     if rounds.is_empty() {
         bail!("nothing is to be done; the kinds are the names in the table of a whole drill");
     }
@@ -110,15 +116,14 @@ struct Drill<'a, S: Stage> {
     args: &'a ShopArgs,
 }
 
-/// Drills and judges: `open` makes the stage. Records and logs are in `folder`; at least `cuts` connections are cut.
+/// Drills and judges: `open` makes the stage. Records and logs are in `folder`.
 pub(in crate::drill) fn run<S: Stage>(
     open: impl FnOnce() -> Result<S>,
     kinds: Vec<(S::Fault, usize, usize)>,
-    cuts: usize,
     (folder, seed, buyers, args): (&Path, u64, usize, &ShopArgs),
 ) -> Result<DrillReport> {
     let mut random = SmallRng::seed_from_u64(seed);
-    let rounds = plan(kinds, args.only.as_deref(), &mut random)?;
+    let rounds = plan(kinds, (args.only.as_deref(), args.part), &mut random)?;
     let begun = Instant::now();
     let mut stage = open()?;
     let pause = Duration::from_millis(args.pause_ms);
@@ -136,9 +141,9 @@ pub(in crate::drill) fn run<S: Stage>(
     say(tallies.table());
     say(format!("drill: {}, {:.0} s, seed {seed}", crowd.summary(), begun.elapsed().as_secs_f64()));
     result?;
-    let wanted = rounds.iter().flat_map(|round| &round.faults).map(|fault| fault.name());
-    let cuts = args.only.is_none().then_some(cuts as u64);
-    complain(tallies.missing(wanted, cuts))?;
+    let faults = || rounds.iter().flat_map(|round| &round.faults);
+    let cuts: usize = faults().map(|fault| fault.cuts()).sum();
+    complain(tallies.missing(faults().map(|fault| fault.name()), cuts as u64))?;
     Ok(DrillReport { count: tallies.count(), what: "faults", purchases: crowd.purchases() })
 }
 
