@@ -9,6 +9,8 @@
 
 mod common;
 
+#[path = "redis/backlog.rs"]
+mod backlog;
 #[path = "redis/certain.rs"]
 mod certain;
 #[path = "redis/crash.rs"]

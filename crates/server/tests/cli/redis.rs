@@ -317,3 +317,33 @@ fn a_worker_is_ready_while_it_reaches_its_servers() {
     servers.redis.kill();
     until(&worker, "/readyz", 503);
 }
+
+#[test]
+fn above_the_backlog_buyers_are_told_when_to_come_again_until_somebody_carries_what_waits() {
+    let servers = Servers::migrated();
+    let start = |arguments: &[&str]| servers.process(arguments).env("YOINK_REDIS_BACKLOG_ORDERS_MAX", "2");
+    let node = start(&["serve", "--dev", "--engine", "redis", "--workers", "0"]).start().unwrap();
+    let worker = || start(&["worker"]).without_data().start().unwrap();
+    let first = worker();
+    seed(&node, 10);
+    assert_eq!(buy_and_wait(&node, "ann").status, 201);
+    ends_well(first);
+    assert_eq!([servers.buy(&node).status, servers.buy(&node).status], [202, 202]);
+    let refused = buy(&node, "late");
+    let told = [refused.header("retry-after"), refused.header("order-outcome")];
+    assert_eq!((refused.status, told), (503, [Some("1"), Some("none")]), "{}", refused.text());
+    assert_eq!(refused.json()["type"], "/problems/overloaded");
+    let second = worker();
+    let begun = std::time::Instant::now();
+    while buy(&node, "late").status != 202 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "what waits is not carried");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let left = || node.anonymous_client().get("/v1/products/1").unwrap().json()["stock"].clone();
+    while left() != json!(6) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} are left", left());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ends_well(second);
+    ends_well(node);
+}
