@@ -24,6 +24,8 @@ mod opening;
 mod reading;
 #[path = "common/postgres.rs"]
 mod server;
+#[path = "postgres/settings.rs"]
+mod settings;
 
 use yoink_core::{OrderId, ProductId, Timestamp};
 use yoink_engine::postgres::{Delivered, Grant, Postgres, ProductCounts};

@@ -27,5 +27,7 @@ mod loss;
 mod meddling;
 #[path = "redis/mistakes.rs"]
 mod mistakes;
+#[path = "redis/settings.rs"]
+mod settings;
 #[path = "redis/shop.rs"]
 mod shop;

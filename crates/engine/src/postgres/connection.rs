@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
 use super::error::Effect;
-use super::{Postgres, PostgresError, PostgresOpenError};
+use super::{Postgres, PostgresError, PostgresOpenError, SettingsCheck};
 
 /// How long a connection may take to be made, or to be waited for.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -24,6 +24,10 @@ const SESSION: &str = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_tr
 /// Fails in a transaction that was left open, by dividing by zero, and in one that was aborted: a connection in either
 /// is thrown away instead of being used again.
 const RECYCLE: &str = "SELECT 1 / (now() = statement_timestamp())::integer";
+/// The same, and fails in a session that says that orders are committed before they are: it began while a setting of the
+/// database or of the user was wrong, and keeps that for as long as it lasts.
+const RECYCLE_STRICTLY: &str = "SELECT 1 / (now() = statement_timestamp()
+    AND current_setting('synchronous_commit') IN ('on', 'remote_apply'))::integer";
 
 /// A parameter of a statement.
 pub(super) type Parameter<'a> = &'a (dyn ToSql + Sync);
@@ -72,8 +76,12 @@ pub(super) fn target(config: &Config) -> String {
 }
 
 /// A pool that has made no connection yet.
-pub(super) fn pool(config: Config, connections_max: usize) -> Pool {
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Custom(RECYCLE.to_owned()) };
+pub(super) fn pool(config: Config, connections_max: usize, check: SettingsCheck) -> Pool {
+    let recycle = match check {
+        SettingsCheck::Strict => RECYCLE_STRICTLY,
+        SettingsCheck::Relaxed => RECYCLE,
+    };
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Custom(recycle.to_owned()) };
     let waits = Timeouts { wait: Some(CONNECT_MAX), create: Some(CONNECT_MAX), recycle: Some(CONNECT_MAX) };
     let built = Pool::builder(Manager::from_config(config, NoTls, recycling))
         .max_size(connections_max.max(1))
@@ -101,6 +109,14 @@ impl Postgres {
         Connections { total: status.size, idle: status.available, waiting: status.waiting }
     }
 
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) async fn ping(&self) -> Result<(), PostgresError> {
+        self.read("give a sign of life", "SELECT", &[]).await.map(drop)
+    }
+
     /// A connection that is in no transaction.
     pub(super) async fn connection(&self, what: &'static str) -> Result<Object, PostgresError> {
         self.pool.get().await.map_err(|error| PostgresError::no_connection(what, error))
@@ -114,6 +130,23 @@ impl Postgres {
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, PostgresError> {
         self.run((what, Effect::Reads), sql, parameters).await
+    }
+
+    /// As [`Self::read`], without parameters, in a session that begins for it and ends with it.
+    pub(super) async fn read_in_new_session(
+        &self,
+        what: &'static str,
+        sql: &str,
+    ) -> Result<Vec<Row>, PostgresError> {
+        let failed = |source| PostgresError::executing(what, Effect::Reads, source);
+        let asked = async {
+            let (client, connection) = self.opened.config.connect(NoTls).await.map_err(failed)?;
+            // Ends when the client is gone.
+            tokio::spawn(connection);
+            client.query(sql, &[]).await.map_err(failed)
+        };
+        let answer = timeout(ANSWER_MAX, asked).await;
+        answer.unwrap_or_else(|_| Err(PostgresError::no_answer(what, Effect::Reads)))
     }
 
     /// Changes something by one statement, which is one transaction.

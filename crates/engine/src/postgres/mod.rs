@@ -29,6 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
+use tokio_postgres::Config;
 use uuid::Uuid;
 
 pub use self::audit::{Backlog, LedgerAudit, ProductCounts};
@@ -57,6 +58,7 @@ pub struct Postgres {
 
 /// What was found when it was opened.
 struct Opened {
+    config: Config,
     target: String,
     identity: LedgerIdentity,
     relaxed: Vec<String>,
@@ -99,8 +101,9 @@ impl Postgres {
     ) -> Result<Self, PostgresOpenError> {
         let config = connection::config(url)?;
         let target = connection::target(&config);
-        let pool = connection::pool(config, connections_max);
+        let pool = connection::pool(config.clone(), connections_max, check);
         let opened = Opened {
+            config: config.clone(),
             target: target.clone(),
             identity: LedgerIdentity { id: Uuid::nil(), secret: [0; 32] },
             relaxed: Vec::new(),
@@ -120,7 +123,7 @@ impl Postgres {
         }
         postgres.check_migrations().await?;
         let identity = postgres.read_identity().await.map_err(unusable)?;
-        postgres.opened = Arc::new(Opened { target, identity, relaxed });
+        postgres.opened = Arc::new(Opened { config, target, identity, relaxed });
         Ok(postgres)
     }
 

@@ -1,5 +1,7 @@
 //! Settings of PostgreSQL under which a committed order could be lost.
 
+use tokio_postgres::Row;
+
 use super::{Postgres, PostgresError, row};
 
 /// Whether a PostgreSQL that can lose committed orders is used.
@@ -23,7 +25,26 @@ pub(super) struct Settings {
     pub encoding: String,
 }
 
+/// Asks for [`Settings`].
+const QUESTION: &str = "SELECT current_setting('fsync') AS fsync,
+                               current_setting('synchronous_commit') AS synchronous_commit,
+                               current_setting('full_page_writes') AS full_page_writes,
+                               pg_is_in_recovery() AS is_in_recovery,
+                               current_setting('server_encoding') AS encoding";
+const WHAT: &str = "read its settings";
+
 impl Settings {
+    fn of(rows: &[Row]) -> Result<Self, PostgresError> {
+        let row = row::only(rows, "settings")?;
+        Ok(Self {
+            fsync: row::get(row, "fsync")?,
+            synchronous_commit: row::get(row, "synchronous_commit")?,
+            full_page_writes: row::get(row, "full_page_writes")?,
+            is_in_recovery: row::get(row, "is_in_recovery")?,
+            encoding: row::get(row, "encoding")?,
+        })
+    }
+
     /// Whether every name that a buyer may have fits into its text.
     pub fn takes_every_name(&self) -> bool {
         matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII")
@@ -56,26 +77,18 @@ impl Postgres {
     /// Looks again whether its settings would lose orders: what is wrong now, each as a clause. They can be changed
     /// while it runs, and a failover can change which server answers.
     ///
+    /// Asks in a session that begins now: what `ALTER DATABASE` and `ALTER ROLE` set holds for such sessions only.
+    /// Those that began before are looked at whenever they are used.
+    ///
     /// # Errors
     /// See [`PostgresError`].
     pub async fn check_settings(&self) -> Result<Vec<String>, PostgresError> {
-        Ok(self.read_settings().await?.reasons())
+        let rows = self.read_in_new_session(WHAT, QUESTION).await?;
+        Ok(Settings::of(&rows)?.reasons())
     }
 
+    /// The settings of a session that there is already, if there is one.
     pub(super) async fn read_settings(&self) -> Result<Settings, PostgresError> {
-        let sql = "SELECT current_setting('fsync') AS fsync,
-                          current_setting('synchronous_commit') AS synchronous_commit,
-                          current_setting('full_page_writes') AS full_page_writes,
-                          pg_is_in_recovery() AS is_in_recovery,
-                          current_setting('server_encoding') AS encoding";
-        let rows = self.read("read its settings", sql, &[]).await?;
-        let row = row::only(&rows, "settings")?;
-        Ok(Settings {
-            fsync: row::get(row, "fsync")?,
-            synchronous_commit: row::get(row, "synchronous_commit")?,
-            full_page_writes: row::get(row, "full_page_writes")?,
-            is_in_recovery: row::get(row, "is_in_recovery")?,
-            encoding: row::get(row, "encoding")?,
-        })
+        Settings::of(&self.read(WHAT, QUESTION, &[]).await?)
     }
 }
