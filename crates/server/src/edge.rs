@@ -12,13 +12,13 @@ use axum::Router;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-use yoink_engine::{CallError, Engine};
+use yoink_engine::{CallError, Durability, Engine};
 
 use crate::api::purchase;
 use crate::body::{self, Body, StreamGuard};
@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) ids: RequestIds,
     pub(crate) in_flight: AtomicU32,
     pub(crate) in_flight_max: u32,
+    /// Whether every answer is to say that orders may be forgotten.
+    is_relaxed: bool,
     now_ms: AtomicU64,
     is_closing: AtomicBool,
 }
@@ -64,6 +66,7 @@ impl Core {
     pub(crate) fn new(shared: Arc<Shared>, engine: Engine, counters: Arc<Counters>) -> Self {
         let per_core = shared.settings.in_flight_max.div_ceil(shared.counters.len().max(1));
         Self {
+            is_relaxed: engine.durability() == Durability::Relaxed,
             engine,
             counters,
             ids: RequestIds::new(),
@@ -154,7 +157,7 @@ pub(crate) async fn answer(front: &Front, conn: Arc<Conn>, request: Request<Inco
     if !matches!(response.body(), Body::Boxed(_, Some(_))) {
         conn.enter(Phase::Idle);
     }
-    put_standard_headers(response.headers_mut(), id, trace.as_ref());
+    put_standard_headers(core, response.headers_mut(), id, trace.as_ref());
     if is_last {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
@@ -263,12 +266,18 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CONTENT_SECURITY_POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+/// In the answers of a server whose operator said that orders may be forgotten, and of no other.
+const DURABILITY: HeaderName = HeaderName::from_static("durability");
+const RELAXED: HeaderValue = HeaderValue::from_static("relaxed");
 
-fn put_standard_headers(headers: &mut HeaderMap, id: RequestId, trace: Option<&Trace>) {
+fn put_standard_headers(core: &Core, headers: &mut HeaderMap, id: RequestId, trace: Option<&Trace>) {
     headers.insert(REQUEST_ID, id.to_value());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(CONTENT_SECURITY_POLICY);
+    if core.is_relaxed {
+        headers.insert(DURABILITY, RELAXED);
+    }
     if let Some(trace) = trace {
         headers.insert(TRACEPARENT, trace.to_value());
     }
@@ -277,7 +286,7 @@ fn put_standard_headers(headers: &mut HeaderMap, id: RequestId, trace: Option<&T
 /// The same, for an answer that is written by hand.
 pub(crate) fn put_standard_head(core: &Core, bytes: &mut BytesMut) {
     let mut headers = HeaderMap::new();
-    put_standard_headers(&mut headers, core.ids.next(), None);
+    put_standard_headers(core, &mut headers, core.ids.next(), None);
     for (name, value) in &headers {
         bytes.put_slice(b"\r\n");
         bytes.put_slice(name.as_str().as_bytes());

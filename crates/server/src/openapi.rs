@@ -29,7 +29,8 @@ pub(crate) fn to_json(document: &OpenApi) -> Bytes {
     info(
         title = "Yoink",
         description = "Sells a limited number of units to a crowd: never one twice, never an accepted order lost.\n\n\
-            409: the sale says no. 429: you are too fast. 503: we are too slow. Every answer carries `Request-Id`.",
+            409: the sale says no. 429: you are too fast. 503: we are too slow. Every answer carries `Request-Id`; \
+            where an operator said that servers may forget orders, also `Durability: relaxed`.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     paths(api::purchase::answer),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use yoink_engine::delivery::DeliveryOptions;
-use yoink_engine::postgres::migrate;
+use yoink_engine::postgres::{SettingsCheck, migrate};
 use yoink_engine::redis::RedisOptions;
 use yoink_engine::{Engine, Options, RabbitOptions};
 use yoink_testkit::{Postgres, RabbitServer, RedisCluster, RedisServer, Reply};
@@ -120,12 +120,27 @@ pub struct Opener {
     #[cfg(feature = "faults")]
     fault: LedgerFault,
     change: ChangeDelivery,
+    settings: SettingsCheck,
 }
 
 impl Opener {
     /// On new ground of the kind asked for.
     pub fn new(change: ChangeDelivery) -> Self {
-        let ground = match EngineKind::asked_for() {
+        Self::of_kind(EngineKind::asked_for(), change)
+    }
+
+    /// The same for engines that are told that servers may forget orders. Where the embedded engine is asked for, which
+    /// has no servers, the redis engine.
+    pub fn relaxed() -> Self {
+        let kind = match EngineKind::asked_for() {
+            EngineKind::Embedded => EngineKind::Redis,
+            kind => kind,
+        };
+        Self { settings: SettingsCheck::Relaxed, ..Self::of_kind(kind, |_| {}) }
+    }
+
+    fn of_kind(kind: EngineKind, change: ChangeDelivery) -> Self {
+        let ground = match kind {
             EngineKind::Embedded => Ground::Folder(tempfile::tempdir().unwrap()),
             EngineKind::Redis => with_postgres(RedisServers::Single(RedisServer::start().unwrap()), None),
             EngineKind::RedisCluster => {
@@ -141,6 +156,7 @@ impl Opener {
             #[cfg(feature = "faults")]
             fault: LedgerFault::default(),
             change,
+            settings: SettingsCheck::Strict,
         }
     }
 
@@ -162,11 +178,11 @@ impl Opener {
                 let (redis, postgres) = (redis.url(), postgres.url_of(DATABASE));
                 let Some(Queue { broker, has_lock }) = queue else {
                     let mut options = RedisOptions::new(redis, postgres);
-                    options.delivery = delivery;
+                    (options.delivery, options.settings) = (delivery, self.settings);
                     return Engine::open_redis(options).unwrap();
                 };
                 let mut options = RabbitOptions::new(broker.url(), redis, postgres);
-                (options.delivery, options.lock) = (delivery, *has_lock);
+                (options.delivery, options.lock, options.settings) = (delivery, *has_lock, self.settings);
                 let engine = Engine::open_rabbit(options).unwrap();
                 wait_for_broker(&engine);
                 engine

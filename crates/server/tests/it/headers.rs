@@ -4,9 +4,11 @@ use std::io::Write;
 
 use serde_json::json;
 
+use crate::engines::Opener;
 use crate::harness::{Answer, Request, Server, read_answer};
 
-fn assert_standard(answer: &Answer, what: &str) {
+/// `durability` is what the header of that name says.
+fn assert_standard(answer: &Answer, what: &str, durability: Option<&str>) {
     let id = answer.header("request-id").unwrap_or_else(|| panic!("{what}: no Request-Id"));
     assert!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{what}: {id}");
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{what}");
@@ -16,11 +18,11 @@ fn assert_standard(answer: &Answer, what: &str) {
     for absent in ["server", "x-powered-by", "access-control-allow-origin"] {
         assert_eq!(answer.header(absent), None, "{what}: {absent}");
     }
+    assert_eq!(answer.header("durability"), durability, "{what}: {}", answer.status);
 }
 
-#[test]
-fn every_route_has_them_whatever_it_answers() {
-    let server = Server::start();
+/// Asks every route for what there is and for what there is not, with a key and without.
+fn ask_every_route(server: &Server, durability: Option<&str>) {
     for (method, path) in server.contract().operations() {
         if path.ends_with("/stream") {
             continue; // the next test
@@ -33,20 +35,20 @@ fn every_route_has_them_whatever_it_answers() {
                 if let Some(key) = key {
                     request = request.key(key);
                 }
-                assert_standard(&server.send(&request), &format!("{method} {concrete}"));
+                let what = format!("{method} {concrete}");
+                assert_standard(&server.send(&request), &what, durability);
             }
         }
     }
     for path in ["/docs/", "/nothing", "/%ff"] {
-        assert_standard(&server.get(path), path);
+        assert_standard(&server.get(path), path, durability);
     }
-    assert_standard(&server.send(&Request::new("PUT", "/livez")), "405");
-    assert_standard(&server.buy("ann"), "202");
+    assert_standard(&server.send(&Request::new("PUT", "/livez")), "405", durability);
+    assert_standard(&server.buy("ann"), "202", durability);
 }
 
-#[test]
-fn a_stream_and_a_refused_head_have_them_too() {
-    let server = Server::start();
+/// A stream, and an answer that is written before there is a request.
+fn ask_for_a_stream_and_without_a_head(server: &Server, durability: Option<&str>) {
     for (what, bytes, status) in [
         ("stream", "GET /v1/products/none/stream HTTP/1.1\r\nhost: x\r\n\r\n", 404),
         ("head", "nonsense\r\n\r\n", 400),
@@ -55,8 +57,30 @@ fn a_stream_and_a_refused_head_have_them_too() {
         stream.write_all(bytes.as_bytes()).unwrap();
         let answer = read_answer(&mut stream);
         assert_eq!(answer.status, status);
-        assert_standard(&answer, what);
+        assert_standard(&answer, what, durability);
     }
+}
+
+#[test]
+fn every_route_has_them_whatever_it_answers() {
+    ask_every_route(&Server::start(), None);
+}
+
+#[test]
+fn a_stream_and_a_refused_head_have_them_too() {
+    ask_for_a_stream_and_without_a_head(&Server::start(), None);
+}
+
+#[test]
+fn every_answer_of_a_server_that_may_forget_orders_says_so() {
+    let opener = Opener::relaxed();
+    let server = Server::start_on(opener.open(), Some(opener), |_| {});
+    server.create_product(&json!({"id": "1", "stock": 100}));
+    ask_every_route(&server, Some("relaxed"));
+    ask_for_a_stream_and_without_a_head(&server, Some("relaxed"));
+    let document = server.get("/openapi.json").json();
+    let description = document["info"]["description"].as_str().unwrap();
+    assert!(description.contains("`Durability: relaxed`"), "{description}");
 }
 
 #[test]
