@@ -29,3 +29,4 @@ mod purchase;
 mod shutdown;
 mod slow_clients;
 mod standstill;
+mod unsafe_settings;
