@@ -31,3 +31,5 @@ mod mistakes;
 mod settings;
 #[path = "redis/shop.rs"]
 mod shop;
+#[path = "redis/slots.rs"]
+mod slots;
