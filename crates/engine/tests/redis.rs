@@ -17,6 +17,8 @@ mod certain;
 mod crash;
 #[path = "redis/cuts.rs"]
 mod cuts;
+#[path = "redis/disk.rs"]
+mod disk;
 #[path = "redis/ends.rs"]
 mod ends;
 #[path = "redis/losers.rs"]
@@ -27,6 +29,8 @@ mod loss;
 mod meddling;
 #[path = "redis/mistakes.rs"]
 mod mistakes;
+#[path = "redis/overlap.rs"]
+mod overlap;
 #[path = "redis/settings.rs"]
 mod settings;
 #[path = "redis/shop.rs"]

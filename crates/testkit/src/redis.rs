@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use tempfile::TempDir;
 
 use crate::leash;
@@ -206,6 +206,26 @@ impl RedisServer {
     /// Lets it go on after [`RedisServer::stop`].
     pub fn cont(&self) {
         self.service.signal(Signal::CONT);
+    }
+
+    /// From now on none of its files can grow beyond `bytes` bytes: the append-only file meets there what it meets on a full
+    /// disk, a write that is cut short. Holds until the process ends.
+    ///
+    /// # Errors
+    /// It is down, or the operating system refuses.
+    pub fn limit_files(&self, bytes: u64) -> Result<(), ServerError> {
+        let pid = self.service.must_run("limit its files")?;
+        let limit = Rlimit { current: Some(bytes), maximum: None };
+        let limited = prlimit(Some(pid), Resource::Fsize, limit);
+        limited.map(drop).map_err(|error| cannot("limit the files of Redis")(error.into()))
+    }
+
+    /// Waits until it has ended by itself, at most 60 s.
+    ///
+    /// # Errors
+    /// [`ServerError::NotInTime`].
+    pub fn wait_ended(&mut self) -> Result<(), ServerError> {
+        self.service.wait_ended()
     }
 
     /// Cuts `bytes` bytes off the end of the append-only file, and gives the length of what remains.

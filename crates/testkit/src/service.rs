@@ -192,6 +192,11 @@ impl Service {
     pub(crate) fn end(&mut self, signal: Signal) -> Result<(), ServerError> {
         self.signal(signal);
         self.signal(Signal::CONT);
+        self.wait_ended()
+    }
+
+    /// Waits until it has ended, whatever made it.
+    pub(crate) fn wait_ended(&mut self) -> Result<(), ServerError> {
         let until = Instant::now() + LIMIT;
         while self.exit_status().is_none() && self.is_running() {
             if Instant::now() >= until {
