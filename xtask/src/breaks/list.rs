@@ -209,6 +209,36 @@ pub(super) const BREAKS: &[Break] = &[
         filter: "settings_that_lose_orders_are_refused_unless_it_is_relaxed",
     },
     Break {
+        promise: "2 accepted is kept, redis: a setting that only new sessions of the ledger have is not seen",
+        edits: &[Edit {
+            file: "crates/engine/src/postgres/settings.rs",
+            right: "self.read_in_new_session(WHAT, QUESTION)",
+            wrong: "self.read(WHAT, QUESTION, &[])",
+        }],
+        tests: POSTGRES,
+        filter: "a_setting_that_is_changed_is_seen_whatever_sessions_it_holds_for_and_so_is_its_mending",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: a session that began under a wrong setting is used once it is mended",
+        edits: &[Edit {
+            file: "crates/engine/src/postgres/connection.rs",
+            right: "SettingsCheck::Strict => RECYCLE_STRICTLY,",
+            wrong: "SettingsCheck::Strict => RECYCLE,",
+        }],
+        tests: POSTGRES,
+        filter: "a_session_that_began_under_a_wrong_setting_commits_nothing_once_it_is_mended",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: more is sold than may wait for the ledger",
+        edits: &[Edit {
+            file: PURCHASE,
+            right: "if number - done >= backlog and",
+            wrong: "if number - done >= backlog + 1000 and",
+        }],
+        tests: REDIS,
+        filter: "above_the_backlog_nobody_is_sold_anything_until_the_ledger_has_caught_up",
+    },
+    Break {
         promise: "3 conservation: the units of an ended order vanish",
         edits: &[Edit {
             file: "crates/core/src/stock.rs",
@@ -397,6 +427,16 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: CORE,
         filter: "",
+    },
+    Break {
+        promise: "7 nothing sticks, redis: whoever is refused leaves something behind",
+        edits: &[Edit {
+            file: PURCHASE,
+            right: "if paused then return 'U' end",
+            wrong: "if paused then redis.call('HINCRBY', KEYS[1], 'refused', 1) return 'U' end",
+        }],
+        tests: REDIS,
+        filter: "whoever_gets_nothing_leaves_nothing_behind",
     },
     Break {
         promise: "7 nothing sticks, redis: the last unit is never sold",
