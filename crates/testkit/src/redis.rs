@@ -208,8 +208,8 @@ impl RedisServer {
         self.service.signal(Signal::CONT);
     }
 
-    /// From now on none of its files can grow beyond `bytes` bytes: the append-only file meets there what it meets on a full
-    /// disk, a write that is cut short. Holds until the process ends.
+    /// From now on none of its files can grow beyond `bytes` bytes: the append-only file meets there what it meets on a
+    /// full disk, a write that is cut short. Holds until the process ends.
     ///
     /// # Errors
     /// It is down, or the operating system refuses.

@@ -24,8 +24,8 @@ const SESSION: &str = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_tr
 /// Fails in a transaction that was left open, by dividing by zero, and in one that was aborted: a connection in either
 /// is thrown away instead of being used again.
 const RECYCLE: &str = "SELECT 1 / (now() = statement_timestamp())::integer";
-/// The same, and fails in a session that says that orders are committed before they are: it began while a setting of the
-/// database or of the user was wrong, and keeps that for as long as it lasts.
+/// The same, and fails in a session that says that orders are committed before they are: it began while a setting of
+/// the database or of the user was wrong, and keeps that for as long as it lasts.
 const RECYCLE_STRICTLY: &str = "SELECT 1 / (now() = statement_timestamp()
     AND current_setting('synchronous_commit') IN ('on', 'remote_apply'))::integer";
 

@@ -28,8 +28,8 @@ fn wait_for_refusal(node: &RedisServer, code: &str) {
     }
 }
 
-/// Moves the slot of the product from one server to another as a person does, with time for everybody to meet each of the
-/// states between.
+/// Moves the slot of the product from one server to another as a person does, with time for everybody to meet each of
+/// the states between.
 fn move_slot(cluster: &RedisCluster, from: usize, to: usize) {
     let nodes = cluster.nodes();
     let (source, target) = (&nodes[from], &nodes[to]);
