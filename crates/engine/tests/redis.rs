@@ -37,3 +37,5 @@ mod settings;
 mod shop;
 #[path = "redis/slots.rs"]
 mod slots;
+#[path = "redis/versions.rs"]
+mod versions;
