@@ -30,6 +30,10 @@ const ON_ONE_BROKER: &str = "--test-threads=4";
 const REDIS_KILLS_PER_STEP: &str = "2";
 const REDIS_KILLS_PER_STEP_LONG: &str = "20";
 
+/// Seconds for which PostgreSQL is away in the redis engine's drill, and with `--long`.
+const OUTAGE: &str = "60";
+const OUTAGE_LONG: &str = "300";
+
 /// The tests of the contract. The lab has none of that name; with it, what both build on has the features that it has in
 /// the whole workspace, and is not built once more.
 const CONTRACT: [&str; 10] =
@@ -49,7 +53,8 @@ pub(crate) struct TestArgs {
     kills_per_step: u32,
     /// Do what takes some minutes more, too: the tests that start a RabbitMQ each, the whole contract on a cluster and on
     /// RabbitMQ with and without the lock, the drill of the rabbitmq engine, the lab's report in a browser, many more
-    /// kills at the labelled steps of the redis engine, and a build of the product without failpoints for schemathesis
+    /// kills at the labelled steps of the redis engine and an outage of its PostgreSQL for five minutes, and a build of
+    /// the product without failpoints for schemathesis
     #[arg(long)]
     pub(crate) long: bool,
 }
@@ -117,11 +122,12 @@ fn on_servers<'a>(
 /// What needs a build like the product's. The drills of engines on servers mostly wait (for servers to start, for workers to be taken
 /// for dead, for outages to pass), so the rest is done beside them.
 fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<Step<'a>>)> {
-    let kills_per_step = if args.long { REDIS_KILLS_PER_STEP_LONG } else { REDIS_KILLS_PER_STEP };
-    let redis: Step<'a> = (
-        "drill, redis",
-        Box::new(move || drilled(binary, &["--engine", "redis", "--kills-per-step", kills_per_step])),
-    );
+    let (kills_per_step, outage) = match args.long {
+        true => (REDIS_KILLS_PER_STEP_LONG, OUTAGE_LONG),
+        false => (REDIS_KILLS_PER_STEP, OUTAGE),
+    };
+    let counts = ["--engine", "redis", "--kills-per-step", kills_per_step, "--outage", outage];
+    let redis: Step<'a> = ("drill, redis", Box::new(move || drilled(binary, &counts)));
     let rabbitmq: Step<'a> =
         ("drill, rabbitmq", Box::new(move || drilled(binary, &["--engine", "rabbitmq"])));
     let random: Step<'a> =
