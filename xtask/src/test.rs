@@ -126,8 +126,12 @@ fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<St
         true => (REDIS_KILLS_PER_STEP_LONG, OUTAGE_LONG),
         false => (REDIS_KILLS_PER_STEP, OUTAGE),
     };
-    let counts = ["--engine", "redis", "--kills-per-step", kills_per_step, "--outage", outage];
-    let redis: Step<'a> = ("drill, redis", Box::new(move || drilled(binary, &counts)));
+    let redis = |name: &'static str, part: &'static str| -> Step<'a> {
+        let words =
+            ["--engine", "redis", "--kills-per-step", kills_per_step, "--outage", outage, "--part", part];
+        (name, Box::new(move || drilled(binary, &words)))
+    };
+    let (one, two) = (redis("drill, redis 1", "1/2"), redis("drill, redis 2", "2/2"));
     let rabbitmq: Step<'a> =
         ("drill, rabbitmq", Box::new(move || drilled(binary, &["--engine", "rabbitmq"])));
     let random: Step<'a> =
@@ -140,7 +144,8 @@ fn drills<'a>(args: &'a TestArgs, binary: &'a Path) -> Vec<(&'static str, Vec<St
     let tried = (!args.long).then(|| binary.to_path_buf());
     let schemathesis: Step<'a> =
         ("schemathesis", Box::new(|| schemathesis::run(&SchemathesisArgs { binary: tried })));
-    let mut beside = vec![("redis", vec![redis]), ("", vec![random, every_step, schemathesis])];
+    let mut beside =
+        vec![("redis 1", vec![one]), ("redis 2", vec![two]), ("", vec![random, every_step, schemathesis])];
     if args.long {
         beside.push(("rabbitmq", vec![rabbitmq]));
     }
@@ -165,9 +170,15 @@ fn cargo(arguments: &[&str], words: &str) -> Result<Counted> {
 fn tests() -> Result<Counted> {
     let features = ["--workspace", "--features", FAULTS, "--no-fail-fast"];
     if has_nextest()? {
-        return count_tests(&[&["nextest", "run"], &features[..]].concat());
+        let at_once = tests_at_once();
+        return count_tests(&[&["nextest", "run", "--test-threads", &at_once], &features[..]].concat());
     }
     count_tests(&[&["test", "--all-targets"], &features[..]].concat())
+}
+
+/// Many tests wait for servers most of the time: one more at once than there are cores.
+fn tests_at_once() -> String {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() + 1).to_string()
 }
 
 /// The HTTP contract's tests once more, on another engine: all, or those whose names contain one of `part`.
