@@ -94,7 +94,7 @@ impl RabbitEngine {
             node: Arc::clone(&node),
             names: Names::new(identity.id),
             gauges: Gauges::default(),
-            publisher: Publisher::new(),
+            publisher: Publisher::new(options.unseen_max),
             replays: Replays::default(),
             buying: Buying::default(),
             closing: watch::Sender::new(false),

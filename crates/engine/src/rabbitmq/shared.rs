@@ -17,6 +17,8 @@ use crate::postgres::{CONNECTIONS_MAX_DEFAULT, SettingsCheck};
 /// Messages that may wait in the queue.
 const QUEUE_MAX: u64 = 1_000_000;
 /// Messages that a worker has in hand at most.
+/// Requests of one node that may be queued without a worker being known to have seen them.
+const UNSEEN_MAX: u64 = 1_000_000;
 const PREFETCH: u16 = 256;
 /// How long a queue that was just made is left alone: see [`super::topology::Queue::New`].
 const NEW_QUEUE_REST: Duration = Duration::from_millis(1_500);
@@ -49,6 +51,9 @@ pub struct RabbitOptions {
     /// Messages that may wait in the queue, if this node is the one that makes it.
     pub queue_max: u64,
     /// How long a queue that was just made is left alone before anything is put into it.
+    /// Requests of this node that may be queued without a worker being known to have seen them. This node keeps each of
+    /// them in memory, so that a broker which loses them loses no order; above it, it queues no more.
+    pub unseen_max: u64,
     pub new_queue_rest: Duration,
 }
 
@@ -68,6 +73,7 @@ impl RabbitOptions {
             prefetch: PREFETCH,
             queue_max: QUEUE_MAX,
             new_queue_rest: new_queue_rest(),
+            unseen_max: UNSEEN_MAX,
         }
     }
 }

@@ -237,3 +237,27 @@ fn the_same_request_sixty_four_times_at_once_is_one_order() {
     let original = Some(order);
     assert_eq!(twice, Err(yoink_core::Rejection::KeyReused { original }.into()));
 }
+
+#[test]
+fn a_node_that_keeps_too_many_queues_no_more_and_says_so() {
+    let shop = Shop::start();
+    let edge = shop.open(|options| (options.workers, options.unseen_max) = (0, 5));
+    shop.stock(&edge, 1_000, None);
+    wait_until_it_publishes(&edge);
+    let buy = |number: usize| shop.run(edge.purchase(request(&format!("buyer-{number}"), "key")));
+    let queued: Vec<_> = (0..5).map(|number| buy(number).unwrap()).collect();
+    for number in 5..40 {
+        assert_eq!(buy(number), Err(CallError::Overloaded));
+    }
+    assert_eq!(edge.rabbit_status().unwrap().unseen, 5);
+    // Who is in the queue already is told so.
+    let again = buy(3).unwrap();
+    assert_eq!((again.order, again.replayed), (queued[3].order, Replayed::Yes));
+
+    let _worker = shop.open(|_| {});
+    until("all of it was seen", || edge.rabbit_status().unwrap().unseen == 0);
+    assert_eq!(shop.count("SELECT count(*) FROM orders"), 5, "nothing else had been queued");
+    let later = crowd(&shop, &edge, "later", 5);
+    assert_eq!(count(&later, Told::Queued), 5, "{later:?}");
+    check(&shop, &edge, &later);
+}
