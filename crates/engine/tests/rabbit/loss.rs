@@ -47,3 +47,22 @@ fn what_a_dead_node_cannot_queue_again_is_named() {
     assert_eq!(invariant.id, "queue-lost-nothing");
     assert!(invariant.detail.contains("[1,8)"), "{}", invariant.detail);
 }
+
+#[test]
+fn what_waits_for_a_lock_in_the_hand_of_a_worker_is_not_lost() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    let asked = shop.crowd(&[&edge], "patient", 7);
+    edge.close_blocking(Duration::from_secs(5));
+    shop.sql("UPDATE publishers SET reported_at = 0");
+    shop.redis.command(&["SET", &shop.lock(), "somebody", "PX", "600000"]).unwrap();
+    let lock_life = Duration::from_secs(3);
+    let worker = shop.open(|options| options.lock_life = lock_life);
+    shop.wait_in_hand();
+    until("the queue is known to be empty", || worker.rabbit_status().unwrap().queued == Some(0));
+    // It waits longer for the lock than the audit would for a worker that only decides.
+    let reconciliation = shop.reconcile(&worker);
+    assert!(reconciliation.ok && reconciliation.lost == 0, "{reconciliation:#?}");
+    assert_eq!(shop.judge(&[&worker], &asked).confirmed, 7);
+}
