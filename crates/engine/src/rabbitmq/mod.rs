@@ -38,6 +38,7 @@ mod status;
 mod stock;
 mod topology;
 mod trouble;
+mod unsettled;
 
 use std::sync::Arc;
 
