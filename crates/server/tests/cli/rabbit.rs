@@ -231,6 +231,7 @@ fn three_workers_sell_exactly_what_there_is_to_whoever_was_first() {
     seed(&node, "storm", 50);
     let storm = text_of(&mut servers.at(&node, &["storm", "--product", "storm", "--buyers", "300"]));
     assert!(storm.contains("50 units sold of 50; oversold 0"), "{storm}");
+    assert!(storm.lines().any(|line| line.trim_start().starts_with("queued")), "{storm}");
     let (code, audit) = servers.audit();
     assert_eq!((code, &audit["ok"]), (0, &json!(true)), "{audit}");
     assert_eq!(audit["orders"]["confirmed"], 170, "{audit}");
@@ -340,7 +341,6 @@ fn a_queued_order_is_queued_on_every_node_until_it_is_decided() {
 }
 
 #[test]
-#[test]
 fn a_key_that_two_nodes_were_given_is_answered_as_it_was_decided() {
     let servers = Servers::start();
     let (first, second) = (servers.node("0", &[]).start().unwrap(), servers.node("0", &[]).start().unwrap());
@@ -404,6 +404,7 @@ fn a_key_that_two_nodes_were_given_is_answered_as_it_was_decided() {
     ends_well(second);
 }
 
+#[test]
 fn a_worker_that_is_stopped_under_load_ends_in_time_and_nothing_is_lost() {
     let servers = Servers::start();
     let node = servers.node("0", &[]).start().unwrap();
