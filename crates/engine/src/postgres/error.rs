@@ -176,8 +176,8 @@ fn classify(effect: Effect, error: &tokio_postgres::Error) -> ErrorClass {
     class_of_code(said.code().code())
 }
 
-/// The class of an answer with this SQLSTATE: only what PostgreSQL says of the data itself is permanent, and only what it
-/// says of itself, of the connection, of its settings or of others who work at the same time is known to pass.
+/// The class of an answer with this SQLSTATE: only what PostgreSQL says of the data itself is permanent, and only what
+/// it says of itself, of the connection, of its settings or of others who work at the same time is known to pass.
 fn class_of_code(code: &str) -> ErrorClass {
     match code.get(..2) {
         Some("22" | "23") => ErrorClass::Permanent,

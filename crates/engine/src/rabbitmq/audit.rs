@@ -13,8 +13,8 @@ use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, Unseen};
 use crate::reconciliation::{Invariant, Reconciliation};
 
-/// How long messages may be in somebody's hands before they count as lost, besides the wait for a lock that nobody gives
-/// back: PostgreSQL ends statements that take longer.
+/// How long messages may be in somebody's hands before they count as lost, besides the wait for a lock that nobody
+/// gives back: PostgreSQL ends statements that take longer.
 const IN_HAND_MAX: Duration = Duration::from_secs(10);
 /// The wait between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);

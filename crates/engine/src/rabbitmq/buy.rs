@@ -165,7 +165,8 @@ impl RabbitEngine {
         is_sold_out.then_some(Rejection::SoldOut { available })
     }
 
-    /// Queues a request with a key. While it is not known whether it is queued, that is remembered, also if the caller goes.
+    /// Queues a request with a key. While it is not known whether it is queued, that is remembered, also if the caller
+    /// goes.
     async fn queue_once(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {
         let unsettled = &self.shared().unsettled;
         let was_unsettled = unsettled.add(order);

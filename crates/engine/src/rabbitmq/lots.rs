@@ -1,7 +1,7 @@
 //! What a worker has in hand, by product, and which of it comes next.
 //!
-//! Requests of one product are decided together, in their order. If that fails for a reason that may lie in one of them,
-//! all of them are doubtful: each is tried alone. One that fails alone waits a little, and the others go on.
+//! Requests of one product are decided together, in their order. If that fails for a reason that may lie in one of
+//! them, all of them are doubtful: each is tried alone. One that fails alone waits a little, and the others go on.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -152,8 +152,9 @@ impl Lots {
         self.by_product.lock().get(&product).map_or(0, |lot| lot.fresh.len())
     }
 
-    /// These could not be decided together: each is to be tried alone, in their order, before all others. Gives the numbers of
-    /// messages of those that are doubtful already: who queued them took them for lost. One of each is enough.
+    /// These could not be decided together: each is to be tried alone, in their order, before all others. Gives the
+    /// numbers of messages of those that are doubtful already: who queued them took them for lost. One of each is
+    /// enough.
     #[must_use = "what is not kept is to be acknowledged"]
     pub(super) fn doubt(&self, product: i32, batch: Vec<Taken>) -> Vec<u64> {
         let mut lots = self.by_product.lock();

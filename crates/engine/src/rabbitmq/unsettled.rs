@@ -1,5 +1,5 @@
-//! Orders that this node tried to queue and of which it does not know whether they are: the broker said nothing in time, or
-//! the caller went away meanwhile. Until the ledger has such an order, no "no" to its key is certain.
+//! Orders that this node tried to queue and of which it does not know whether they are: the broker said nothing in
+//! time, or the caller went away meanwhile. Until the ledger has such an order, no "no" to its key is certain.
 
 use std::collections::{BTreeMap, HashMap};
 
