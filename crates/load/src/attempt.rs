@@ -139,8 +139,9 @@ pub(crate) fn bearer(key: &str) -> Option<HeaderValue> {
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The server gave an order. Compatible routes may not name it.
-    Accepted { order_id: Option<Box<str>>, replayed: bool },
+    /// The server gave an order, or has queued the request for one: then the order tells later what was decided.
+    /// Compatible routes may not name it, and do not tell the two apart.
+    Accepted { order_id: Option<Box<str>>, replayed: bool, queued: bool },
     /// The server said no, and nothing happened.
     Refused { status: u16, reason: Box<str>, sold_out: bool },
     /// There is no answer that says yes or no.
@@ -214,7 +215,9 @@ fn accepted(answer: &Answer, order_id: Option<&str>, needs_id: NeedsId) -> Outco
         return Outcome::Failed(Failure::Unexpected);
     }
     let replayed = answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true");
-    Outcome::Accepted { order_id: order_id.map(Into::into), replayed }
+    let queued =
+        needs_id == NeedsId::Yes && top_level_field(&answer.body, "status").is_some_and(|it| it == "queued");
+    Outcome::Accepted { order_id: order_id.map(Into::into), replayed, queued }
 }
 
 fn refused(answer: &Answer, route: Route) -> Outcome {
@@ -283,7 +286,11 @@ mod tests {
     fn a_202_is_accepted_only_if_it_names_the_order() {
         assert_eq!(
             outcome(Route::Native, answer(202, &[("idempotent-replayed", "true")], r#"{"id":"7"}"#)),
-            Outcome::Accepted { order_id: Some("7".into()), replayed: true }
+            Outcome::Accepted { order_id: Some("7".into()), replayed: true, queued: false }
+        );
+        assert_eq!(
+            outcome(Route::Native, answer(202, &[], r#"{"id":"7","status":"queued"}"#)),
+            Outcome::Accepted { order_id: Some("7".into()), replayed: false, queued: true }
         );
         assert_eq!(
             outcome(Route::Native, answer(202, &[], r#"{"status":"accepted"}"#)),

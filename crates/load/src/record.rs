@@ -86,7 +86,7 @@ pub enum RecordedAnswer {
 impl RecordedAnswer {
     fn from_outcome(outcome: &Outcome) -> RecordedAnswer {
         match outcome {
-            Outcome::Accepted { order_id, replayed } => RecordedAnswer::Accepted {
+            Outcome::Accepted { order_id, replayed, .. } => RecordedAnswer::Accepted {
                 order: order_id.as_deref().map(str::to_owned),
                 replayed: *replayed,
             },

@@ -106,7 +106,7 @@ mod tests {
     fn only_an_answer_about_the_purchase_itself_settles_it() {
         let refused =
             |status, reason: &str| Outcome::Refused { status, reason: reason.into(), sold_out: false };
-        assert!(settles(&Outcome::Accepted { order_id: None, replayed: true }));
+        assert!(settles(&Outcome::Accepted { order_id: None, replayed: true, queued: false }));
         assert!(settles(&refused(409, "sold-out")));
         assert!(settles(&refused(409, "limit-reached")));
         for (status, reason) in [

@@ -41,6 +41,8 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     pub(crate) accepted: u64,
     pub(crate) replayed: u64,
+    /// Of those that were accepted.
+    pub(crate) queued: u64,
     pub(crate) rejected: Vec<(Box<str>, u64)>,
     pub(crate) too_many_requests: u64,
     pub(crate) unavailable: u64,
@@ -82,6 +84,7 @@ impl Tally {
             requests: 0,
             accepted: 0,
             replayed: 0,
+            queued: 0,
             rejected: Vec::new(),
             too_many_requests: 0,
             unavailable: 0,
@@ -112,8 +115,9 @@ impl Tally {
             record(&mut interval.latency_us, micros(sample.received.saturating_sub(sample.intended)));
         }
         match sample.outcome {
-            Outcome::Accepted { order_id, replayed } => {
+            Outcome::Accepted { order_id, replayed, queued } => {
                 interval.accepted += 1;
+                self.queued += u64::from(queued);
                 self.accepted += 1;
                 self.replayed += u64::from(replayed);
                 self.last_accepted_at = self.last_accepted_at.max(Some(sample.received));
@@ -147,6 +151,7 @@ impl Tally {
         self.requests += other.requests;
         self.accepted += other.accepted;
         self.replayed += other.replayed;
+        self.queued += other.queued;
         for (reason, count) in other.rejected {
             self.count_reason(reason, count);
         }
@@ -277,11 +282,11 @@ mod tests {
         let (mut one, mut other) = (Tally::new(&plan), Tally::new(&plan));
         for tally in [&mut one, &mut other] {
             tally.record(&plan, sample(refusal("sold-out")), Keep::Yes);
-            let accepted = Outcome::Accepted { order_id: Some("7".into()), replayed: false };
+            let accepted = Outcome::Accepted { order_id: Some("7".into()), replayed: false, queued: true };
             tally.record(&plan, sample(accepted), Keep::Yes);
         }
         one.merge(other);
-        assert_eq!((one.requests, one.accepted, one.kept.len()), (4, 2, 2));
+        assert_eq!((one.requests, one.accepted, one.queued, one.kept.len()), (4, 2, 2, 2));
         assert_eq!((one.rejected.len(), one.sold_out_customers.len()), (1, 2));
         assert_eq!(one.timeline.total().len(), 4);
     }

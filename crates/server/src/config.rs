@@ -131,6 +131,9 @@ pub struct AmqpConfig {
     /// Messages that may wait in the queue, each with one request or several.
     #[config(env = "YOINK_AMQP_QUEUE_MESSAGES_MAX", default = 1_000_000)]
     pub queue_messages_max: u64,
+    /// Requests that one node may have queued without a worker being known to have seen them.
+    #[config(env = "YOINK_AMQP_UNSEEN_REQUESTS_MAX", default = 1_000_000)]
+    pub unseen_requests_max: u64,
     /// Messages that a worker has in hand at most.
     #[config(env = "YOINK_AMQP_PREFETCH", default = 256)]
     pub prefetch: u16,

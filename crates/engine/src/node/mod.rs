@@ -180,7 +180,7 @@ impl From<PostgresError> for CallError {
         tracing::warn!(%error, "the ledger gave no answer");
         match error.class() {
             ErrorClass::Unknown => Self::OutcomeUnknown,
-            ErrorClass::Transient | ErrorClass::Permanent => Self::Unreachable,
+            ErrorClass::Transient | ErrorClass::Unclassified | ErrorClass::Permanent => Self::Unreachable,
         }
     }
 }

@@ -6,9 +6,12 @@ use tokio_postgres::error::{Severity, SqlState};
 /// What an error says about the work that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// Nothing happened, and it was not for what was asked: keep the work and try again, for ever. Whatever is not
-    /// known to be about the data is in this class, because the price of a wrong guess would be somebody's order.
+    /// Nothing happened, and it was not for what was asked: keep the work and try again, for ever.
     Transient,
+    /// Nothing happened, and nobody knows whether it was for what was asked, as when a trigger of somebody's own raises
+    /// an error. The price of a wrong guess would be somebody's order: keep the work and try again, and believe that it
+    /// will never be taken only after it failed often while other work of its kind went well.
+    Unclassified,
     /// Nothing happened, and the same will never be taken.
     Permanent,
     /// It was sent and no answer came: it is done or it is not. Ask the same again.
@@ -173,11 +176,15 @@ fn classify(effect: Effect, error: &tokio_postgres::Error) -> ErrorClass {
     class_of_code(said.code().code())
 }
 
-/// The class of an answer with this SQLSTATE: only what PostgreSQL says of the data itself is permanent.
+/// The class of an answer with this SQLSTATE: only what PostgreSQL says of the data itself is permanent, and only what
+/// it says of itself, of the connection, of its settings or of others who work at the same time is known to pass.
 fn class_of_code(code: &str) -> ErrorClass {
     match code.get(..2) {
         Some("22" | "23") => ErrorClass::Permanent,
-        _ => ErrorClass::Transient,
+        Some("08" | "0A" | "25" | "26" | "28" | "3D" | "40" | "53" | "55" | "57" | "58" | "F0" | "XX") => {
+            ErrorClass::Transient
+        }
+        _ => ErrorClass::Unclassified,
     }
 }
 
@@ -287,16 +294,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_said_of_the_data_is_permanent() {
+    fn only_what_is_said_of_the_data_is_permanent_and_only_what_passes_is_transient() {
         for code in ["22003", "22021", "23502", "23505", "23514"] {
             assert_eq!(class_of_code(code), ErrorClass::Permanent, "code {code}");
         }
         let transient = [
-            "08006", "25006", "40001", "40P01", "42P01", "53100", "53300", "55P03", "57014", "57P01",
-            "57P03", "58030", "XX000", "XX001", "P0001", "", "2",
+            "08006", "0A000", "25006", "26000", "28P01", "40001", "40P01", "53100", "53300", "55P03",
+            "57014", "57P01", "57P03", "58030", "XX000", "XX001",
         ];
         for code in transient {
             assert_eq!(class_of_code(code), ErrorClass::Transient, "code {code}");
+        }
+        for code in ["54000", "P0001", "P0002", "42P01", "42501", "38000", "", "2"] {
+            assert_eq!(class_of_code(code), ErrorClass::Unclassified, "code {code}");
         }
     }
 

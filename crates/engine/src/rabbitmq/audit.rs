@@ -7,13 +7,15 @@ use yoink_core::Timestamp;
 use yoink_core::audit::{InvariantId, Report};
 
 use super::RabbitEngine;
+use super::lot::lock_wait_max;
 use crate::CallError;
 use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, Unseen};
 use crate::reconciliation::{Invariant, Reconciliation};
 
-/// How long messages may be in somebody's hands before they count as lost.
-const IN_HAND_MAX: Duration = Duration::from_secs(3);
+/// How long messages may be in somebody's hands before they count as lost, besides the wait for a lock that nobody
+/// gives back: PostgreSQL ends statements that take longer.
+const IN_HAND_MAX: Duration = Duration::from_secs(10);
 /// The wait between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -56,15 +58,20 @@ impl RabbitEngine {
 
     /// Looks for a while: what is in a worker's hands is neither in the queue nor seen.
     async fn missing(&self) -> Result<Missing, CallError> {
-        let begun = Instant::now();
         let shared = self.shared();
+        let in_hand_max = lock_wait_max(&shared.options).saturating_add(IN_HAND_MAX);
+        // Since when it has not become less: as long as it does, somebody decides.
+        let (mut since, mut fewest) = (Instant::now(), u64::MAX);
         loop {
             shared.report().await?;
             let unseen = shared.desk.postgres.unseen().await?;
             // Workers that are paused may have messages in hand for as long as they like.
             let queued = shared.gauges.queued().filter(|_| !shared.node.delivery_is_paused());
             let missing = weigh(&unseen, queued, shared.node.now());
-            if missing.lost == 0 || begun.elapsed() >= IN_HAND_MAX {
+            if missing.lost < fewest {
+                (since, fewest) = (Instant::now(), missing.lost);
+            }
+            if missing.lost == 0 || since.elapsed() >= in_hand_max {
                 return Ok(missing);
             }
             tokio::time::sleep(LOOK_PAUSE).await;

@@ -92,12 +92,25 @@ impl RabbitEngine {
             };
             // In this order: what took the last unit before the first look is found by the second.
             let refusal = self.refuse(listed, request, hint);
+            let unsettled = &self.shared().unsettled;
             let bought = match (self.bought_before(order, request).await, refusal) {
-                (Before::Bought(bought), _) => bought,
-                // Whoever was told yes before must not be told no now.
+                (Before::Bought(bought), _) => {
+                    unsettled.remove(order);
+                    bought
+                }
+                (Before::NotBought | Before::NobodyKnows, None) => {
+                    self.queue_once(listed, order, request).await
+                }
+                // It may be in the queue already. The decision tells, whichever of the two it meets first.
+                (Before::NotBought | Before::NobodyKnows, Some(Rejection::SoldOut { .. }))
+                    if unsettled.has(order) =>
+                {
+                    self.queue_once(listed, order, request).await
+                }
+                // Whoever was told yes before, or may yet get one, must not be told no now.
                 (Before::NobodyKnows, Some(_)) => Err(CallError::OutcomeUnknown),
+                (Before::NotBought, Some(_)) if unsettled.has(order) => Err(CallError::OutcomeUnknown),
                 (Before::NotBought, Some(rejection)) => Err(rejection.into()),
-                (Before::NotBought | Before::NobodyKnows, None) => self.queue(listed, order, request).await,
             };
             mine.tell(&bought);
             return bought;
@@ -150,6 +163,22 @@ impl RabbitEngine {
         let available = listed.available();
         let is_sold_out = hint == Hint::Heeded && u64::from(request.quantity) > available;
         is_sold_out.then_some(Rejection::SoldOut { available })
+    }
+
+    /// Queues a request with a key. While it is not known whether it is queued, that is remembered, also if the caller
+    /// goes.
+    async fn queue_once(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {
+        let unsettled = &self.shared().unsettled;
+        let was_unsettled = unsettled.add(order);
+        match self.queue(listed, order, request).await {
+            Err(CallError::OutcomeUnknown) => Err(CallError::OutcomeUnknown),
+            // Nothing happened now; but perhaps before.
+            Err(_) if was_unsettled => Err(CallError::OutcomeUnknown),
+            settled => {
+                unsettled.remove(order);
+                settled
+            }
+        }
     }
 
     async fn queue(&self, listed: &Listed, order: OrderId, request: &PurchaseRequest) -> Bought {

@@ -3,18 +3,17 @@
 //! A worker never gives a message back. What cannot be decided now is held, so that neither crowds nor outages use up
 //! how often the broker hands a message out.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use yoink_core::OrderId;
 
 use super::hand::{Gone, Hand};
 use super::lock::{Asked, Lock, Locks};
+use super::lots::{BATCH_MAX, Doubtful, Lots, Next, Taken};
 use super::message;
-use super::shared::Shared;
+use super::shared::{RabbitOptions, Shared};
 use super::status::Gauges;
 use super::trouble;
 use crate::failpoint;
@@ -22,8 +21,6 @@ use crate::node::order_id::product_of;
 use crate::postgres::{Decided, Delivered, ErrorClass, PostgresError, Request, Retried, Verdict};
 use crate::views::OrderStatus;
 
-/// Requests that one transaction decides at most.
-const BATCH_MAX: usize = 512;
 /// While there is more than one request at a time, a batch begins so long after the one before, unless much waits.
 const PACE: Duration = Duration::from_millis(25);
 /// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
@@ -41,21 +38,9 @@ const AFTER_TURN: Duration = Duration::from_millis(25);
 /// How often it is looked whether delivery is still paused.
 const PAUSED_WAIT: Duration = Duration::from_millis(50);
 
-/// A request in hand.
-pub(crate) struct Taken {
-    pub(crate) request: Request,
-    /// The number that the channel gave to its message.
-    pub(crate) tag: u64,
-    /// When it was handed out.
-    pub(crate) at: Instant,
-}
-
-impl Taken {
-    /// The requests of one message, which was handed out now.
-    pub(crate) fn all(requests: Vec<Request>, tag: u64) -> Vec<Self> {
-        let at = Instant::now();
-        requests.into_iter().map(|request| Self { request, tag, at }).collect()
-    }
+/// How long a worker waits for a lock at most.
+pub(super) fn lock_wait_max(options: &RabbitOptions) -> Duration {
+    options.lock_life.saturating_mul(LOCK_LIVES_MAX)
 }
 
 /// What one worker decides with.
@@ -63,8 +48,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     hand: Arc<Hand>,
     locks: Arc<Locks>,
-    /// By product; a product has an entry while a task is busy with it.
-    lots: Mutex<HashMap<i32, VecDeque<Taken>>>,
+    lots: Lots,
     /// Leaves connections to those who only ask.
     turnstile: Semaphore,
 }
@@ -73,23 +57,13 @@ impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, hand: Arc<Hand>, locks: Arc<Locks>) -> Arc<Self> {
         let at_once = shared.options.postgres_connections_max.saturating_sub(2).max(1);
         let turnstile = Semaphore::new(at_once);
-        Arc::new(Self { shared, hand, locks, lots: Mutex::default(), turnstile })
+        Arc::new(Self { shared, hand, locks, lots: Lots::default(), turnstile })
     }
 
     /// The requests of one more message. Gives the lots that are to be run because no task is busy with their products.
     pub(crate) fn add(self: &Arc<Self>, message: Vec<Taken>) -> Vec<Lot> {
         self.divide(&message);
-        let mut new = Vec::new();
-        let mut lots = self.lots.lock();
-        for taken in message {
-            let product = product_of(taken.request.order);
-            let lot = lots.entry(product).or_insert_with(|| {
-                new.push(Lot::new(self, product));
-                VecDeque::new()
-            });
-            lot.push_back(taken);
-        }
-        new
+        self.lots.add(message).into_iter().map(|product| Lot::new(self, product)).collect()
     }
 
     /// A message is acknowledged once each of its requests is decided.
@@ -103,29 +77,13 @@ impl Worker {
     pub(crate) fn end(&self) {
         self.hand.end();
     }
-
-    fn next_batch(&self, product: i32) -> Vec<Taken> {
-        let mut lots = self.lots.lock();
-        let Some(lot) = lots.get_mut(&product) else { return Vec::new() };
-        lot.drain(..lot.len().min(BATCH_MAX)).collect()
-    }
-
-    /// Forgets a lot in which nothing is left. False: something came.
-    fn finish(&self, product: i32) -> bool {
-        let mut lots = self.lots.lock();
-        let is_empty = lots.get(&product).is_none_or(VecDeque::is_empty);
-        if is_empty {
-            lots.remove(&product);
-        }
-        is_empty
-    }
 }
 
-/// What the ledger says of a batch in the end.
+/// What the ledger says in the end.
 enum Ruling {
     Verdicts(Vec<Verdict>),
-    /// It can never be sent to the ledger.
-    Impossible(PostgresError),
+    /// It decided nothing, perhaps because of one of the requests.
+    Failed(PostgresError),
 }
 
 /// The task of one product.
@@ -146,31 +104,49 @@ impl Lot {
 
     /// Decides until nothing of the product is left, or the channel is over.
     pub(crate) async fn run(mut self) {
-        loop {
-            let batch = self.worker.next_batch(self.product);
-            if batch.is_empty() {
-                self.leave().await;
-                match self.worker.finish(self.product) {
-                    true => return,
-                    false => continue,
+        while matches!(self.go_on().await, Ok(true)) {}
+        self.leave().await;
+    }
+
+    /// Does what comes next. False: nothing of the product is left.
+    async fn go_on(&mut self) -> Result<bool, Gone> {
+        let (worker, begun) = (Arc::clone(&self.worker), Instant::now());
+        match worker.lots.next(self.product, begun) {
+            Next::Batch(batch) => {
+                let is_busy = batch.len() > 1;
+                self.decide(batch).await?;
+                self.hand_over().await?;
+                if is_busy {
+                    self.gather(begun).await?;
                 }
             }
-            let begun = Instant::now();
-            let is_busy = batch.len() > 1;
-            if self.decide(batch).await.is_err() || self.hand_over().await.is_err() {
-                self.leave().await;
-                return;
+            Next::Alone(doubtful) => {
+                match self.decide_alone(doubtful).await? {
+                    Some(doubtful) => worker.lots.put_back(self.product, doubtful, Instant::now()),
+                    None => worker.lots.went_well(self.product),
+                }
+                self.hand_over().await?;
             }
-            if is_busy && self.gather(begun).await.is_err() {
+            Next::Later { wait, since } => {
                 self.leave().await;
-                return;
+                if *worker.shared.closing.borrow() {
+                    // What only fails now is decided by whoever works next.
+                    return Ok(false);
+                }
+                // Others may come meanwhile.
+                self.hold(since, wait.min(PACE)).await?;
+            }
+            Next::Nothing => {
+                self.leave().await;
+                return Ok(!worker.lots.finish(self.product));
             }
         }
+        Ok(true)
     }
 
     /// Lets requests gather for the next batch: each batch costs the ledger a transaction, however small it is.
     async fn gather(&self, begun: Instant) -> Result<(), Gone> {
-        let waiting = self.worker.lots.lock().get(&self.product).map_or(0, VecDeque::len);
+        let waiting = self.worker.lots.fresh(self.product);
         let rest = PACE.saturating_sub(begun.elapsed());
         if waiting >= BATCH_MAX / 2 || rest.is_zero() {
             return Ok(());
@@ -180,33 +156,58 @@ impl Lot {
 
     async fn decide(&mut self, batch: Vec<Taken>) -> Result<(), Gone> {
         let begun = Instant::now();
-        let (since, tags): (Vec<Instant>, Vec<u64>) = batch.iter().map(|taken| (taken.at, taken.tag)).unzip();
-        let since = since.into_iter().min().unwrap_or(begun);
-        let requests: Vec<Request> = batch.into_iter().map(|taken| taken.request).collect();
+        let since = batch.iter().map(|taken| taken.at).min().unwrap_or(begun);
+        let (places, requests): (Vec<(u64, Instant)>, Vec<Request>) =
+            batch.into_iter().map(|taken| ((taken.tag, taken.at), taken.request)).unzip();
         match self.insist(&requests, since).await? {
-            Ruling::Verdicts(verdicts) => self.note(begun, &requests, &verdicts),
-            Ruling::Impossible(_) if requests.len() > 1 => self.decide_each(&requests, since).await?,
-            Ruling::Impossible(error) => self.keep_undecidable(&requests, &error, since).await?,
+            Ruling::Verdicts(verdicts) => {
+                self.note(begun, &requests, &verdicts);
+                self.worker.lots.went_well(self.product);
+                self.acknowledge(places.into_iter().map(|(tag, _)| tag).collect()).await
+            }
+            Ruling::Failed(_) => {
+                // One of them must not hold up the others.
+                let batch = places.into_iter().zip(requests);
+                let batch = batch.map(|((tag, at), request)| Taken { request, tag, at }).collect();
+                match self.worker.lots.doubt(self.product, batch) {
+                    copies if copies.is_empty() => Ok(()),
+                    // With the first of its kind it would come again.
+                    copies => self.worker.hand.acknowledge(copies).await,
+                }
+            }
         }
+    }
+
+    /// Decides a request for itself, or keeps it as one that can never be decided. Gives it back if neither is done.
+    async fn decide_alone(&mut self, mut doubtful: Box<Doubtful>) -> Result<Option<Box<Doubtful>>, Gone> {
+        let (begun, tag, since) = (Instant::now(), doubtful.taken.tag, doubtful.taken.at);
+        let one = std::slice::from_ref(&doubtful.taken.request);
+        match self.insist(one, since).await? {
+            Ruling::Verdicts(verdicts) => self.note(begun, one, &verdicts),
+            Ruling::Failed(error) => {
+                let decided = self.worker.shared.gauges.decided();
+                let has_failed_often = doubtful.fail(decided, Instant::now());
+                let is_hopeless = has_failed_often || error.class() == ErrorClass::Permanent;
+                let is_kept =
+                    is_hopeless && self.keep_undecidable(&doubtful.taken.request, &error, since).await?;
+                if !is_kept {
+                    self.worker.shared.node.note_delivery_error(&error);
+                    return Ok(Some(doubtful));
+                }
+            }
+        }
+        self.acknowledge(vec![tag]).await?;
+        Ok(None)
+    }
+
+    async fn acknowledge(&self, tags: Vec<u64>) -> Result<(), Gone> {
         failpoint::hit("lot.committed");
         self.worker.hand.acknowledge(tags).await?;
         failpoint::hit("lot.acknowledged");
         Ok(())
     }
 
-    /// One of them cannot be sent: it must not hold up the others.
-    async fn decide_each(&mut self, requests: &[Request], since: Instant) -> Result<(), Gone> {
-        for request in requests {
-            let (begun, one) = (Instant::now(), std::slice::from_ref(request));
-            match self.insist(one, since).await? {
-                Ruling::Verdicts(verdicts) => self.note(begun, one, &verdicts),
-                Ruling::Impossible(error) => self.keep_undecidable(one, &error, since).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks the ledger until it has decided, however long that takes.
+    /// Asks the ledger until it has decided, however long that takes, unless it fails for what it was asked, perhaps.
     async fn insist(&mut self, requests: &[Request], since: Instant) -> Result<Ruling, Gone> {
         let shared = Arc::clone(&self.worker.shared);
         let mut patience = trouble::patience();
@@ -231,8 +232,10 @@ impl Lot {
                     Gauges::add(&shared.gauges.stale, 1);
                     self.leave().await;
                 }
-                Err(error) if error.class() == ErrorClass::Permanent => return Ok(Ruling::Impossible(error)),
                 Err(error) => {
+                    if trouble::may_lie_in_what_was_asked(&error) {
+                        return Ok(Ruling::Failed(error));
+                    }
                     shared.node.note_delivery_error(&error);
                     // Perhaps it is only this worker that has trouble.
                     self.leave().await;
@@ -264,27 +267,31 @@ impl Lot {
         shared.node.note_delivered(begun.elapsed(), &delivered);
     }
 
-    /// Keeps requests that can never be decided: they have failed.
+    /// Keeps a request that can never be decided: it has failed. False: the ledger does not take that either.
     async fn keep_undecidable(
         &self,
-        requests: &[Request],
+        request: &Request,
         error: &PostgresError,
         since: Instant,
-    ) -> Result<(), Gone> {
+    ) -> Result<bool, Gone> {
         let shared = &self.worker.shared;
-        for request in requests {
-            tracing::error!(order = %request.order, %error, "a request can never be decided: it has failed");
-            let line = message::encode(request.publisher, [request], &shared.node.order_ids);
-            let (why, message) = (error.to_string(), (shared.names.orders.as_str(), line.as_bytes()));
-            let postgres = &shared.desk.postgres;
-            let keep =
-                || postgres.keep_undecidable(message, &why, (self.product, request), shared.node.now());
-            trouble::insist(&shared.node, keep, |wait| self.hold(since, wait)).await?;
-            Gauges::add(&shared.gauges.unreadable, 1);
-            shared.node.note_retried(Retried::Parked);
-            shared.node.waiters.tell(request.order, OrderStatus::Failed);
+        let line = message::encode(request.publisher, [request], &shared.node.order_ids);
+        let (why, message) = (error.to_string(), (shared.names.orders.as_str(), line.as_bytes()));
+        let postgres = &shared.desk.postgres;
+        let keep = || postgres.keep_undecidable(message, &why, (self.product, request), shared.node.now());
+        let kept = trouble::insist(&shared.node, keep, |wait| self.hold(since, wait)).await?;
+        if let Err(refusal) = kept {
+            tracing::error!(
+                order = %request.order, %error, %refusal,
+                "a request can never be decided, and the ledger does not keep it as failed either; it stays in hand"
+            );
+            return Ok(false);
         }
-        Ok(())
+        tracing::error!(order = %request.order, %error, "a request can never be decided: it has failed");
+        Gauges::add(&shared.gauges.unreadable, 1);
+        shared.node.note_retried(Retried::Parked);
+        shared.node.waiters.tell(request.order, OrderStatus::Failed);
+        Ok(true)
     }
 
     async fn wait_while_paused(&mut self, since: Instant) -> Result<(), Gone> {
@@ -340,7 +347,7 @@ impl Lot {
                     if !std::mem::replace(&mut has_waited, true) {
                         Gauges::add(&worker.shared.gauges.locked, 1);
                     }
-                    if begun.elapsed() > worker.shared.options.lock_life * LOCK_LIVES_MAX {
+                    if begun.elapsed() > lock_wait_max(&worker.shared.options) {
                         tracing::warn!(
                             product = self.product,
                             "nobody gives the lock back; going on without it"
@@ -381,9 +388,12 @@ impl Lot {
 pub(crate) async fn decide_alone(worker: &Arc<Worker>, message: Vec<Taken>) -> Result<(), Gone> {
     worker.divide(&message);
     for taken in message {
-        let product = product_of(taken.request.order);
-        let mut lot = Lot::new(worker, product);
-        lot.decide(vec![taken]).await?;
+        let mut lot = Lot::new(worker, product_of(taken.request.order));
+        let mut left = Some(Box::new(Doubtful::new(taken)));
+        while let Some(doubtful) = left.take() {
+            lot.hold(doubtful.taken.at, doubtful.wait(Instant::now())).await?;
+            left = lot.decide_alone(doubtful).await?;
+        }
         lot.leave().await;
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! purchase  buy.rs → publisher.rs → publishing.rs   one message for those who come together, confirmed by the broker
-//! decision  consumer.rs → lot.rs → decide()        one transaction per batch and product, then acknowledged
+//! decision  consumer.rs → lots.rs → lot.rs         decide(): one transaction per batch and product, then acknowledged
 //! lock.rs                                          a lock in Redis keeps workers out of each other's way; the fencing
 //!                                                  token and the row lock of PostgreSQL are what keeps units safe
 //! trouble   retained.rs                            what the broker confirmed and no worker saw is queued again
@@ -22,6 +22,7 @@ mod facade;
 mod hand;
 mod lock;
 mod lot;
+mod lots;
 mod message;
 mod open;
 mod orders;
@@ -37,6 +38,7 @@ mod status;
 mod stock;
 mod topology;
 mod trouble;
+mod unsettled;
 
 use std::sync::Arc;
 

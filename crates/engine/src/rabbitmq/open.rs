@@ -16,6 +16,7 @@ use super::replays::Replays;
 use super::shared::{RabbitOptions, Shared};
 use super::status::Gauges;
 use super::topology::Names;
+use super::unsettled::Unsettled;
 use super::{RabbitEngine, broker};
 use crate::node::{Background, ClaimError, Desk, Node, NodeOptions, open_ledger};
 use crate::postgres::PostgresOpenError;
@@ -94,9 +95,10 @@ impl RabbitEngine {
             node: Arc::clone(&node),
             names: Names::new(identity.id),
             gauges: Gauges::default(),
-            publisher: Publisher::new(),
+            publisher: Publisher::new(options.unseen_max),
             replays: Replays::default(),
             buying: Buying::default(),
+            unsettled: Unsettled::default(),
             closing: watch::Sender::new(false),
             options,
         });

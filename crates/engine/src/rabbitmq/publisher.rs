@@ -52,6 +52,8 @@ pub(crate) struct Publisher {
     /// Who this is in every message: another for every process.
     pub(crate) id: Uuid,
     pub(crate) retained: Retained,
+    /// How many requests may be on their way or retained.
+    unseen_max: usize,
     waiting: Mutex<Vec<Ticket>>,
     pub(super) wake: Notify,
     /// Tickets that nobody has answered yet.
@@ -61,10 +63,12 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new() -> Self {
+    /// One that takes requests as long as fewer than `unseen_max` of them wait for a worker, as far as is known.
+    pub(crate) fn new(unseen_max: u64) -> Self {
         Self {
             id: Uuid::new_v4(),
             retained: Retained::default(),
+            unseen_max: usize::try_from(unseen_max).unwrap_or(usize::MAX),
             waiting: Mutex::default(),
             wake: Notify::new(),
             in_hand: AtomicUsize::new(0),
@@ -75,12 +79,14 @@ impl Publisher {
     /// Puts a request into the queue; its number is filled in on the way. It goes on if the caller goes.
     ///
     /// # Errors
-    /// Too many are under way.
+    /// Too many are under way, or wait for a worker.
     pub(crate) fn publish(&self, request: Request) -> Result<oneshot::Receiver<Sent>, CallError> {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(CallError::Closing);
         }
-        if self.in_hand.fetch_add(1, Ordering::AcqRel) >= IN_HAND_MAX {
+        let others = self.in_hand.fetch_add(1, Ordering::AcqRel);
+        // Those that are queued again are counted twice meanwhile: rather too many than too few.
+        if others >= IN_HAND_MAX || others.saturating_add(self.retained.count()) >= self.unseen_max {
             self.in_hand.fetch_sub(1, Ordering::AcqRel);
             return Err(CallError::Overloaded);
         }

@@ -10,12 +10,15 @@ use super::publisher::Publisher;
 use super::replays::Replays;
 use super::status::Gauges;
 use super::topology::Names;
+use super::unsettled::Unsettled;
 use crate::delivery::DeliveryOptions;
 use crate::node::{Desk, Node};
 use crate::postgres::{CONNECTIONS_MAX_DEFAULT, SettingsCheck};
 
 /// Messages that may wait in the queue.
 const QUEUE_MAX: u64 = 1_000_000;
+/// Requests of one node that may be queued without a worker being known to have seen them.
+const UNSEEN_MAX: u64 = 1_000_000;
 /// Messages that a worker has in hand at most.
 const PREFETCH: u16 = 256;
 /// How long a queue that was just made is left alone: see [`super::topology::Queue::New`].
@@ -48,6 +51,9 @@ pub struct RabbitOptions {
     pub prefetch: u16,
     /// Messages that may wait in the queue, if this node is the one that makes it.
     pub queue_max: u64,
+    /// Requests of this node that may be queued without a worker being known to have seen them. This node keeps each of
+    /// them in memory, so that a broker which loses them loses no order; above it, it queues no more.
+    pub unseen_max: u64,
     /// How long a queue that was just made is left alone before anything is put into it.
     pub new_queue_rest: Duration,
 }
@@ -67,6 +73,7 @@ impl RabbitOptions {
             lock_life: LOCK_LIFE,
             prefetch: PREFETCH,
             queue_max: QUEUE_MAX,
+            unseen_max: UNSEEN_MAX,
             new_queue_rest: new_queue_rest(),
         }
     }
@@ -91,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) replays: Replays,
     /// Keys that are being bought with on this node.
     pub(crate) buying: Buying,
+    /// Orders that may be queued without this node knowing.
+    pub(crate) unsettled: Unsettled,
     /// True once the node is closing: who waits for something to do ends.
     pub(crate) closing: watch::Sender<bool>,
 }

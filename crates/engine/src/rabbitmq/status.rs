@@ -43,6 +43,12 @@ impl Gauges {
         counter.fetch_add(more, Ordering::Relaxed);
     }
 
+    /// Requests that were decided, either way.
+    pub(crate) fn decided(&self) -> u64 {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        count(&self.confirmed).wrapping_add(count(&self.rejected))
+    }
+
     /// How many messages wait in the queue; `None` if that cannot be told.
     pub(crate) fn note_queued(&self, messages: Option<u64>) {
         self.queued.store(messages.map_or(0, |messages| messages.saturating_add(1)), Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::hand::Gone;
 use crate::node::{Node, Patience};
-use crate::postgres::PostgresError;
+use crate::postgres::{ErrorClass, PostgresError};
 
 /// The longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -14,7 +14,16 @@ pub(super) fn patience() -> Patience {
     Patience::up_to(WAIT_MAX)
 }
 
-/// Asks the ledger until it answers, however long that takes; `hold` waits between two attempts.
+/// Whether the ledger may have failed for what it was asked. Otherwise it has trouble of its own, which passes.
+pub(super) fn may_lie_in_what_was_asked(error: &PostgresError) -> bool {
+    match error.class() {
+        ErrorClass::Permanent | ErrorClass::Unclassified => true,
+        ErrorClass::Transient | ErrorClass::Unknown => false,
+    }
+}
+
+/// Asks the ledger until it answers, however long that takes; `hold` waits between two attempts. Inside: it failed for
+/// what it was asked, perhaps.
 ///
 /// # Errors
 /// What `hold` says: the channel is over.
@@ -22,15 +31,19 @@ pub(super) async fn insist<F, H>(
     node: &Node,
     ask: impl Fn() -> F,
     hold: impl Fn(Duration) -> H,
-) -> Result<(), Gone>
+) -> Result<Result<(), PostgresError>, Gone>
 where
     F: Future<Output = Result<(), PostgresError>>,
     H: Future<Output = Result<(), Gone>>,
 {
     let mut patience = patience();
-    while let Err(error) = ask().await {
-        node.note_delivery_error(&error);
-        hold(patience.next()).await?;
+    loop {
+        match ask().await {
+            Err(error) if !may_lie_in_what_was_asked(&error) => {
+                node.note_delivery_error(&error);
+                hold(patience.next()).await?;
+            }
+            answered => return Ok(answered),
+        }
     }
-    Ok(())
 }

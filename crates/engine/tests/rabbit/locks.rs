@@ -1,7 +1,7 @@
 //! Locks that are somebody else's, are lost, and change hands.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use yoink_engine::Engine;
 
@@ -60,6 +60,47 @@ fn a_lock_that_somebody_else_took_meanwhile_is_left_to_him() {
     assert_eq!(value.text().as_deref(), Some("somebody"));
 }
 
+/// The robot's request fails at once, and those of others take a while.
+const DAWDLER: &str = "
+    CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.customer = 'robot-0' THEN
+            RAISE EXCEPTION 'not yet';
+        END IF;
+        PERFORM pg_sleep(0.2);
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER dawdle BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION dawdle()";
+
+#[test]
+fn who_works_longer_than_the_lock_lives_keeps_it() {
+    let shop = Shop::start();
+    let life = Duration::from_secs(1);
+    let (worker, edge) = (shop.open(|options| options.lock_life = life), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    shop.sql(DAWDLER);
+    let row = occupy(&shop);
+    let mut asked = shop.crowd(&[&edge], "first", 1);
+    until("it is being decided", || deciding(&shop) == 1);
+    // Because of the robot, all of these are decided one by one.
+    asked.extend(shop.crowd(&[&edge], "robot", 1));
+    asked.extend(shop.crowd(&[&edge], "later", 20));
+    shop.wait_in_hand();
+    drop(row);
+    let decided = || shop.count("SELECT count(*) FROM orders");
+    until("they are decided one by one", || decided() > 1);
+    let holder = || shop.redis.command(&["GET", &shop.lock()]).unwrap().text();
+    let (first, begun) = (holder(), Instant::now());
+    assert!(first.is_some());
+    while decided() < 19 {
+        assert_eq!(holder(), first, "after {:?}", begun.elapsed());
+    }
+    assert!(begun.elapsed() > life * 2, "it worked for {:?} only", begun.elapsed());
+    shop.sql("DROP TRIGGER dawdle ON orders");
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 22, rejected: 0, ended: 0 });
+    until("it was given back", || holder().is_none());
+}
+
 /// Somebody begins to decide right after the batch with this customer's order.
 const MEDDLER: &str = "
     CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -102,6 +143,26 @@ fn two_who_both_hold_the_lock_sell_nothing_twice() {
     until("one decides", || deciding(&shop) == 1);
     shop.redis.command(&["FLUSHALL"]).unwrap();
     until("both decide", || deciding(&shop) == 2);
+    drop(row);
+    assert_eq!(shop.judge(&[&edge], &asked), Became { confirmed: 30, rejected: 10, ended: 0 });
+    assert_eq!(processed(&edge).requeued, 0);
+}
+
+#[test]
+fn a_redis_that_is_killed_and_comes_back_under_a_lock_does_no_harm() {
+    let mut shop = Shop::start();
+    let workers = [(); 2].map(|()| shop.open(|options| options.lock_life = LONG));
+    let edge = shop.open_edge();
+    shop.stock(&edge, 30, None);
+    until("both work", || workers.iter().all(|worker| worker.rabbit_status().unwrap().is_consuming));
+    let row = occupy(&shop);
+    let asked: Vec<_> =
+        (0..40).flat_map(|number| shop.crowd(&[&edge], &format!("crowd-{number}"), 1)).collect();
+    assert_eq!(shop.wait_in_hand(), 40);
+    until("one decides", || deciding(&shop) == 1);
+    shop.redis.kill();
+    until("both decide", || deciding(&shop) == 2);
+    shop.redis.restart().unwrap();
     drop(row);
     assert_eq!(shop.judge(&[&edge], &asked), Became { confirmed: 30, rejected: 10, ended: 0 });
     assert_eq!(processed(&edge).requeued, 0);

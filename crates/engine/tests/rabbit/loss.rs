@@ -25,6 +25,31 @@ fn what_the_broker_loses_is_queued_again_by_whoever_sent_it() {
 }
 
 #[test]
+fn what_was_confirmed_is_in_a_queue_that_syncs_and_outlives_a_killed_broker() {
+    let mut shop = Shop::start();
+    let edge = shop.open(|options| (options.amqp, options.workers) = (shop.rabbit.url(), 0));
+    shop.stock(&edge, 100, None);
+    shop.wait_publishing(&edge);
+    let words = ["list_queues", "--quiet", "--no-table-headers", "name", "type", "durable"];
+    let queues = shop.rabbit.ctl(&words).unwrap();
+    for queue in [shop.queue(), shop.named("dead")] {
+        let line = format!("{queue}\tquorum\ttrue");
+        assert!(queues.lines().any(|found| found == line), "{line:?}: {queues}");
+    }
+    // How RabbitMQ writes what a quorum queue has confirmed.
+    let sync = "maps:get(wal_sync_method, ra_system:fetch(quorum_queues))";
+    assert!(["datasync", "sync"].contains(&shop.rabbit.eval(sync).unwrap().as_str()));
+    shop.rabbit.sync_declarations().unwrap();
+    let asked = shop.crowd(&[&edge], "kept", 20);
+    shop.rabbit.kill();
+    // Nobody is left who could queue them again.
+    edge.close_blocking(Duration::from_secs(5));
+    shop.rabbit.restart().unwrap();
+    let worker = shop.open(|_| {});
+    assert_eq!(shop.judge(&[&worker], &asked).confirmed, 20);
+}
+
+#[test]
 fn what_a_dead_node_cannot_queue_again_is_named() {
     let shop = Shop::start();
     let (worker, edge) = (shop.open(|options| options.workers = 0), shop.open_edge());
@@ -46,4 +71,23 @@ fn what_a_dead_node_cannot_queue_again_is_named() {
     let [invariant] = broken.as_slice() else { panic!("{broken:?}") };
     assert_eq!(invariant.id, "queue-lost-nothing");
     assert!(invariant.detail.contains("[1,8)"), "{}", invariant.detail);
+}
+
+#[test]
+fn what_waits_for_a_lock_in_the_hand_of_a_worker_is_not_lost() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    let asked = shop.crowd(&[&edge], "patient", 7);
+    edge.close_blocking(Duration::from_secs(5));
+    shop.sql("UPDATE publishers SET reported_at = 0");
+    shop.redis.command(&["SET", &shop.lock(), "somebody", "PX", "600000"]).unwrap();
+    let lock_life = Duration::from_secs(3);
+    let worker = shop.open(|options| options.lock_life = lock_life);
+    shop.wait_in_hand();
+    until("the queue is known to be empty", || worker.rabbit_status().unwrap().queued == Some(0));
+    // It waits longer for the lock than the audit would for a worker that only decides.
+    let reconciliation = shop.reconcile(&worker);
+    assert!(reconciliation.ok && reconciliation.lost == 0, "{reconciliation:#?}");
+    assert_eq!(shop.judge(&[&worker], &asked).confirmed, 7);
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use yoink_core::Rejection;
 use yoink_engine::{CallError, Engine};
+use yoink_testkit::Mode;
 
 use crate::shop::{Became, Shop, deciding, occupy, processed, request, until};
 
@@ -21,6 +22,65 @@ fn what_was_decided_and_not_acknowledged_comes_again_and_is_known() {
     drop(row);
     assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 10, rejected: 0, ended: 0 });
     assert_eq!(processed(&worker).confirmed, 10, "each once");
+}
+
+#[test]
+fn what_a_worker_had_in_hand_and_not_committed_when_it_died_is_decided_by_another() {
+    let shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    let row = occupy(&shop);
+    let asked = shop.crowd(&[&edge], "crowd", 10);
+    until("it is being decided", || deciding(&shop) == 1);
+    // Nobody is left who could queue it again.
+    edge.close_blocking(Duration::from_secs(5));
+    worker.close_blocking(Duration::ZERO);
+    shop.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+    until("its transaction is over", || deciding(&shop) == 0);
+    drop(row);
+    assert_eq!(shop.count("SELECT count(*) FROM orders"), 0);
+    let other = shop.open(|_| {});
+    assert_eq!(shop.judge(&[&other], &asked), Became { confirmed: 10, rejected: 0, ended: 0 });
+}
+
+#[test]
+fn what_a_worker_holds_for_longer_than_the_broker_allows_is_decided_once() {
+    let shop = Shop::start();
+    // Asked for by every channel when it begins.
+    let settings = [("consumer_timeout", 1_000), ("channel_tick_interval", 100)];
+    for (name, ms) in settings {
+        shop.rabbit.eval(&format!("ok = application:set_env(rabbit, {name}, {ms})")).unwrap();
+    }
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    let row = occupy(&shop);
+    let asked = shop.crowd(&[&edge], "crowd", 10);
+    until("it is being decided", || deciding(&shop) == 1);
+    let connections = shop.rabbit_edge.counts().connections;
+    until("the broker has lost its patience", || shop.rabbit_edge.counts().connections > connections);
+    shop.wait_in_hand();
+    drop(row);
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 10, rejected: 0, ended: 0 });
+    assert_eq!((processed(&worker).confirmed, processed(&edge).requeued), (10, 0), "each once");
+}
+
+#[test]
+fn what_a_worker_holds_of_which_the_broker_hears_no_more_is_decided_once() {
+    let shop = Shop::start();
+    let amqp = format!("{}?heartbeat=1", shop.rabbit.url_at(shop.rabbit_edge.address()));
+    let (worker, edge) = (shop.open(|options| options.amqp = amqp), shop.open_edge());
+    shop.stock(&edge, 100, None);
+    let row = occupy(&shop);
+    let asked = shop.crowd(&[&edge], "crowd", 10);
+    until("it is being decided", || deciding(&shop) == 1);
+    shop.wait_in_hand();
+    shop.rabbit_edge.set(Mode::BlackHole).unwrap();
+    until("the broker has taken it back", || shop.rabbit.queue_messages(&shop.queue()).unwrap().0 > 0);
+    drop(row);
+    until("it is decided all the same", || shop.count("SELECT count(*) FROM orders") == 10);
+    shop.rabbit_edge.set(Mode::Pass).unwrap();
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 10, rejected: 0, ended: 0 });
+    assert_eq!((processed(&worker).confirmed, processed(&edge).requeued), (10, 0), "each once");
 }
 
 #[test]

@@ -168,3 +168,121 @@ fn a_request_that_was_handed_out_too_often_is_decided_alone() {
     assert!(shop.dead_letters(&edge).is_empty());
     assert_eq!(processed(&edge).requeued, 0, "the ledger has seen them");
 }
+
+/// An error of somebody's own, of which the ledger cannot tell what it means, for orders of one customer, or of all.
+fn raise_for(shop: &Shop, customer: Option<&str>) {
+    let whose = customer.map_or(String::new(), |name| format!("WHEN (NEW.customer = '{name}')"));
+    shop.sql(&format!(
+        "CREATE SEQUENCE tries;
+         CREATE FUNCTION raise() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             PERFORM nextval('tries');
+             RAISE EXCEPTION 'not today';
+         END $$;
+         CREATE TRIGGER raise BEFORE INSERT ON orders FOR EACH ROW {whose} EXECUTE FUNCTION raise()"
+    ));
+}
+
+/// How often the error was raised.
+fn tries(shop: &Shop) -> i64 {
+    shop.count("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM tries")
+}
+
+#[test]
+fn an_error_that_nobody_can_classify_holds_up_nobody_else_and_fails_a_request_only_after_many_tries() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 1_000, None);
+    raise_for(&shop, Some("robot"));
+    shop.crowd(&[&edge], "before", 5);
+    let robot = shop.run(edge.purchase(request("robot", "key"))).unwrap();
+    shop.crowd(&[&edge], "behind", 5);
+
+    let worker = shop.open(|_| {});
+    until("the others are decided", || confirmed(&shop) == 10);
+    until("it is tried, although nobody else buys", || tries(&shop) >= 15);
+    assert!(shop.dead_letters(&edge).is_empty(), "nothing else was decided meanwhile");
+    // The node that queued it takes it for lost after a while; the worker does not collect what comes again.
+    until("it was queued again", || processed(&edge).requeued > 0);
+    until("one of it is in hand", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 1));
+    let mut others = 0;
+    until("it has failed", || {
+        others += 1;
+        let asked = shop.crowd(&[&edge], &format!("other-{others}"), 1);
+        until("the next one has a shoe", || confirmed(&shop) == 10 + others);
+        assert_eq!(asked.len(), 1);
+        shop.dead_letters(&edge).len() == 1
+    });
+    assert!(others >= 15, "it failed after {others} others had a shoe");
+    let letters = shop.dead_letters(&edge);
+    assert!(letters[0].error.contains("not today"), "{letters:?}");
+    for node in [&edge, &worker] {
+        let Confirmed::Failed(failure) = shop.run(node.wait_confirmed(&robot, PATIENCE)) else {
+            panic!("it has not failed");
+        };
+        assert_eq!(*failure.reason, *format!("dead letter {}: it can never be decided", letters[0].id));
+        let order = shop.run(node.order(robot.order)).unwrap().unwrap();
+        assert_eq!((order.status, order.ended_at), (OrderStatus::Failed, Some(failure.at)));
+    }
+    until("nothing is in the queue or in hand", || {
+        shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 0)
+    });
+    until("it counts as seen", || edge.rabbit_status().unwrap().unseen == 0);
+    assert!(shop.reconcile(&edge).ok);
+}
+
+#[test]
+fn an_error_that_nobody_can_classify_and_everybody_has_fails_nothing() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 10, None);
+    raise_for(&shop, None);
+    let asked = shop.crowd(&[&edge], "crowd", 12);
+    let worker = shop.open(|_| {});
+    until("each was tried more than often enough", || tries(&shop) >= 12 * 22);
+    assert_eq!((shop.dead_letters(&edge).len(), shop.count("SELECT count(*) FROM orders")), (0, 0));
+    shop.sql("DROP TRIGGER raise ON orders");
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 10, rejected: 2, ended: 0 });
+    assert!(shop.dead_letters(&edge).is_empty());
+}
+
+#[test]
+fn a_request_that_cannot_even_be_kept_as_failed_stays_in_hand_and_holds_up_nobody_else() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    for table in ["orders", "refused"] {
+        shop.sql(&format!("ALTER TABLE {table} ADD CONSTRAINT no_robots CHECK (customer <> 'robot')"));
+    }
+    let mut asked = shop.crowd(&[&edge], "before", 5);
+    asked.extend(shop.run(ask(&edge, "robot", "key")));
+    asked.extend(shop.crowd(&[&edge], "behind", 5));
+    let worker = shop.open(|_| {});
+    until("the others are decided", || confirmed(&shop) == 10);
+    asked.extend(shop.crowd(&[&edge], "later", 5));
+    until("later ones, too", || confirmed(&shop) == 15);
+    assert_eq!(shop.rabbit.queue_messages(&shop.queue()).unwrap(), (0, 1), "the robot's is in hand");
+    assert!(shop.dead_letters(&edge).is_empty());
+    for table in ["orders", "refused"] {
+        shop.sql(&format!("ALTER TABLE {table} DROP CONSTRAINT no_robots"));
+    }
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 16, rejected: 0, ended: 0 });
+}
+
+#[test]
+fn a_dead_letter_that_the_ledger_does_not_take_holds_up_no_other() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    shop.wait_publishing(&edge);
+    shop.sql("ALTER TABLE unreadable ADD CONSTRAINT no_noise CHECK (bytes <> 'noise')");
+    shop.publish("dead-letters", "dead", &[b"noise".to_vec(), b"other".to_vec()]);
+    let worker = shop.open(|_| {});
+    until("the other one is listed", || shop.dead_letters(&edge).len() == 1);
+    until("one is in hand", || shop.rabbit.queue_messages(&shop.named("dead")).unwrap() == (0, 1));
+    shop.sql("ALTER TABLE unreadable DROP CONSTRAINT no_noise");
+    // As a broker does that ends connections.
+    assert!(shop.rabbit_edge.cut_all() > 0);
+    until("both are listed", || shop.dead_letters(&edge).len() == 2);
+    worker.close_blocking(PATIENCE);
+}

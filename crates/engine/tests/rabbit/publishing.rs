@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use yoink_core::Rejection;
 use yoink_engine::{CallError, Confirmed, Engine, OrderInShort, OrderStatus, PurchaseRequest, Replayed};
 
 use crate::common;
@@ -235,5 +236,68 @@ fn the_same_request_sixty_four_times_at_once_is_one_order() {
     assert_eq!(in_short(yoink_core::OrderId([7; 16])), None);
     let twice = shop.run(engine.purchase(common::buy("ann", SHOE, 2, Some("key"))));
     let original = Some(order);
-    assert_eq!(twice, Err(yoink_core::Rejection::KeyReused { original }.into()));
+    assert_eq!(twice, Err(Rejection::KeyReused { original }.into()));
+}
+
+#[test]
+fn a_node_that_keeps_too_many_queues_no_more_and_says_so() {
+    let shop = Shop::start();
+    let edge = shop.open(|options| (options.workers, options.unseen_max) = (0, 5));
+    shop.stock(&edge, 1_000, None);
+    wait_until_it_publishes(&edge);
+    let buy = |number: usize| shop.run(edge.purchase(request(&format!("buyer-{number}"), "key")));
+    let queued: Vec<_> = (0..5).map(|number| buy(number).unwrap()).collect();
+    for number in 5..40 {
+        assert_eq!(buy(number), Err(CallError::Overloaded));
+    }
+    assert_eq!(edge.rabbit_status().unwrap().unseen, 5);
+    // Who is in the queue already is told so.
+    let again = buy(3).unwrap();
+    assert_eq!((again.order, again.replayed), (queued[3].order, Replayed::Yes));
+
+    let _worker = shop.open(|_| {});
+    until("all of it was seen", || edge.rabbit_status().unwrap().unseen == 0);
+    assert_eq!(shop.count("SELECT count(*) FROM orders"), 5, "nothing else had been queued");
+    let later = crowd(&shop, &edge, "later", 5);
+    assert_eq!(count(&later, Told::Queued), 5, "{later:?}");
+    check(&shop, &edge, &later);
+}
+
+#[test]
+fn who_was_told_that_nobody_knows_is_not_told_no_by_a_hint() {
+    let mut shop = Shop::start();
+    let edge = shop.open(|options| options.workers = 0);
+    shop.stock(&edge, 1, None);
+    wait_until_it_publishes(&edge);
+    // The broker takes what is sent, and whatever it says to it never arrives.
+    shop.rabbit.pause().unwrap();
+    let buy = |customer: &str, quantity: u32| {
+        shop.run(edge.purchase(common::buy(customer, SHOE, quantity, Some("key"))))
+    };
+    assert_eq!(buy("ann", 1), Err(CallError::OutcomeUnknown));
+    shop.rabbit_edge.cut_all();
+    // While nothing can be queued, she is not told that nothing happened either.
+    assert_eq!(buy("ann", 1), Err(CallError::OutcomeUnknown));
+    shop.rabbit.resume();
+    wait_until_it_publishes(&edge);
+
+    shop.run(edge.adjust_stock(common::restock(SHOE, -1, "none"))).unwrap();
+    let sold_out = CallError::from(Rejection::SoldOut { available: 0 });
+    assert_eq!(buy("bob", 1), Err(sold_out.clone()), "he asked for the first time");
+    shop.run(edge.pause(common::id(SHOE))).unwrap();
+    assert_eq!(buy("bob", 1), Err(Rejection::SalePaused.into()));
+    assert_eq!(buy("ann", 1), Err(CallError::OutcomeUnknown), "hers may have been queued before");
+    shop.run(edge.resume(common::id(SHOE))).unwrap();
+    let queued = buy("ann", 1).unwrap();
+    assert_eq!(queued.status, OrderStatus::Queued, "the decision tells");
+
+    shop.run(edge.adjust_stock(common::restock(SHOE, 1, "one"))).unwrap();
+    let _worker = shop.open(|_| {});
+    assert_eq!(shop.run(edge.wait_confirmed(&queued, SETTLED_WITHIN)), Confirmed::Yes);
+    until("the hint is there", || edge.refuse_early(&common::buy("bob", SHOE, 1, None)).is_some());
+    assert_eq!(buy("bob", 1), Err(sold_out));
+    assert_eq!(buy("ann", 1).map(|again| again.order), Ok(queued.order));
+    let original = Some(queued.order);
+    assert_eq!(buy("ann", 2), Err(Rejection::KeyReused { original }.into()));
+    check(&shop, &edge, &BTreeMap::from([("ann".to_owned(), Told::Queued)]));
 }

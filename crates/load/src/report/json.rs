@@ -23,6 +23,7 @@ pub(super) fn document(report: &StormReport) -> Value {
         "seed": report.seed,
         "storm": report.description,
         "preset": report.preset,
+        "queued": report.queued,
         "replayed": report.replayed,
         "errors_by_kind": report.failures,
         "status_429": report.too_many_requests,

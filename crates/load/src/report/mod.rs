@@ -93,8 +93,10 @@ pub struct StormReport {
     pub same_key_times: u32,
     /// Purchases sent, repeats included.
     pub requests: u64,
-    /// Answers that gave an order, replays included.
+    /// Answers that gave an order or queued a request for one, replays included.
     pub accepted: u64,
+    /// Of these, answers that only said that the request is queued: the audit says what was decided.
+    pub queued: u64,
     /// Answers that said that they repeat an earlier one.
     pub replayed: u64,
     /// Different orders among the accepted answers; `None` without the audit.
@@ -173,6 +175,7 @@ impl StormReport {
             same_key_times: plan.same_key_times,
             requests: tally.requests,
             accepted: tally.accepted,
+            queued: tally.queued,
             replayed: tally.replayed,
             distinct_orders: distinct,
             sold_out_refusals: tally.sold_out_customers.len() + refused_later,
@@ -314,6 +317,7 @@ impl StormReport {
             same_key_times: 1,
             requests: 0,
             accepted: 0,
+            queued: 0,
             replayed: 0,
             distinct_orders: None,
             rejected: BTreeMap::new(),

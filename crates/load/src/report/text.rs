@@ -68,8 +68,9 @@ fn head(report: &StormReport, out: &mut dyn Write) -> io::Result<()> {
 fn answers(report: &StormReport, decoration: Decoration) -> Table {
     let mut rows: Vec<(String, String)> = vec![
         ("requests".to_owned(), report.requests.to_string()),
-        ("accepted".to_owned(), report.accepted.to_string()),
+        ("accepted".to_owned(), report.accepted.saturating_sub(report.queued).to_string()),
     ];
+    rows.extend(queued(report));
     if report.replayed > 0 {
         rows.push(("  of these replays".to_owned(), report.replayed.to_string()));
     }
@@ -95,7 +96,9 @@ fn answers(report: &StormReport, decoration: Decoration) -> Table {
         rows.push(("skipped, no connection free".to_owned(), report.skipped.to_string()));
     }
     rows.push(("requests/s".to_owned(), format!("{:.1}", report.rps)));
-    rows.push(("sold out after".to_owned(), report.sold_out_after.map_or("never".to_owned(), seconds)));
+    let was_decided = report.queued > 0 && report.audit.as_ref().is_some_and(|it| it.orders.rejected > 0);
+    let never = if was_decided { "decided later" } else { "never" };
+    rows.push(("sold out after".to_owned(), report.sold_out_after.map_or(never.to_owned(), seconds)));
     if let Some(after) = report.last_accepted_after {
         rows.push(("last acceptance after".to_owned(), seconds(after)));
     }
@@ -104,6 +107,26 @@ fn answers(report: &StormReport, decoration: Decoration) -> Table {
         table.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
     }
     table
+}
+
+/// Requests that were queued, and what the audit found that they have become.
+fn queued(report: &StormReport) -> Vec<(String, String)> {
+    if report.queued == 0 {
+        return Vec::new();
+    }
+    let mut rows = vec![("queued".to_owned(), report.queued.to_string())];
+    if let Some(orders) = report.audit.as_ref().map(|audit| &audit.orders) {
+        let others = [("cancelled", orders.cancelled), ("failed", orders.failed)];
+        rows.push(("  confirmed".to_owned(), orders.confirmed.to_string()));
+        rows.push(("  rejected".to_owned(), orders.rejected.to_string()));
+        rows.extend(
+            others
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(what, count)| (format!("  {what}"), count.to_string())),
+        );
+    }
+    rows
 }
 
 fn times(report: &StormReport, decoration: Decoration) -> Table {
@@ -234,6 +257,7 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::{AuditReport, OrderCounts};
 
     #[test]
     fn the_plain_report_has_no_boxes_no_escapes_and_no_trailing_blanks() {
@@ -247,6 +271,24 @@ mod tests {
         assert!(!text.contains('\u{1b}') && !text.contains('│') && !text.contains('|'), "{text}");
         assert!(text.lines().all(|line| line.trim_end() == line), "{text}");
         assert!(text.contains("Verdict: ok"), "{text}");
+    }
+
+    #[test]
+    fn what_was_only_queued_is_told_apart_with_what_became_of_it() {
+        let mut report = StormReport::empty_for_tests();
+        (report.requests, report.accepted, report.queued) = (5_000, 5_000, 5_000);
+        let orders = OrderCounts { confirmed: 100, rejected: 4_900, ..OrderCounts::default() };
+        report.audit = Some(AuditReport { orders, ..AuditReport::default() });
+        let mut out = Vec::new();
+        write(&report, &mut out, Decoration::Plain).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let row = |name: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(name));
+            line.and_then(|line| line.split_whitespace().next_back()).map(str::to_owned)
+        };
+        let counted = ["accepted", "queued", "confirmed", "rejected"].map(|name| row(name).unwrap());
+        assert_eq!(counted, ["0", "5000", "100", "4900"], "{text}");
+        assert!(text.contains("decided later") && !text.contains("never"), "{text}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
-use yoink_core::QUANTITY_MAX;
+use yoink_core::{QUANTITY_MAX, Rejection};
 use yoink_engine::{Confirmed, Durability, OrderStatus, PurchaseRequest, Purchased, Replayed};
 
 use super::Way;
@@ -93,7 +93,7 @@ async fn buy(core: &Core, conn: &Arc<Conn>, head: Parts, body: Incoming) -> Resu
     };
     let wait = preferred_wait(&head.headers);
     let decided = match wait {
-        Some(wait) => wait_decided(core, purchased, wait)
+        Some(wait) => wait_decided(core, &request, purchased, wait)
             .await
             .map_err(|no| no.with_header(PREFERENCE_APPLIED, preference_applied(wait)))?,
         None => purchased,
@@ -147,31 +147,60 @@ pub(crate) fn check_quantity(quantity: u32) -> Result<(), Problem> {
 /// Waits for the ledger, but not into the shutdown.
 ///
 /// # Errors
-/// It was decided that the customer gets nothing, or it has failed.
-async fn wait_decided(core: &Core, purchased: Purchased, wait: Duration) -> Result<Purchased, Problem> {
+/// It was decided that the customer gets nothing, or it has failed; or the key turned out to be another request's.
+async fn wait_decided(
+    core: &Core,
+    request: &PurchaseRequest,
+    purchased: Purchased,
+    wait: Duration,
+) -> Result<Purchased, Problem> {
     let confirmed = tokio::select! {
         confirmed = core.engine.wait_confirmed(&purchased, wait) => confirmed,
         () = core.shared.shutdown.cancelled() => Confirmed::NotYet,
     };
-    match confirmed {
-        Confirmed::NotYet => Ok(purchased),
-        Confirmed::Rejected(rejection) => Err(core.problem(rejection.into())),
-        Confirmed::Failed(failure) => {
+    let was_queued = purchased.status == OrderStatus::Queued;
+    let decided = match confirmed {
+        Confirmed::Yes if was_queued => as_decided(core, request, &purchased).await?,
+        // Without a key the order is nobody else's.
+        Confirmed::Rejected(_) | Confirmed::Failed(_) if request.key.is_some() => {
+            as_decided(core, request, &purchased).await?
+        }
+        _ => Some(purchased),
+    };
+    match (confirmed, decided) {
+        // A confirmed order that cannot be read stays what is known of it: queued.
+        (Confirmed::NotYet, _) | (Confirmed::Yes, None) => Ok(purchased),
+        (Confirmed::Yes, Some(decided)) => Ok(Purchased { status: OrderStatus::Confirmed, ..decided }),
+        (Confirmed::Rejected(rejection), _) => Err(core.problem(rejection.into())),
+        (Confirmed::Failed(failure), _) => {
             Err(Problem::new(&ORDER_FAILED, format!("The order has failed ({}).", failure.reason)))
         }
-        Confirmed::Yes => {
-            let status = OrderStatus::Confirmed;
-            // Only now it has its place among the events.
-            let seq = match purchased.status {
-                OrderStatus::Queued => {
-                    let order = core.engine.order(purchased.order).await;
-                    order.ok().flatten().map_or(purchased.seq, |order| order.seq)
-                }
-                _ => purchased.seq,
-            };
-            Ok(Purchased { seq, status, ..purchased })
-        }
     }
+}
+
+/// What was queued here, as the ledger has it now. Another node may have queued another request under the same key, at
+/// another price, and that one may have been decided. `None`: the ledger cannot be asked, or does not have the product.
+///
+/// # Errors
+/// The key is that of a request for something else.
+async fn as_decided(
+    core: &Core,
+    request: &PurchaseRequest,
+    purchased: &Purchased,
+) -> Result<Option<Purchased>, Problem> {
+    let Ok(Some(order)) = core.engine.order(purchased.order).await else { return Ok(None) };
+    if (order.quantity, order.product) != (request.quantity, request.product) {
+        return Err(core.problem(Rejection::KeyReused { original: Some(order.id) }.into()));
+    }
+    let is_anothers = order.accepted_at != purchased.accepted_at;
+    Ok(Some(Purchased {
+        // Only now it has its place among the events.
+        seq: order.seq,
+        accepted_at: order.accepted_at,
+        unit_price: order.unit_price,
+        replayed: if is_anothers { Replayed::Yes } else { purchased.replayed },
+        ..*purchased
+    }))
 }
 
 /// What an answer says besides the order.

@@ -271,6 +271,7 @@ impl Config {
             ("redis.claim_after_ms", self.redis.claim_after_ms),
             ("postgres.connections_max", self.postgres.connections_max as u64),
             ("amqp.queue_messages_max", self.amqp.queue_messages_max),
+            ("amqp.unseen_requests_max", self.amqp.unseen_requests_max),
             ("amqp.prefetch", u64::from(self.amqp.prefetch)),
         ];
         if let Some((setting, value)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {

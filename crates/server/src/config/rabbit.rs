@@ -60,6 +60,7 @@ impl Config {
         options.lock_life = Duration::from_millis(self.lock.life_ms);
         options.prefetch = self.amqp.prefetch;
         options.queue_max = self.amqp.queue_messages_max;
+        options.unseen_max = self.amqp.unseen_requests_max;
         Ok(options)
     }
 }
@@ -127,10 +128,11 @@ mod tests {
     fn a_worker_is_told_the_same_as_a_node() {
         let mut config = of_rabbit();
         config.lock.enabled = false;
-        config.amqp.prefetch = 7;
+        (config.amqp.prefetch, config.amqp.unseen_requests_max) = (7, 70);
         assert_eq!(config.worker_settings().unwrap().role, Role::Worker);
         let options = config.rabbit_options(3).unwrap();
         assert_eq!((options.workers, options.lock, options.prefetch), (3, false, 7));
+        assert_eq!(options.unseen_max, 70);
         config.engine = EngineName::Embedded;
         assert!(config.worker_settings().unwrap_err().to_string().contains("has no workers"));
         config.choose_engine_on_servers();

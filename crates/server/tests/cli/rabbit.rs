@@ -231,6 +231,7 @@ fn three_workers_sell_exactly_what_there_is_to_whoever_was_first() {
     seed(&node, "storm", 50);
     let storm = text_of(&mut servers.at(&node, &["storm", "--product", "storm", "--buyers", "300"]));
     assert!(storm.contains("50 units sold of 50; oversold 0"), "{storm}");
+    assert!(storm.lines().any(|line| line.trim_start().starts_with("queued")), "{storm}");
     let (code, audit) = servers.audit();
     assert_eq!((code, &audit["ok"]), (0, &json!(true)), "{audit}");
     assert_eq!(audit["orders"]["confirmed"], 170, "{audit}");
@@ -334,6 +335,70 @@ fn a_queued_order_is_queued_on_every_node_until_it_is_decided() {
     eventually("the other is rejected", || get(&second, &late).json()["status"] == "rejected");
     assert_eq!(get(&first, &late).json()["reason"], "sold-out");
     eventually("the hint is there", || buy(&second, "1", "cid", &[]).status == 409);
+    ends_well(worker);
+    ends_well(first);
+    ends_well(second);
+}
+
+#[test]
+fn a_key_that_two_nodes_were_given_is_answered_as_it_was_decided() {
+    let servers = Servers::start();
+    let (first, second) = (servers.node("0", &[]).start().unwrap(), servers.node("0", &[]).start().unwrap());
+    seed(&first, "1", 5);
+    until(&second, "/v1/products/1", 200);
+    let ask_with = |client: &mut Client, key: &str, quantity: u32, wait: bool| {
+        let mut headers = vec![("idempotency-key", key)];
+        headers.extend(WAIT.iter().filter(|_| wait));
+        let body = json!({"customer_id": "ann", "product_id": "1", "quantity": quantity});
+        client.request("POST", "/v1/orders", &headers, Some(&body)).unwrap()
+    };
+    let ask = |at: &YoinkProcess, key: &str, quantity: u32, wait: bool| {
+        ask_with(&mut at.anonymous_client(), key, quantity, wait)
+    };
+    let queued = ["same", "other", "more", "later"].map(|key| {
+        let units = if key == "more" { 5 } else { 1 };
+        let queued = ask(&first, key, units, false);
+        assert_eq!(queued.status, 202, "{}", queued.text());
+        queued.json()
+    });
+    let reused = |answer: &Response, original: &Value| {
+        assert_eq!((answer.status, &answer.json()["original"]), (422, &original["id"]), "{}", answer.text());
+        assert_eq!(answer.json()["type"], "/problems/idempotency-key-reused");
+    };
+    reused(&ask(&first, "same", 2, true), &queued[0]);
+
+    let price = json!({"price": {"amount": 150, "currency": "EUR"}});
+    let changed = second.client().request("PATCH", "/v1/admin/products/1", &[], Some(&price)).unwrap();
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    // The second node cannot know of the first requests before they are decided.
+    let early = ask(&second, "later", 2, false);
+    assert_eq!((early.status, &early.json()["quantity"]), (202, &json!(2)), "{}", early.text());
+    let answers = std::thread::scope(|scope| {
+        let asked = [("same", 1), ("other", 2), ("more", 2)];
+        let asking = asked.map(|(key, quantity)| {
+            let mut client = second.anonymous_client();
+            scope.spawn(move || ask_with(&mut client, key, quantity, true))
+        });
+        eventually("all are queued", || sample(&second, "yoink_queue_unseen") == 4.0);
+        let worker = servers.worker(&[]);
+        (asking.map(|asking| asking.join().unwrap()), worker)
+    });
+    let ([same, other, more], worker) = answers;
+    assert_eq!((same.status, same.header("idempotent-replayed")), (201, Some("true")), "{}", same.text());
+    for member in ["id", "quantity", "unit_price", "accepted_at"] {
+        assert_eq!(same.json()[member], queued[0][member], "{member}");
+    }
+    reused(&other, &queued[1]);
+    reused(&more, &queued[2]);
+    // Once it is decided, every node knows.
+    eventually("the second node has forgotten", || sample(&second, "yoink_queue_unseen") == 0.0);
+    reused(&ask(&second, "later", 2, false), &queued[3]);
+    assert_eq!(ask(&second, "later", 1, false).json()["unit_price"], queued[3]["unit_price"]);
+    let orders = get(&first, "/v1/orders?customer_id=ann").json();
+    let of_ann = orders["orders"].as_array().unwrap().iter().map(|order| order["quantity"].as_u64().unwrap());
+    let mut quantities: Vec<u64> = of_ann.collect();
+    quantities.sort_unstable();
+    assert_eq!(quantities, [1, 1, 1, 5]);
     ends_well(worker);
     ends_well(first);
     ends_well(second);
