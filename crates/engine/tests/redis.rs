@@ -23,5 +23,9 @@ mod loss;
 mod meddling;
 #[path = "redis/mistakes.rs"]
 mod mistakes;
+#[path = "redis/restore.rs"]
+mod restore;
 #[path = "redis/shop.rs"]
 mod shop;
+#[path = "redis/two_ledgers.rs"]
+mod two_ledgers;

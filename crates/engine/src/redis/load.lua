@@ -5,7 +5,8 @@
 --
 -- KEYS  1 sale: hash    2 buyers: hash    3 grants: stream
 -- ARGV  1 epoch   2 loader   3 step   then
---   close, sell: nothing          begin: group          add: fields and values of buyers
+--   sell: nothing     close: nothing, or 'rescue' if the ledger is to be told of the sale's orders before it is filled
+--   begin: group      add: fields and values of buyers
 --   open: how many fields buyers has, then fields and values of the sale
 -- Answers 1, or a text: E epoch: that or a later epoch is on sale already, L: another loader began after this one,
 -- M count: buyers has another number of fields.
@@ -20,6 +21,7 @@ if ARGV[3] == 'close' then
   if sale[1] == ARGV[1] and (sale[2] == 'open' or sale[2] == 'offers') then
     redis.call('HSET', KEYS[1], 'state', 'closed')
   end
+  if sale[1] == ARGV[1] and ARGV[4] == 'rescue' then redis.call('HSET', KEYS[1], 'rescue', '1') end
   return 1
 end
 if ARGV[3] == 'sell' then
