@@ -177,6 +177,43 @@ pub(super) const BREAKS: &[Break] = &[
         filter: "an_order_in_a_workers_hand_when_redis_is_emptied_is_offered_again",
     },
     Break {
+        promise: "2 accepted is kept, redis: what a restored ledger does not know any more is not brought back",
+        edits: &[Edit {
+            file: "crates/engine/src/redis/loader.rs",
+            right: "        if rescues {\n            self.rescue_from(",
+            wrong: "        if rescues && epoch == 0 {\n            self.rescue_from(",
+        }],
+        tests: REDIS,
+        filter: "what_was_sold_in_epochs_that_a_backup_does_not_know_is_brought_back",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: an order that was asked for again is revoked by the first",
+        edits: &[
+            Edit {
+                file: "crates/engine/src/redis/keeper.rs",
+                right: "Sent::Answered(Answer::Refused(_)) => {",
+                wrong: "Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {",
+            },
+            Edit {
+                file: "crates/engine/src/redis/keeper.rs",
+                right: "Answer::OldReplay(_) | Answer::KeyReused",
+                wrong: "Answer::OldReplay(_)",
+            },
+        ],
+        tests: REDIS,
+        filter: "an_order_that_was_asked_for_again_with_another_quantity_is_not_revoked_by_the_first",
+    },
+    Break {
+        promise: "2 accepted is kept, redis: two ledgers on one Redis have the same keys",
+        edits: &[Edit {
+            file: "crates/engine/src/node/key_prefix.rs",
+            right: ".take(DIGITS).collect()",
+            wrong: ".take(DIGITS).map(|_| '0').collect()",
+        }],
+        tests: REDIS,
+        filter: "two_ledgers_on_one_redis_each_sell_exactly_their_own_stock",
+    },
+    Break {
         promise: "2 accepted is kept, redis: an order whose number another one has fails",
         edits: &[Edit { file: LIMITS, right: "IF is_collided OR", wrong: "IF true OR" }],
         tests: REDIS,

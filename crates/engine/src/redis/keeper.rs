@@ -44,7 +44,7 @@ const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 /// A withdrawal that is not finished after this long is finished by whoever sees it.
 const WITHDRAWAL_AGE: Duration = Duration::from_secs(3);
 /// What a look reads of a sale.
-const SALE_FIELDS: [&str; 11] = [
+const SALE_FIELDS: [&str; 12] = [
     "epoch",
     "server",
     "state",
@@ -56,6 +56,7 @@ const SALE_FIELDS: [&str; 11] = [
     "granted",
     "delivered",
     "given",
+    "product",
 ];
 /// Rows that one look at the ledger takes.
 const ROWS_MAX: usize = 500;
@@ -234,7 +235,12 @@ impl Keeper {
         };
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let place_of = |name: &str| SALE_FIELDS.iter().position(|field| *field == name);
-        self.shared.note_shown(product, Shown::of(|name| place_of(name).and_then(text)));
+        let named = |name: &str| place_of(name).and_then(text);
+        self.shared.note_shown(product, Shown::of(named));
+        // A restored ledger has given a number a second time.
+        if named("product").is_some_and(|id| id != listed.row.id.as_str()) {
+            return Ok(Seen::Missing);
+        }
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
         let units = |index: usize| text(index).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0);
         self.shared.note_difference(product, units(3).saturating_sub(units(7).saturating_sub(units(8))));

@@ -90,6 +90,10 @@ struct Found {
 }
 
 impl Found {
+    fn is_of_another_product_than(&self, row: &ProductRow) -> bool {
+        self.product.as_deref().is_some_and(|id| id != row.id.as_str())
+    }
+
     fn epoch(&self) -> Option<i32> {
         self.shown.map(|shown| shown.epoch)
     }
@@ -163,7 +167,9 @@ impl Loader {
             return Ok(Loaded::NotNow);
         }
         let has_gone_back = found.shown.is_some_and(|shown| shown.is_beyond(&row));
-        let is_ours = found.epoch() == Some(row.epoch) && found.server.as_deref() == Some(&*server.identity);
+        let is_ours = found.epoch() == Some(row.epoch)
+            && found.server.as_deref() == Some(&*server.identity)
+            && !found.is_of_another_product_than(&row);
         let is_open = matches!(found.state.as_deref(), Some("open" | "offers"));
         // Of an epoch that the ledger does not know any more, something may be left in this one.
         let is_distrusted = distrusted.is_some_and(|epoch| epoch >= row.epoch);
@@ -212,7 +218,10 @@ impl Loader {
             tracing::warn!(product = %row.id, epoch, "Redis is filled anew with a product: selling stops for a moment");
             self.close(server, row.number, last, rescues).await?;
             failpoint::hit("loader.closed");
-            self.worker(row.number).drain(epoch).await?;
+            match found.is_of_another_product_than(row) {
+                true => self.forget_stream(server, row.number, last).await?,
+                false => self.worker(row.number).drain(epoch).await?,
+            }
             failpoint::hit("loader.drained");
             while epoch <= last {
                 epoch = self.postgres.seal(row.number, epoch, last).await?;
@@ -236,6 +245,12 @@ impl Loader {
         Ok(epoch)
     }
 
+    async fn forget_stream(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
+        let mut forget = redis::cmd("DEL");
+        forget.arg(self.shared.keys(product, epoch).grants);
+        Ok(forget.query_async(&mut server.connection.clone()).await?)
+    }
+
     /// Unless what Redis has is of another product: a restored ledger may give a number a second time.
     async fn rescue_from(
         &self,
@@ -244,16 +259,14 @@ impl Loader {
         found: &Found,
         epoch: i32,
     ) -> Result<(), LoadError> {
-        match found.product.as_deref() {
-            Some(other) if other != row.id.as_str() => {
-                tracing::error!(
-                    product = %row.id, other,
-                    "Redis has the orders of a product that the restored ledger does not know: they are dropped"
-                );
-                Ok(())
-            }
-            _ => self.rescue(server, row, epoch).await,
+        if found.is_of_another_product_than(row) {
+            tracing::error!(
+                product = %row.id, other = found.product,
+                "Redis has the orders of a product that the restored ledger does not know: they are dropped"
+            );
+            return Ok(());
         }
+        self.rescue(server, row, epoch).await
     }
 
     /// Writes down that an epoch was opened, before anything is sold from it: it is never filled again.

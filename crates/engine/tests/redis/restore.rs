@@ -5,8 +5,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use yoink_core::{Money, ProductChange};
-use yoink_engine::{Engine, OrderStatus, Replayed};
+use yoink_core::{Money, ProductChange, Rejection};
+use yoink_engine::{CallError, Engine, OrderStatus, Replayed};
 
 use crate::common;
 use crate::shop::{Bought, SHOE, Shop, insist, request, rounds};
@@ -158,6 +158,24 @@ fn what_a_restored_ledger_has_no_unit_for_is_revoked_visibly() {
 }
 
 #[test]
+fn who_restocks_a_restored_ledger_before_workers_start_revokes_nobody() {
+    let shop = Shop::start();
+    let engine = shop.open_with_shoes(10, |_| ());
+    shop.copy_ledger("early");
+    shop.run(engine.adjust_stock(common::restock(SHOE, 5, "delivered"))).unwrap();
+    let mut bought = buy_all(&shop, &engine, &names("buyer", 15));
+    shop.reconcile(&engine);
+    engine.close_blocking(Duration::ZERO);
+    shop.restore_ledger("early");
+    let seller = shop.open(|options| options.workers = 0);
+    shop.run(seller.adjust_stock(common::restock(SHOE, 5, "delivered"))).unwrap();
+    let engine = shop.open(|_| ());
+    wait_until_mended(&shop, 1);
+    let kept = shop.close_the_books(&engine, 15, &mut bought);
+    assert_eq!((kept.confirmed, kept.ended), (15, 0));
+}
+
+#[test]
 fn a_change_that_a_restored_ledger_does_not_know_is_forgotten_by_redis_too() {
     let shop = Shop::start();
     let engine = shop.open_with_shoes(10, |_| ());
@@ -175,6 +193,38 @@ fn a_change_that_a_restored_ledger_does_not_know_is_forgotten_by_redis_too() {
     let price = |customer| shop.run(engine.purchase(request(customer, 1, customer))).unwrap().unit_price;
     assert_eq!(price("newest"), early.unit_price);
     assert_eq!(price("later"), dear, "an order keeps its price");
+}
+
+#[test]
+fn a_product_that_a_restored_ledger_does_not_know_finds_its_orders_if_it_is_made_again() {
+    for (again, kept) in [("boot", 3), ("hat", 0)] {
+        let shop = Shop::start();
+        let engine = shop.open_with_shoes(1, |_| ());
+        shop.copy_ledger("early");
+        shop.run(engine.create_product(common::product("boot", 10))).unwrap();
+        let buy = |product: &str, customer: &str| {
+            shop.run(engine.purchase(common::buy(customer, product, 1, Some(customer))))
+        };
+        let orders: Vec<_> =
+            ["ann", "bob", "cid"].map(|customer| buy("boot", customer).unwrap().order).into();
+        shop.reconcile(&engine);
+        shop.restore_ledger("early");
+        let begun = Instant::now();
+        while shop.run(engine.product(&common::id("boot"))).is_some() {
+            assert!(begun.elapsed() < MENDED_WITHIN, "it is sold on");
+            sleep(Duration::from_millis(10));
+        }
+        let refused = buy("boot", "dan");
+        assert!(matches!(refused, Err(CallError::Refused(Rejection::ProductNotFound))), "{refused:?}");
+        shop.run(engine.create_product(common::product(again, 5))).unwrap();
+        wait_until_mended(&shop, 1);
+        shop.reconcile(&engine);
+        let found = orders.iter().filter(|order| shop.run(engine.order(**order)).unwrap().is_some());
+        assert_eq!(found.count(), kept, "{again}");
+        let sold = (0..6).filter(|number| buy(again, &format!("late-{number}")).is_ok());
+        assert_eq!(sold.count(), 5 - kept, "{again}: the stock that it was made with");
+        shop.reconcile(&engine);
+    }
 }
 
 /// Where a loader dies: who holds what it needs next, and what it waits in. The next one begins while that may still be

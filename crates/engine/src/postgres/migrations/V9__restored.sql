@@ -1,8 +1,8 @@
 -- What a ledger does that was restored to an earlier state, or took over from one whose last commits it lacks: Redis knows
 -- epochs and orders that it does not know.
 
--- As before, and of an epoch that the ledger has never heard of nothing is written either: whether there is a unit for its
--- grants is found out once its orders are rescued.
+-- As before, and of an epoch or a product that the ledger has never heard of nothing is written either: whether there is a
+-- unit for its grants is found out once its orders are rescued.
 CREATE OR REPLACE FUNCTION carry(
     the_product integer, the_epoch integer, now_us bigint, retry_at bigint,
     ids uuid[], numbers bigint[], customers text[], quantities integer[], prices bigint[], currencies text[],
@@ -11,8 +11,8 @@ CREATE OR REPLACE FUNCTION carry(
 BEGIN
     -- Who seals holds this row, too.
     PERFORM FROM products p WHERE p.number = the_product FOR UPDATE;
-    IF FOUND AND NOT EXISTS (SELECT FROM allocations a
-                             WHERE a.product = the_product AND a.epoch = the_epoch AND NOT a.sealed) THEN
+    IF NOT EXISTS (SELECT FROM allocations a
+                   WHERE a.product = the_product AND a.epoch = the_epoch AND NOT a.sealed) THEN
         RETURN QUERY
         SELECT g.id,
                CASE
