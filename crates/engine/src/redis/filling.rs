@@ -21,11 +21,19 @@ const FIELDS_MAX: usize = 1_000;
 const STOCK_LASTS: Duration = Duration::from_secs(1);
 
 impl Loader {
-    pub(super) async fn fill(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
+    /// `has_rescued`: what the ledger lacked of the sale that was there before is in it now.
+    pub(super) async fn fill(
+        &self,
+        server: &Server,
+        product: i32,
+        epoch: i32,
+        has_rescued: bool,
+    ) -> Result<(), LoadError> {
         let Some(mut snapshot) = self.postgres.sale_snapshot(product, epoch).await? else {
             return Err(LoadError::Refused("another epoch is on sale by now".to_owned()));
         };
-        self.step(server, product, epoch, |call| call.arg("begin").arg(GROUP)).await?;
+        let rescued = if has_rescued { "rescued" } else { "" };
+        self.step(server, product, epoch, |call| call.arg("begin").arg(GROUP).arg(rescued)).await?;
         let mut fields = 0_usize;
         let mut customers: HashMap<String, (u64, String)> = HashMap::new();
         loop {

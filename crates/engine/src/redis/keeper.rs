@@ -234,11 +234,8 @@ impl Keeper {
             }
         };
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
-        let place_of = |name: &str| SALE_FIELDS.iter().position(|field| *field == name);
-        let named = |name: &str| place_of(name).and_then(text);
-        self.shared.note_shown(product, Shown::of(named));
-        // A restored ledger has given a number a second time.
-        if named("product").is_some_and(|id| id != listed.row.id.as_str()) {
+        let named = |name: &str| SALE_FIELDS.iter().position(|field| *field == name).and_then(text);
+        if self.shows_another_product(listed, named) {
             return Ok(Seen::Missing);
         }
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
@@ -287,6 +284,12 @@ impl Keeper {
             "open" => Ok(Seen::Selling),
             _ => Ok(self.end_offers(&server, listed).await),
         }
+    }
+
+    /// Notes what a sale shows of the ledger. Whether it is another product's: a restored ledger gives numbers again.
+    fn shows_another_product<'a>(&self, listed: &Listed, field: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.shared.note_shown(listed.row.number, Shown::of(&field));
+        field("product").is_some_and(|id| id != listed.row.id.as_str())
     }
 
     /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does, unless the ledger

@@ -231,7 +231,7 @@ impl Loader {
         if rescues {
             self.rescue_from(server, row, found, epoch).await?;
         }
-        self.fill(server, row.number, epoch).await?;
+        self.fill(server, row.number, epoch, rescues).await?;
         failpoint::hit("loader.opened");
         self.tell_opened(row.number, epoch).await?;
         if epoch > 1 {
