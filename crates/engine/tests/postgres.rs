@@ -22,6 +22,8 @@ mod loading;
 mod opening;
 #[path = "postgres/reading.rs"]
 mod reading;
+#[path = "postgres/restoring.rs"]
+mod restoring;
 #[path = "common/postgres.rs"]
 mod server;
 #[path = "postgres/settings.rs"]

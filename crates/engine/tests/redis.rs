@@ -31,11 +31,15 @@ mod meddling;
 mod mistakes;
 #[path = "redis/overlap.rs"]
 mod overlap;
+#[path = "redis/restore.rs"]
+mod restore;
 #[path = "redis/settings.rs"]
 mod settings;
 #[path = "redis/shop.rs"]
 mod shop;
 #[path = "redis/slots.rs"]
 mod slots;
+#[path = "redis/two_ledgers.rs"]
+mod two_ledgers;
 #[path = "redis/versions.rs"]
 mod versions;

@@ -1,7 +1,7 @@
 //! What this node knows of the products: read from the ledger a few times a second, so that a purchase needs no trip
 //! to it, and so that selling goes on while the ledger is down.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use yoink_core::{Figures, ProductId};
 
-use crate::postgres::{ProductRow, SaleState};
+use crate::postgres::{Postgres, PostgresError, ProductRow, SaleState};
 use crate::views::ProductView;
 
 /// A product as this node knows it.
@@ -132,8 +132,16 @@ impl Listed {
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     known: ArcSwap<Known>,
-    /// Who replaces it holds this.
-    replacing: Mutex<()>,
+    /// Who reads the ledger and replaces it holds this meanwhile, so that what is read later is never older.
+    reading: tokio::sync::Mutex<LastReading>,
+    /// Readings that were begun.
+    begun: AtomicU64,
+}
+
+/// How the last reading of the ledger ended.
+#[derive(Debug, Default)]
+struct LastReading {
+    has_failed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -174,23 +182,49 @@ impl Catalogue {
         }
     }
 
-    /// Takes over what the ledger says. Who read it first may come last, so nothing here goes back: a product that is
-    /// known stays, and a row that is older than the known one is left.
-    pub(crate) fn replace(&self, rows: Vec<ProductRow>) {
-        let _replacing = self.replacing.lock();
-        let before = self.known.load();
-        let mut newest: BTreeMap<i32, ProductRow> = rows.into_iter().map(|row| (row.number, row)).collect();
-        for listed in &before.listed {
-            let row = newest.entry(listed.row.number).or_insert_with(|| listed.row.clone());
-            if is_older(row, &listed.row) {
-                row.clone_from(&listed.row);
-            }
+    /// Reads the ledger's products, from an instant after this was called. Those who come while somebody reads wait for
+    /// one reading together: a crowd that waits for a ledger that does not answer waits no longer than one.
+    ///
+    /// # Errors
+    /// The ledger cannot be asked. What was known stays.
+    pub(crate) async fn refresh(&self, postgres: &Postgres) -> Result<(), PostgresError> {
+        let before = self.begun.load(Ordering::Acquire);
+        let mut last = self.reading.lock().await;
+        if self.begun.load(Ordering::Acquire) > before {
+            return match last.has_failed {
+                true => Err(PostgresError::NoConnection {
+                    what: "read the products",
+                    reason: "somebody else could not read them a moment ago",
+                    source: None,
+                }),
+                false => Ok(()),
+            };
         }
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        // Also if it is given up.
+        last.has_failed = true;
+        let rows = postgres.products().await?;
+        last.has_failed = false;
+        self.replace(rows);
+        Ok(())
+    }
+
+    /// Takes over what the ledger says. It may say less than before: one that was restored to an earlier state does not
+    /// know any more what it said.
+    fn replace(&self, rows: Vec<ProductRow>) {
+        let before = self.known.load();
         let mut known = Known::default();
-        for row in newest.into_values() {
+        for row in rows {
             let live = match before.by_number.get(&row.number) {
                 Some(listed) => {
-                    listed.live.epoch.fetch_max(row.epoch, Ordering::AcqRel);
+                    listed.live.epoch.store(row.epoch, Ordering::Release);
+                    if went_back(&row, &listed.row) {
+                        tracing::error!(
+                            product = %row.id,
+                            "the ledger has gone back to an earlier state: it does not know any more what it said"
+                        );
+                        listed.live.distrusted_epoch.fetch_max(row.epoch, Ordering::AcqRel);
+                    }
                     Arc::clone(&listed.live)
                 }
                 None => Arc::new(Live {
@@ -211,13 +245,14 @@ impl Catalogue {
     }
 }
 
-/// Whether a row was read before the other: none of these figures ever falls.
-fn is_older(row: &ProductRow, known: &ProductRow) -> bool {
+/// Whether the ledger has lost what it said when the other row was read, which was before: none of these figures ever
+/// falls.
+fn went_back(row: &ProductRow, known: &ProductRow) -> bool {
     row.epoch < known.epoch
         || row.version < known.version
         || row.stocked < known.stocked
         || row.withheld < known.withheld
-        || (row.epoch == known.epoch && row.sold < known.sold)
+        || (row.epoch == known.epoch && (row.sold < known.sold || row.given() < known.given()))
 }
 
 #[cfg(test)]
@@ -268,6 +303,43 @@ mod tests {
         assert!(!listed.is_sold_out(), "it was asked before they came, and answered later");
         listed.saw_available(listed.arrivals(), 0);
         assert!(listed.is_sold_out(), "somebody has bought them");
+    }
+
+    #[test]
+    fn a_ledger_that_went_back_is_followed_and_what_redis_has_is_distrusted() {
+        let known = ProductRow { epoch: 3, version: 4, stocked: 9, withheld: 2, units: 7, sold: 5, ..row(7) };
+        let lost: [fn(&mut ProductRow); 6] = [
+            |row| (row.epoch, row.sold) = (2, 6),
+            |row| row.version -= 1,
+            |row| row.stocked -= 1,
+            |row| row.withheld -= 1,
+            |row| row.sold -= 1,
+            |row| row.units -= 1,
+        ];
+        for (which, lose) in lost.into_iter().enumerate() {
+            let catalogue = Catalogue::default();
+            catalogue.replace(vec![known.clone(), row(8)]);
+            let mut earlier = known.clone();
+            lose(&mut earlier);
+            catalogue.replace(vec![earlier.clone()]);
+            let listed = catalogue.by_number(7).unwrap();
+            assert_eq!((&listed.row, listed.epoch()), (&earlier, earlier.epoch), "{which}");
+            assert_eq!(listed.distrusted(), Some(earlier.epoch), "{which}");
+            assert!(catalogue.by_number(8).is_none(), "it was made later");
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_goes_on_is_not_taken_for_one_that_went_back() {
+        let known = ProductRow { epoch: 3, stocked: 9, units: 9, sold: 5, ..row(7) };
+        let later = [
+            ProductRow { sold: 6, ..known.clone() },
+            ProductRow { units: 7, withheld: 2, ..known.clone() },
+            ProductRow { epoch: 4, units: 4, sold: 0, state: SaleState::Loading, ..known.clone() },
+        ];
+        for row in later {
+            assert!(!went_back(&row, &known), "{row:?}");
+        }
     }
 
     #[test]

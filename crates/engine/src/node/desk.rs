@@ -218,8 +218,7 @@ impl Desk {
     /// Reads the products again, now.
     pub(crate) async fn refresh_catalogue(&self) {
         let read = self.ask(|desk| async move {
-            let rows = desk.postgres.products().await?;
-            desk.node.catalogue.replace(rows);
+            desk.node.catalogue.refresh(&desk.postgres).await?;
             desk.node.publish_storefront();
             Ok(())
         });

@@ -20,7 +20,8 @@ impl Node {
     /// # Errors
     /// The ledger cannot be asked.
     pub(crate) async fn follow_products(&self, postgres: &Postgres) -> Result<(), PostgresError> {
-        self.catalogue.replace(postgres.products().await?);
+        self.catalogue.refresh(postgres).await?;
+        self.forget_backlogs(|product| self.catalogue.by_number(product).is_none());
         let switched = self.delivery_switched();
         self.saw_delivery_paused(switched, postgres.delivery_is_paused().await?);
         Ok(())

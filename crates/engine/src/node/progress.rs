@@ -102,6 +102,11 @@ impl Node {
         status.oldest_undelivered_at = oldest_at;
     }
 
+    /// Forgets products that the ledger does not have any more.
+    pub(crate) fn forget_backlogs(&self, is_gone: impl Fn(i32) -> bool) {
+        self.progress.backlogs.lock().retain(|product, _| !is_gone(*product));
+    }
+
     /// Grants made in the epochs that are on sale.
     pub(crate) fn granted(&self) -> u64 {
         self.progress.backlogs.lock().values().map(|backlog| backlog.granted).sum()

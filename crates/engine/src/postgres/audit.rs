@@ -120,7 +120,7 @@ LEFT JOIN (SELECT product, count(*) FILTER (WHERE status = 'confirmed') AS live_
                   sum(quantity) FILTER (WHERE status = 'confirmed') AS live_units,
                   count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
                   count(*) FILTER (WHERE status = 'failed' AND NOT revoked) AS failed,
-                  count(*) FILTER (WHERE revoked AND status <> 'rejected') AS revoked,
+                  count(*) FILTER (WHERE revoked AND status = 'failed') AS revoked,
                   count(*) FILTER (WHERE status = 'rejected') AS rejected,
                   sum(quantity) FILTER (WHERE status <> 'confirmed' AND NOT revoked) AS ended_units
            FROM orders GROUP BY product) o ON o.product = p.number
@@ -128,7 +128,7 @@ LEFT JOIN (SELECT product, count(*) FILTER (WHERE ended IS NULL) AS live_orders,
                   sum(quantity) FILTER (WHERE ended IS NULL) AS live_units,
                   count(*) FILTER (WHERE ended = 'cancelled') AS cancelled,
                   count(*) FILTER (WHERE ended = 'failed' AND NOT revoked) AS failed,
-                  count(*) FILTER (WHERE revoked) AS revoked,
+                  count(*) FILTER (WHERE revoked AND ended = 'failed') AS revoked,
                   sum(quantity) FILTER (WHERE ended IS NOT NULL AND NOT revoked) AS ended_units
            FROM refused WHERE state <> 'retried' GROUP BY product) r ON r.product = p.number
 LEFT JOIN (SELECT product, sum(units) FILTER (WHERE kind = 'returned') AS returned,

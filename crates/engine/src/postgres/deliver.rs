@@ -70,6 +70,14 @@ impl Delivered {
         matches!(self, Self::Collided | Self::Revoked)
     }
 
+    /// Whether the units of the grant are, or were before, charged to its epoch.
+    pub(crate) fn is_charged(self) -> bool {
+        match self {
+            Self::Confirmed | Self::Collided | Self::Known | Self::Refused => true,
+            Self::Duplicate | Self::Revoked | Self::Sealed => false,
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         match text {
             "confirmed" => Some(Self::Confirmed),
@@ -167,6 +175,39 @@ impl Postgres {
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
         self.write_grants("deliver", (product, epoch), now, retry_at, grants).await
+    }
+
+    /// Writes those of these orders that the ledger does not have into an epoch that Redis is yet to be filled with, as
+    /// [`Self::deliver`] would. Those that it has are [`Delivered::Known`]. All are [`Delivered::Sealed`], and nothing is
+    /// written, if another epoch is on sale by now or this one was opened.
+    ///
+    /// # Errors
+    /// As [`Self::carry`].
+    pub async fn rescue(
+        &self,
+        product: i32,
+        epoch: i32,
+        now: Timestamp,
+        retry_at: Timestamp,
+        grants: &[Grant],
+    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
+        self.write_grants("rescue", (product, epoch), now, retry_at, grants).await
+    }
+
+    /// As [`Self::rescue`], for orders that had ended: they take no unit. Those that the ledger did not have are
+    /// [`Delivered::Revoked`].
+    ///
+    /// # Errors
+    /// As [`Self::carry`].
+    pub async fn rescue_ended(
+        &self,
+        product: i32,
+        epoch: i32,
+        now: Timestamp,
+        retry_at: Timestamp,
+        grants: &[Grant],
+    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
+        self.write_grants("rescue_ended", (product, epoch), now, retry_at, grants).await
     }
 
     async fn write_grants(

@@ -38,8 +38,9 @@ pub use self::credit::{Credit, CreditKind};
 pub use self::decide::{Decided, Request, Verdict};
 pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};
 pub use self::error::{ErrorClass, PostgresError, PostgresOpenError};
+pub(crate) use self::grants::number_of_rescued;
 pub use self::migrate::migrate;
-pub use self::order::KnownOrder;
+pub use self::order::{KnownOrder, Standing};
 pub use self::product::{Changed, ProductRow, SaleState};
 pub use self::publisher::{Sequences, Turn, Unseen};
 pub use self::settings::SettingsCheck;
@@ -76,7 +77,7 @@ impl fmt::Debug for Postgres {
 /// Which ledger it is, and what order ids are derived with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LedgerIdentity {
-    /// Which ledger it is: a Redis that was filled from another one is not sold from.
+    /// Which ledger it is. All that it has in Redis is named after it.
     pub id: Uuid,
     /// What order ids are derived with, so that nobody else can name one.
     pub secret: [u8; 32],

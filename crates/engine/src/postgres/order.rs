@@ -1,5 +1,7 @@
 //! Reading orders: those in the table, and those that it refuses, which are orders all the same.
 
+use std::collections::HashMap;
+
 use tokio_postgres::Row;
 use uuid::Uuid;
 use yoink_core::{Money, OrderId, Seq, Timestamp};
@@ -34,6 +36,15 @@ pub struct KnownOrder {
     pub unit_price: Money,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+}
+
+/// Whether an order that the ledger has is still somebody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has its units.
+    Live,
+    /// It was cancelled, or has failed.
+    Ended,
 }
 
 /// Which tables a page is read from.
@@ -114,6 +125,24 @@ impl Postgres {
         );
         let rows = self.read("look for orders", &sql, &[&ids]).await?;
         rows.iter().map(|row| Ok((row::order_id(row, "id")?, status(row)?))).collect()
+    }
+
+    /// Which of these orders the ledger has, and whether they have ended.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn standing(&self, ids: &[OrderId]) -> Result<HashMap<OrderId, Standing>, PostgresError> {
+        let ids: Vec<Uuid> = ids.iter().copied().map(row::uuid).collect();
+        let sql = each_of_ids(
+            "SELECT o.id, o.status <> 'confirmed' AS has_ended FROM orders o WHERE o.id = asked.id
+             UNION ALL SELECT r.id, r.ended IS NOT NULL FROM refused r WHERE r.id = asked.id AND r.state <> 'retried'",
+        );
+        let rows = self.read("look for orders", &sql, &[&ids]).await?;
+        let standing = |row: &Row| {
+            let is_live = !row::get::<bool>(row, "has_ended")?;
+            Ok((row::order_id(row, "id")?, if is_live { Standing::Live } else { Standing::Ended }))
+        };
+        rows.iter().map(standing).collect()
     }
 
     /// A page of orders in the order of arrival. Here `after` and `next_after` are places, which are the ledger's own

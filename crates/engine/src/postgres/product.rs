@@ -37,6 +37,12 @@ pub struct ProductRow {
 }
 
 impl ProductRow {
+    /// Units ever given to that epoch, those that were withdrawn since included, by a count of its own for each epoch: what
+    /// matters is that it never falls.
+    pub(crate) fn given(&self) -> u64 {
+        self.units.saturating_add(self.withheld)
+    }
+
     /// Its units as the ledger has them: what Redis granted and the ledger does not have yet is still available.
     pub fn figures(&self) -> Figures {
         let available = self.units.saturating_sub(self.sold);
@@ -186,13 +192,15 @@ impl Postgres {
         row::get(row::only(&rows, "loader")?, "is_loader")
     }
 
-    /// Seals an epoch at what was sold of it and gives the rest to the next. Returns the epoch that is now to be sold
-    /// from: the next one, or another if this one was sealed before.
+    /// Seals an epoch at what was sold of it and gives the rest to the one after `last`, the last that Redis knows: the
+    /// next one, unless the ledger is behind. Returns the epoch that is now to be sold from: that one, or another if this
+    /// one was sealed before.
     ///
     /// # Errors
     /// See [`PostgresError`].
-    pub async fn seal(&self, number: i32, epoch: i32) -> Result<i32, PostgresError> {
-        let rows = self.change("seal an epoch", "SELECT seal($1, $2) AS epoch", &[&number, &epoch]).await?;
+    pub async fn seal(&self, number: i32, epoch: i32, last: i32) -> Result<i32, PostgresError> {
+        let sql = "SELECT seal($1, $2, $3) AS epoch";
+        let rows = self.change("seal an epoch", sql, &[&number, &epoch, &last]).await?;
         row::get(row::only(&rows, "epoch")?, "epoch")
     }
 

@@ -10,6 +10,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisError, Script};
 use uuid::Uuid;
 
+use crate::node::KeyPrefix;
+
 /// How long connecting and each answer may take: a Redis that hangs must not hang a worker.
 const ANSWER_MAX: Duration = Duration::from_millis(250);
 /// After Redis could not be asked it is not asked for this long.
@@ -72,7 +74,7 @@ impl Lock {
 /// The locks of one ledger's products.
 pub(crate) struct Locks {
     url: String,
-    ledger: Uuid,
+    prefix: KeyPrefix,
     life: Duration,
     state: Mutex<State>,
 }
@@ -86,7 +88,7 @@ struct State {
 
 impl Locks {
     pub(crate) fn new(url: &str, ledger: Uuid, life: Duration) -> Self {
-        Self { url: url.to_owned(), ledger, life, state: Mutex::default() }
+        Self { url: url.to_owned(), prefix: KeyPrefix::of(ledger), life, state: Mutex::default() }
     }
 
     /// Asks once for the lock of a product.
@@ -138,7 +140,7 @@ impl Locks {
             state.connection.clone()
         };
         // One slot of a cluster has both.
-        let name = format!("lock:{{{}}}:{}", self.ledger.simple(), lock.product);
+        let name = format!("{}:lock", self.prefix.of_product(lock.product));
         let mut call = script.prepare_invoke();
         call.key(&name).key(format!("{name}:waiting")).arg(&lock.value).arg(arguments);
         let answer = async {

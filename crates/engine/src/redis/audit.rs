@@ -6,7 +6,6 @@ use yoink_core::audit::{InvariantId, Report};
 
 use super::RedisEngine;
 use super::entry::parse_line;
-use super::keys::SaleKeys;
 use super::look::{is_of_another_type, look};
 use crate::CallError;
 use crate::node::audit;
@@ -170,7 +169,7 @@ impl RedisEngine {
         let Ok(server) = self.servers().of(product).await else {
             return Err((redis::ErrorKind::Io, "Redis cannot be reached").into());
         };
-        let keys = SaleKeys::new(product, epoch);
+        let keys = self.shared().keys(product, epoch);
         let mut found = InRedis::default();
         let mut from = "-".to_owned();
         loop {

@@ -30,5 +30,7 @@ if ARGV[4] == 'void' then
 else
   redis.call('HSET', KEYS[1], 'available', string.format('%.0f', available + units), 'credited',
     string.format('%.0f', credited + units))
+  -- Unlike what is credited, it never falls.
+  redis.call('HINCRBY', KEYS[1], 'given', ARGV[3])
 end
 return 1

@@ -30,6 +30,34 @@ pub(crate) fn parse_line(line: &str) -> Result<Grant, &'static str> {
     })
 }
 
+/// What Redis knows of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) kind: RecordKind,
+    pub(crate) grant: Grant,
+}
+
+/// Whether an order is still somebody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    /// Granted in the epoch on sale, or loaded with it.
+    Live,
+    /// Its units came back, or there were none for it.
+    Ended,
+}
+
+/// Reads the record of an order; `None` if it is none. `field` and `value` are one of those that a sale's buyers have.
+pub(crate) fn parse_record(field: &[u8], value: &[u8]) -> Option<Record> {
+    let id = std::str::from_utf8(field).ok()?.strip_prefix('o')?;
+    let (kind, rest) = std::str::from_utf8(value).ok()?.split_once('|')?;
+    let kind = match kind {
+        "G" | "L" => RecordKind::Live,
+        "X" => RecordKind::Ended,
+        _ => return None,
+    };
+    Some(Record { kind, grant: parse_line(&format!("{id}|{rest}")).ok()? })
+}
+
 /// The number in a line, as far as it can be read.
 pub(crate) fn number_of(line: &str) -> Option<u64> {
     line.split('|').nth(1)?.parse().ok()
@@ -44,6 +72,19 @@ pub(crate) fn time_of(id: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_are_read_and_what_is_none_is_not() {
+        let field = b"o00000007aaaa8aaa8aaaaaaaaaaaaaaa";
+        let read = |value: &[u8]| parse_record(field, value).map(|record| (record.kind, record.grant.number));
+        assert_eq!(read(b"G|3|2|5|100|EUR|ann"), Some((RecordKind::Live, 3)));
+        assert_eq!(read(b"L|4503599627370496|2|5|100|EUR|a|b"), Some((RecordKind::Live, 1 << 52)));
+        assert_eq!(read(b"X|3|2|5|100|EUR|ann"), Some((RecordKind::Ended, 3)));
+        for garbage in [&b""[..], b"G", b"G|3|2|5|100|EUR", b"Y|3|2|5|100|EUR|ann", b"G|3|2|5|100|EUR|\xff"] {
+            assert_eq!(read(garbage), None, "{garbage:?}");
+        }
+        assert_eq!(parse_record(b"cann", b"2|"), None);
+    }
 
     #[test]
     fn lines_are_read_and_garbage_is_named() {

@@ -13,14 +13,14 @@ use tokio::task::JoinSet;
 use yoink_core::{Rejection, Timestamp};
 
 use super::answer::Answer;
+use super::changes::{Credited, apply_credit, describe};
 use super::entry::number_of;
-use super::keys::SaleKeys;
 use super::lane::{Lane, Mode, Sent, Ticket};
-use super::loader::{Loaded, Loader, OFFERS_WAIT, description};
+use super::loader::{Loaded, Loader, OFFERS_WAIT};
 use super::look::{is_of_another_type, look};
 use super::offers::Offer;
-use super::script;
 use super::servers::{Server, Servers};
+use super::shown::Shown;
 use super::status::Command;
 use super::stock::{Taking, withdraw};
 use super::worker::Worker;
@@ -44,8 +44,20 @@ const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 /// A withdrawal that is not finished after this long is finished by whoever sees it.
 const WITHDRAWAL_AGE: Duration = Duration::from_secs(3);
 /// What a look reads of a sale.
-const SALE_FIELDS: [&str; 9] =
-    ["epoch", "server", "state", "available", "number", "done", "version", "credited", "granted"];
+const SALE_FIELDS: [&str; 12] = [
+    "epoch",
+    "server",
+    "state",
+    "available",
+    "number",
+    "done",
+    "version",
+    "credited",
+    "granted",
+    "delivered",
+    "given",
+    "product",
+];
 /// Rows that one look at the ledger takes.
 const ROWS_MAX: usize = 500;
 
@@ -174,7 +186,7 @@ impl Keeper {
                 }
             }
             Ok(Seen::Offers) if distrusted.is_none() => {}
-            Ok(Seen::NewerEpoch) => listed.set_selling(false),
+            Ok(Seen::NewerEpoch) if distrusted.is_none() => listed.set_selling(false),
             Ok(seen) => {
                 listed.set_selling(false);
                 let distrusted = distrusted.or(matches!(seen, Seen::Wrong).then_some(listed.epoch()));
@@ -199,7 +211,7 @@ impl Keeper {
     /// What this node distrusts others may not: they see that it is closed, and fill it anew.
     async fn close(&self, listed: &Listed, epoch: i32) {
         let Ok(server) = self.servers.of(listed.row.number).await else { return };
-        if let Err(error) = self.loader.close(&server, listed.row.number, epoch).await {
+        if let Err(error) = self.loader.close(&server, listed.row.number, epoch, false).await {
             tracing::debug!(%error, "Redis goes on with what is distrusted; it is asked again");
         }
     }
@@ -207,7 +219,7 @@ impl Keeper {
     async fn see(&self, listed: &Listed) -> Result<Seen, String> {
         let (product, epoch) = (listed.row.number, listed.epoch());
         let server = self.servers.of(product).await.map_err(|error| error.to_string())?;
-        let keys = SaleKeys::new(product, epoch);
+        let keys = self.shared.keys(product, epoch);
         let begun = Instant::now();
         // Before Redis is asked: whatever is granted meanwhile has a higher number.
         let (newest, arrivals) = (self.shared.offers.newest(product, epoch), listed.arrivals());
@@ -222,6 +234,10 @@ impl Keeper {
             }
         };
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
+        let named = |name: &str| SALE_FIELDS.iter().position(|field| *field == name).and_then(text);
+        if self.shows_another_product(listed, named) {
+            return Ok(Seen::Missing);
+        }
         let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
         let units = |index: usize| text(index).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0);
         self.shared.note_difference(product, units(3).saturating_sub(units(7).saturating_sub(units(8))));
@@ -270,6 +286,12 @@ impl Keeper {
         }
     }
 
+    /// Notes what a sale shows of the ledger. Whether it is another product's: a restored ledger gives numbers again.
+    fn shows_another_product<'a>(&self, listed: &Listed, field: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.shared.note_shown(listed.row.number, Shown::of(&field));
+        field("product").is_some_and(|id| id != listed.row.id.as_str())
+    }
+
     /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does, unless the ledger
     /// does not know yet that the epoch was opened: sold from and then lost, it could be filled a second time.
     async fn end_offers(&self, server: &Server, listed: &Listed) -> Seen {
@@ -285,7 +307,7 @@ impl Keeper {
     }
 
     async fn describe(&self, server: &Server, listed: &Listed) {
-        if let Err(error) = describe(server, listed).await {
+        if let Err(error) = describe(&self.shared, server, listed).await {
             tracing::debug!(%error, "Redis was not told of a change; it will be");
         }
     }
@@ -311,7 +333,10 @@ impl Keeper {
     }
 
     async fn follow_ledger(&self) -> Result<(), PostgresError> {
+        // Before the ledger is asked.
+        let shown = self.shared.shown();
         self.shared.node.follow_products(&self.postgres).await?;
+        self.distrust_what_the_ledger_lacks(&shown);
         self.apply_credits().await?;
         let backlog = self.shared.node.follow_backlog(&self.postgres).await?;
         self.shared.gauges.note_credits_waiting(backlog.credits_waiting);
@@ -333,6 +358,23 @@ impl Keeper {
         self.shared.node.retry_refused(&self.postgres, now).await
     }
 
+    /// What Redis showed of the ledger, which does not have it now, is of a ledger that was there before: whoever fills
+    /// Redis anew brings it back.
+    fn distrust_what_the_ledger_lacks(&self, shown: &HashMap<i32, Shown>) {
+        for listed in self.shared.node.catalogue.all() {
+            let is_beyond = shown.get(&listed.row.number).is_some_and(|shown| shown.is_beyond(&listed.row));
+            if !is_beyond {
+                continue;
+            }
+            if listed.distrusted().is_none() {
+                let product = &listed.row.id;
+                tracing::error!(%product, "Redis knows more than the ledger, which has gone back to an earlier state");
+            }
+            listed.distrust(listed.row.epoch);
+            listed.set_selling(false);
+        }
+    }
+
     /// Gives Redis the units that wait for it.
     pub(crate) async fn apply_credits(&self) -> Result<(), PostgresError> {
         // Where one cannot be given the others of that product wait too: each would take as long to fail.
@@ -350,10 +392,10 @@ impl Keeper {
         let Ok(server) = self.servers.of(credit.product).await else { return Ok(false) };
         #[cfg(feature = "faults")]
         if self.shared.mistakes().no_mark {
-            return Ok(apply_credit_twice(&server, credit).await.is_ok());
+            return Ok(super::changes::apply_credit_twice(&self.shared, &server, credit).await.is_ok());
         }
         let begun = Instant::now();
-        let applied = apply_credit(&server, credit).await;
+        let applied = apply_credit(&self.shared, &server, credit).await;
         self.shared.gauges.asked(Command::Credit, begun);
         match applied {
             Ok(Credited::Yes) => self.postgres.mark_credit_applied(credit.id, credit.epoch).await,
@@ -403,8 +445,9 @@ impl Keeper {
             Sent::Answered(Answer::Granted(new) | Answer::Replay(new)) => {
                 offers.add(product, (epoch, new.number), offer);
             }
-            // The ledger has it.
-            Sent::Answered(Answer::OldReplay(_)) => {}
+            // The ledger has it, or the order of that id is another one by now: its buyer asked again, for another
+            // quantity, when nobody knew it.
+            Sent::Answered(Answer::OldReplay(_) | Answer::KeyReused) => {}
             // Where the figures are none, nobody knows what is left: it is filled anew.
             Sent::Answered(
                 Answer::NotLoaded(_)
@@ -415,7 +458,7 @@ impl Keeper {
             )
             | Sent::NotSent(_)
             | Sent::Unknown(_) => return,
-            Sent::Answered(Answer::Refused(_) | Answer::KeyReused) => {
+            Sent::Answered(Answer::Refused(_)) => {
                 // Its units went to somebody else: the buyer is told. Redis remembers it as an order that has ended.
                 let (now, revoked) = (self.shared.node.now(), offer.grant(grant.1));
                 if self.postgres.deliver(product, grant.0, now, now, &[revoked]).await.is_err() {
@@ -433,57 +476,10 @@ enum Seen {
     Offers,
     /// It takes offers for long, and the ledger does not know it: its loader died.
     Unopened,
-    /// The catalogue is behind.
+    /// The catalogue is behind, or the ledger went back.
     NewerEpoch,
     /// Not there, not of this server, or not open.
     Missing,
     /// It contradicts itself: somebody wrote, deleted or trimmed there.
     Wrong,
-}
-
-/// Tells Redis what the ledger says about a product.
-pub(crate) async fn describe(server: &Server, listed: &Listed) -> redis::RedisResult<()> {
-    let keys = SaleKeys::new(listed.row.number, listed.epoch());
-    let mut call = script::DESCRIBE.prepare_invoke();
-    call.key(keys.sale).arg(listed.epoch()).arg(listed.row.version);
-    for (name, value) in description(&listed.row) {
-        call.arg(name).arg(value);
-    }
-    let _: redis::Value = call.invoke_async(&mut server.connection.clone()).await?;
-    Ok(())
-}
-
-/// Whether Redis has the units of a credit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Credited {
-    Yes,
-    /// Another epoch is there, or it is being loaded.
-    NotYet,
-    /// It does not know the order that they come from, or its figures are none.
-    Never,
-}
-
-/// Gives Redis the units of a credit, unless it has them.
-async fn apply_credit(server: &Server, credit: &Credit) -> redis::RedisResult<Credited> {
-    let keys = SaleKeys::new(credit.product, credit.epoch);
-    let mut call = script::CREDIT.prepare_invoke();
-    call.key(keys.sale).key(keys.buyers).arg(credit.epoch).arg(credit.id.simple().to_string());
-    call.arg(credit.units).arg(credit.kind.name()).arg(credit.customer.as_deref().unwrap_or(""));
-    let answer: redis::Value = call.invoke_async(&mut server.connection.clone()).await?;
-    Ok(match answer {
-        redis::Value::Int(1 | 2) => Credited::Yes,
-        redis::Value::BulkString(text) if text == b"C" => Credited::Never,
-        _ => Credited::NotYet,
-    })
-}
-
-/// The mistake: a crash before the ledger heard of it, and nothing in Redis tells that it was done.
-#[cfg(feature = "faults")]
-async fn apply_credit_twice(server: &Server, credit: &Credit) -> redis::RedisResult<()> {
-    let sale = SaleKeys::new(credit.product, credit.epoch).sale;
-    let mut twice = redis::pipe();
-    for field in ["available", "credited", "available", "credited"] {
-        twice.cmd("HINCRBY").arg(&sale).arg(field).arg(credit.units).ignore();
-    }
-    twice.query_async(&mut server.connection.clone()).await
 }

@@ -1,5 +1,6 @@
-//! What a sale is called in Redis. All its keys have one hash tag, so they are in one slot of a cluster, and the tag is
-//! a number that the ledger gave, so nothing that a user sends can move a key elsewhere.
+//! What a sale is called in Redis.
+
+use crate::node::KeyPrefix;
 
 /// The consumer group of the workers.
 pub(crate) const GROUP: &str = "workers";
@@ -16,12 +17,13 @@ pub(crate) struct SaleKeys {
 }
 
 impl SaleKeys {
-    pub(crate) fn new(product: i32, epoch: i32) -> Self {
-        let tag = format!("yoink:{{{product}}}");
+    /// To be asked for by [`super::Shared::keys`], which knows the ledger.
+    pub(super) fn new(prefix: &KeyPrefix, product: i32, epoch: i32) -> Self {
+        let product = prefix.of_product(product);
         Self {
-            sale: format!("{tag}:sale"),
-            buyers: format!("{tag}:buyers"),
-            grants: format!("{tag}:grants:{epoch}"),
+            sale: format!("{product}:sale"),
+            buyers: format!("{product}:buyers"),
+            grants: format!("{product}:grants:{epoch}"),
         }
     }
 }
@@ -32,8 +34,10 @@ mod tests {
 
     #[test]
     fn all_keys_of_a_sale_have_one_hash_tag() {
-        let keys = SaleKeys::new(7, 2);
-        assert_eq!(keys.grants, "yoink:{7}:grants:2");
-        assert!([&keys.sale, &keys.buyers].iter().all(|key| key.starts_with("yoink:{7}:")));
+        let prefix = KeyPrefix::of(uuid::Uuid::nil());
+        let keys = SaleKeys::new(&prefix, 7, 2);
+        assert_eq!(keys.grants, "yoink:000000000000:{7}:grants:2");
+        let tagged = |key: &&String| key.starts_with("yoink:000000000000:{7}:");
+        assert!([&keys.sale, &keys.buyers].iter().all(tagged));
     }
 }

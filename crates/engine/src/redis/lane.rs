@@ -138,7 +138,7 @@ impl LaneDriver {
     async fn send(&self, tickets: Vec<Ticket>) {
         let Some(first) = tickets.first() else { return };
         let (product, mode) = (first.product, first.mode);
-        let keys = SaleKeys::new(product, first.epoch);
+        let keys = self.shared.keys(product, first.epoch);
         let server = match self.servers.of(product).await {
             Ok(server) => server,
             Err(error) => return answer_all(tickets, &Sent::NotSent(error.to_string().into())),

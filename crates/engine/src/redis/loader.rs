@@ -5,6 +5,7 @@
 //! | close | Redis sells no more of the old epoch | the next loader goes on |
 //! | drain | the ledger takes every grant that survived | the same |
 //! | seal | one transaction: the old epoch stays at what was sold, the rest goes to the next | the old epoch can take no more, for ever |
+//! | rescue | only if the ledger went back: it gets what Redis knows of orders that it lacks | what is there is there; the next loader begins again |
 //! | load | Redis gets every order and customer of the ledger | `loading` grants nothing; the next loader begins again |
 //! | open | nodes offer what they accepted and the ledger lacks | after a moment anyone may start selling |
 //! | sell | buyers are served again | – |
@@ -12,25 +13,21 @@
 //! Why no unit is sold twice: grants of an epoch enter the ledger only while `sold <= units` of that epoch, and the
 //! units of all epochs together are the stock, at every commit. Redis may say what it likes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::keys::{GROUP, SaleKeys};
 use super::look::is_of_another_type;
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
+use super::shown::Shown;
 use super::worker::{CarryError, Worker};
 use super::{Shared, checks};
 use crate::failpoint;
-use crate::node::order_id::to_hex;
-use crate::postgres::{
-    CreditKind, LoadedOrder, Postgres, PostgresError, ProductRow, SaleSnapshot, SaleState, SettingsCheck,
-};
+use crate::postgres::{Postgres, PostgresError, ProductRow, SaleState, SettingsCheck};
 
 /// A loader that is silent for this long may be replaced by another.
 const LEASE_SECONDS: f64 = 3.0;
@@ -42,15 +39,8 @@ pub(crate) const OFFERS_WAIT: Duration = Duration::from_millis(400);
 const BURIED_WITHIN: Duration = Duration::from_secs(2);
 /// How often that is looked at.
 const LATE_PAUSE: Duration = Duration::from_millis(50);
-/// Orders that are read and written at once.
-const PAGE_ORDERS: usize = 1_000;
-/// Fields that one call writes at most.
-const FIELDS_MAX: usize = 1_000;
-
-/// When the mistake of a stock that expires happens.
-#[cfg(feature = "faults")]
-const STOCK_LASTS: Duration = Duration::from_secs(1);
-
+/// Epochs before the one on sale whose streams are looked for.
+const STREAMS_MAX: i32 = 16;
 /// Why a sale was not loaded. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -70,10 +60,6 @@ pub(crate) enum LoadError {
     Late { entries: usize },
     #[error("{}", .0.join(". "))]
     Settings(Vec<String>),
-    #[error(
-        "Redis at {0} holds the sales of another ledger; give this engine a Redis (or a database of one) of its own"
-    )]
-    OtherLedger(String),
 }
 
 /// Whether this loader had its turn.
@@ -94,11 +80,27 @@ pub(crate) struct Loader {
 
 /// What Redis says of a sale.
 struct Found {
-    epoch: Option<i32>,
+    shown: Option<Shown>,
     server: Option<String>,
     state: Option<String>,
-    ledger: Option<String>,
+    /// The id of its product.
+    product: Option<String>,
+    /// A loader has seen that the ledger went back.
+    is_to_be_rescued: bool,
 }
+
+impl Found {
+    fn is_of_another_product_than(&self, row: &ProductRow) -> bool {
+        self.product.as_deref().is_some_and(|id| id != row.id.as_str())
+    }
+
+    fn epoch(&self) -> Option<i32> {
+        self.shown.map(|shown| shown.epoch)
+    }
+}
+
+const FOUND_FIELDS: [&str; 8] =
+    ["epoch", "version", "delivered", "given", "state", "server", "product", "rescue"];
 
 impl Loader {
     /// Makes Redis sell a product from the ledger's present epoch, or from a new one if that is distrusted or if what is
@@ -111,17 +113,17 @@ impl Loader {
         let server = self.servers.of(product).await?;
         let loaded = match self.is_fit(&server).await {
             Ok(()) => tokio::select! {
-                loaded = self.load_on(&server, &row, distrusted == Some(row.epoch)) => loaded,
-                () = self.renew(product) => Ok(()),
+                loaded = self.load_on(&server, &row, distrusted) => loaded,
+                () = self.renew(product) => Ok(Loaded::NotNow),
             },
-            unfit => unfit,
+            Err(unfit) => Err(unfit),
         };
         if let Err(LoadError::Redis(error)) = &loaded
             && wants_new_connection(error)
         {
             self.servers.forget(&server, product);
         }
-        loaded.map(|()| Loaded::Yes)
+        loaded
     }
 
     /// Keeps others from loading the same product, for ever. Should it fail, another may begin too: every step is
@@ -149,66 +151,122 @@ impl Loader {
         }
     }
 
-    async fn load_on(&self, server: &Server, row: &ProductRow, is_distrusted: bool) -> Result<(), LoadError> {
-        let found = self.look(server, row).await?;
-        if found.ledger.as_ref().is_some_and(|ledger| *ledger != self.postgres.identity().id.to_string()) {
-            return Err(LoadError::OtherLedger(server.address.to_string()));
+    /// `before` is what the ledger said before Redis is looked at.
+    async fn load_on(
+        &self,
+        server: &Server,
+        before: &ProductRow,
+        distrusted: Option<i32>,
+    ) -> Result<Loaded, LoadError> {
+        let found = self.look(server, before).await?;
+        // Again, because only what it says after Redis was looked at tells whether it went back.
+        let Some(row) = self.postgres.product_numbered(before.number).await? else {
+            return Ok(Loaded::NotNow);
+        };
+        if (row.epoch, row.state) != (before.epoch, before.state) {
+            return Ok(Loaded::NotNow);
         }
-        let is_ours = found.epoch == Some(row.epoch) && found.server.as_deref() == Some(&*server.identity);
+        let has_gone_back = found.shown.is_some_and(|shown| shown.is_beyond(&row));
+        let is_ours = found.epoch() == Some(row.epoch)
+            && found.server.as_deref() == Some(&*server.identity)
+            && !found.is_of_another_product_than(&row);
         let is_open = matches!(found.state.as_deref(), Some("open" | "offers"));
-        if is_ours && is_open && !is_distrusted {
-            if !is_open_in_ledger(row) {
-                self.tell_opened(row.number, row.epoch).await?;
-                if found.state.as_deref() == Some("offers") && row.epoch > 1 {
-                    // Nodes begin to offer now.
-                    tokio::time::sleep(OFFERS_WAIT).await;
-                }
-            }
-            return self.sell(server, row.number, row.epoch).await;
-        }
+        // Of an epoch that the ledger does not know any more, something may be left in this one.
+        let is_distrusted = distrusted.is_some_and(|epoch| epoch >= row.epoch);
         #[cfg(feature = "faults")]
-        if self.shared.mistakes().reseed && found.epoch.is_none() && is_open_in_ledger(row) {
-            return self.reseed(server, row).await;
+        if self.shared.mistakes().reseed && found.shown.is_none() && is_open_in_ledger(&row) {
+            return self.reseed(server, &row).await.map(|()| Loaded::Yes);
         }
-        let is_first = row.epoch == 1 && !is_open_in_ledger(row);
+        let epoch = if is_ours && is_open && !is_distrusted && !has_gone_back {
+            self.resume(server, &row, &found).await?;
+            row.epoch
+        } else {
+            self.fill_anew(server, &row, &found, has_gone_back).await?
+        };
+        self.bury_all(server, &row, epoch).await;
+        Ok(Loaded::Yes)
+    }
+
+    /// Goes on where a loader died that had filled Redis.
+    async fn resume(&self, server: &Server, row: &ProductRow, found: &Found) -> Result<(), LoadError> {
+        if !is_open_in_ledger(row) {
+            self.tell_opened(row.number, row.epoch).await?;
+            if found.state.as_deref() == Some("offers") && row.epoch > 1 {
+                // Nodes begin to offer now.
+                tokio::time::sleep(OFFERS_WAIT).await;
+            }
+        }
+        self.sell(server, row.number, row.epoch).await
+    }
+
+    /// Fills Redis, with a new epoch if the present one was opened. Gives the epoch that is sold from then.
+    async fn fill_anew(
+        &self,
+        server: &Server,
+        row: &ProductRow,
+        found: &Found,
+        has_gone_back: bool,
+    ) -> Result<i32, LoadError> {
+        // What a loader that died meant to do is not to be seen any more once the epoch is sealed.
+        let rescues = has_gone_back || found.is_to_be_rescued;
         // An epoch that was opened, here or in a Redis that is gone, is never filled again.
-        let is_known = found.epoch.is_some_and(|epoch| epoch >= row.epoch);
-        let was_opened = is_open_in_ledger(row) || (is_known && found.state.as_deref() != Some("loading"));
-        let epoch = if was_opened {
-            tracing::warn!(product = %row.id, epoch = row.epoch, "Redis is filled anew with a product: selling stops for a moment");
-            // Redis is ahead of a ledger that was restored from a backup: what it granted since is revoked.
-            let last = found.epoch.map_or(row.epoch, |epoch| epoch.max(row.epoch));
-            self.close(server, row.number, last).await?;
+        let last = found.epoch().map_or(row.epoch, |epoch| epoch.max(row.epoch));
+        let is_known = found.epoch() == Some(row.epoch) && found.state.as_deref() != Some("loading");
+        let was_opened = is_open_in_ledger(row) || last > row.epoch || is_known;
+        let mut epoch = row.epoch;
+        if was_opened {
+            tracing::warn!(product = %row.id, epoch, "Redis is filled anew with a product: selling stops for a moment");
+            self.close(server, row.number, last, rescues).await?;
             failpoint::hit("loader.closed");
-            for epoch in row.epoch..=last {
-                self.worker(row.number).drain(epoch).await?;
+            match found.is_of_another_product_than(row) {
+                true => self.forget_stream(server, row.number, last).await?,
+                false => self.worker(row.number).drain(epoch).await?,
             }
             failpoint::hit("loader.drained");
-            let mut epoch = row.epoch;
             while epoch <= last {
-                epoch = self.postgres.seal(row.number, epoch).await?;
+                epoch = self.postgres.seal(row.number, epoch, last).await?;
             }
-            epoch
-        } else {
-            row.epoch
-        };
+        }
         failpoint::hit("loader.sealed");
-        self.fill(server, row.number, epoch).await?;
+        if rescues {
+            self.rescue_from(server, row, found, epoch).await?;
+        }
+        self.fill(server, row.number, epoch, rescues).await?;
         failpoint::hit("loader.opened");
         self.tell_opened(row.number, epoch).await?;
-        if !is_first {
+        if epoch > 1 {
             tokio::time::sleep(OFFERS_WAIT).await;
         }
         self.sell(server, row.number, epoch).await?;
         if was_opened {
             self.shared.gauges.rebuilt();
             tracing::warn!(product = %row.id, epoch, "Redis sells the product again");
-            if let Err(error) = self.bury(server, row.number, row.epoch).await {
-                // The sale goes on all the same, and a new filling would not help.
-                tracing::warn!(%error, product = %row.id, epoch = row.epoch, "what came late to the old epoch is left");
-            }
         }
-        Ok(())
+        Ok(epoch)
+    }
+
+    async fn forget_stream(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
+        let mut forget = redis::cmd("DEL");
+        forget.arg(self.shared.keys(product, epoch).grants);
+        Ok(forget.query_async(&mut server.connection.clone()).await?)
+    }
+
+    /// Unless what Redis has is of another product: a restored ledger may give a number a second time.
+    async fn rescue_from(
+        &self,
+        server: &Server,
+        row: &ProductRow,
+        found: &Found,
+        epoch: i32,
+    ) -> Result<(), LoadError> {
+        if found.is_of_another_product_than(row) {
+            tracing::error!(
+                product = %row.id, other = found.product,
+                "Redis has the orders of a product that the restored ledger does not know: they are dropped"
+            );
+            return Ok(());
+        }
+        self.rescue(server, row, epoch).await
     }
 
     /// Writes down that an epoch was opened, before anything is sold from it: it is never filled again.
@@ -216,130 +274,73 @@ impl Loader {
         if !self.postgres.set_open(product, epoch).await? {
             return Err(LoadError::Refused("another epoch is on sale by now".to_owned()));
         }
-        self.shared.node.catalogue.replace(self.postgres.products().await?);
-        Ok(())
+        Ok(self.shared.node.catalogue.refresh(&self.postgres).await?)
     }
 
     async fn look(&self, server: &Server, row: &ProductRow) -> Result<Found, LoadError> {
         let mut connection = server.connection.clone();
         // Whoever edits it by hand may write what is no number.
-        let asked: Result<(Option<String>, _, _, _), RedisError> = redis::cmd("HMGET")
-            .arg(SaleKeys::new(row.number, row.epoch).sale)
-            .arg("epoch")
-            .arg("server")
-            .arg("state")
-            .arg("ledger")
-            .query_async(&mut connection)
-            .await;
-        let (epoch, server, state, ledger) = match asked {
-            Err(error) if is_of_another_type(&error) => (None, None, None, None),
+        let sale = self.shared.keys(row.number, row.epoch).sale;
+        let asked: Result<Vec<Option<String>>, RedisError> =
+            redis::cmd("HMGET").arg(sale).arg(&FOUND_FIELDS[..]).query_async(&mut connection).await;
+        let values = match asked {
+            Err(error) if is_of_another_type(&error) => Vec::new(),
             asked => asked?,
         };
-        Ok(Found { epoch: epoch.and_then(|epoch| epoch.parse().ok()), server, state, ledger })
-    }
-
-    async fn fill(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
-        let Some(mut snapshot) = self.postgres.sale_snapshot(product, epoch).await? else {
-            return Err(LoadError::Refused("another epoch is on sale by now".to_owned()));
+        let field = |name: &str| {
+            let place = FOUND_FIELDS.iter().position(|field| *field == name)?;
+            values.get(place)?.as_deref()
         };
-        self.step(server, product, epoch, |call| call.arg("begin").arg(GROUP)).await?;
-        let mut fields = 0_usize;
-        let mut customers: HashMap<String, (u64, String)> = HashMap::new();
-        loop {
-            let page = snapshot.next_page(PAGE_ORDERS).await?;
-            if page.is_empty() {
-                break;
-            }
-            let records = page.iter().map(|order| (format!("o{}", to_hex(order.order)), record(order)));
-            fields += self.add(server, product, epoch, records.collect()).await?;
-            for order in page.iter().filter(|order| !order.has_ended) {
-                let (units, ids) = customers.entry(order.customer.clone()).or_default();
-                *units = units.saturating_add(u64::from(order.quantity.unsigned_abs()));
-                // The newest first, as the script keeps them.
-                ids.insert_str(0, &to_hex(order.order));
-                ids.truncate(20 * 32);
-            }
-        }
-        let customers = customers
-            .into_iter()
-            .map(|(customer, (units, ids))| (format!("c{customer}"), format!("{units}|{ids}")));
-        fields += self.add(server, product, epoch, customers.collect()).await?;
-        fields += self.add(server, product, epoch, marks(&snapshot)).await?;
-        let sale = self.sale_fields(server, &snapshot.product);
-        self.step(server, product, epoch, |call| {
-            call.arg("open").arg(fields);
-            sale.iter().fold(call, |call, (name, value)| call.arg(*name).arg(value))
+        let text = |name: &str| field(name).map(str::to_owned);
+        Ok(Found {
+            shown: Shown::of(field),
+            server: text("server"),
+            state: text("state"),
+            product: text("product"),
+            is_to_be_rescued: field("rescue").is_some(),
         })
-        .await?;
-        #[cfg(feature = "faults")]
-        if self.shared.mistakes().reseed {
-            let mut expiry = redis::cmd("PEXPIRE");
-            expiry.arg(SaleKeys::new(product, epoch).sale).arg(STOCK_LASTS.as_millis() as u64);
-            let _: i64 = expiry.query_async(&mut server.connection.clone()).await?;
-        }
-        Ok(snapshot.finish().await?)
-    }
-
-    /// The mistake: what the ledger says is left may be on its way to somebody.
-    #[cfg(feature = "faults")]
-    async fn reseed(&self, server: &Server, row: &ProductRow) -> Result<(), LoadError> {
-        let mut fields = self.sale_fields(server, row);
-        fields.extend([("epoch", row.epoch.to_string()), ("state", "open".to_owned())]);
-        let sale = SaleKeys::new(row.number, row.epoch).sale;
-        let mut call = redis::cmd("HSET");
-        call.arg(sale).arg(fields);
-        Ok(call.query_async(&mut server.connection.clone()).await?)
-    }
-
-    async fn add(
-        &self,
-        server: &Server,
-        product: i32,
-        epoch: i32,
-        fields: Vec<(String, String)>,
-    ) -> Result<usize, LoadError> {
-        for some in fields.chunks(FIELDS_MAX) {
-            self.step(server, product, epoch, |call| {
-                some.iter().fold(call.arg("add"), |call, (name, value)| call.arg(name).arg(value))
-            })
-            .await?;
-        }
-        Ok(fields.len())
-    }
-
-    fn sale_fields(&self, server: &Server, row: &ProductRow) -> Vec<(&'static str, String)> {
-        let mut fields = vec![
-            ("server", server.identity.to_string()),
-            ("ledger", self.postgres.identity().id.to_string()),
-            ("state", "offers".to_owned()),
-            ("available", row.units.saturating_sub(row.sold).to_string()),
-            ("credited", row.units.to_string()),
-            ("granted", row.sold.to_string()),
-            ("number", "0".to_owned()),
-            ("done", "0".to_owned()),
-            ("backlog", self.shared.options.backlog_max.to_string()),
-            ("version", row.version.to_string()),
-        ];
-        fields.extend(description(row));
-        fields
     }
 
     pub(crate) async fn sell(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
         self.step(server, product, epoch, |call| call.arg("sell")).await
     }
 
-    pub(crate) async fn close(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
-        self.step(server, product, epoch, |call| call.arg("close")).await
+    /// `rescues`: whoever fills it anew brings its orders back into the ledger first.
+    pub(crate) async fn close(
+        &self,
+        server: &Server,
+        product: i32,
+        epoch: i32,
+        rescues: bool,
+    ) -> Result<(), LoadError> {
+        let what = if rescues { "rescue" } else { "" };
+        self.step(server, product, epoch, |call| call.arg("close").arg(what)).await
+    }
+
+    /// Buries the streams of epochs before the one on sale, also those that a loader left that died.
+    async fn bury_all(&self, server: &Server, row: &ProductRow, epoch: i32) {
+        let near = epoch.saturating_sub(STREAMS_MAX).max(1)..epoch;
+        let far = (row.epoch < near.start).then_some(row.epoch);
+        for old in far.into_iter().chain(near) {
+            if let Err(error) = self.bury(server, row.number, old).await {
+                // The sale goes on all the same, and a new filling would not help.
+                tracing::warn!(%error, product = %row.id, epoch = old, "what came late to an old epoch is left");
+            }
+        }
     }
 
     /// The stream of a sealed epoch. What came to it after all and the ledger does not know is offered to the epoch on
     /// sale, as what nodes accepted is; when the ledger has it, it leaves the stream.
     async fn bury(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {
-        let grants = SaleKeys::new(product, epoch).grants;
+        let grants = self.shared.keys(product, epoch).grants;
+        let mut connection = server.connection.clone();
+        let exists: bool = redis::cmd("EXISTS").arg(&grants).query_async(&mut connection).await?;
+        if !exists {
+            return Ok(());
+        }
         let begun = Instant::now();
         loop {
             self.worker(product).drain(epoch).await?;
-            let mut connection = server.connection.clone();
             let left: usize = redis::cmd("XLEN").arg(&grants).query_async(&mut connection).await?;
             if left == 0 {
                 let _: i64 = redis::cmd("DEL").arg(grants).query_async(&mut connection).await?;
@@ -352,7 +353,7 @@ impl Loader {
         }
     }
 
-    async fn step<'a>(
+    pub(super) async fn step<'a>(
         &self,
         server: &Server,
         product: i32,
@@ -361,7 +362,7 @@ impl Loader {
             &'b mut redis::ScriptInvocation<'static>,
         ) -> &'b mut redis::ScriptInvocation<'static>,
     ) -> Result<(), LoadError> {
-        let keys = SaleKeys::new(product, epoch);
+        let keys = self.shared.keys(product, epoch);
         let mut call = script::LOAD.prepare_invoke();
         call.key(&keys.sale).key(&keys.buyers).key(&keys.grants).arg(epoch).arg(self.me.to_string());
         say(&mut call);
@@ -371,7 +372,7 @@ impl Loader {
         }
     }
 
-    fn worker(&self, product: i32) -> Worker {
+    pub(super) fn worker(&self, product: i32) -> Worker {
         Worker {
             product,
             name: format!("loader-{}", self.me.simple()),
@@ -382,42 +383,6 @@ impl Loader {
     }
 }
 
-/// An order as `purchase.lua` keeps it: one that the ledger has.
-fn record(order: &LoadedOrder) -> String {
-    format!(
-        "{}|{}|{}|{}|{}|{}|{}",
-        if order.has_ended { 'X' } else { 'L' },
-        order.number,
-        order.quantity,
-        order.accepted_at,
-        order.price,
-        order.currency,
-        order.customer
-    )
-}
-
-/// What was given to the epoch, or taken from it, before it was loaded: its units tell already.
-fn marks(snapshot: &SaleSnapshot) -> Vec<(String, String)> {
-    let credits = snapshot.credits.iter().filter(|credit| credit.kind == CreditKind::Restocked);
-    let credits = credits.map(|credit| (credit.id, credit.units));
-    let withdrawals = snapshot.withdrawals.iter().map(|taken| (taken.adjustment, -taken.units));
-    credits.chain(withdrawals).map(|(id, units)| (format!("m{}", id.simple()), units.to_string())).collect()
-}
-
 fn is_open_in_ledger(row: &ProductRow) -> bool {
     row.state == SaleState::Open
-}
-
-/// What is said about a product, as `purchase.lua` reads it.
-pub(crate) fn description(row: &ProductRow) -> Vec<(&'static str, String)> {
-    let or_empty = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
-    let details = &row.details;
-    vec![
-        ("limit", or_empty(details.limit_per_customer.map(i64::from))),
-        ("max", details.max_per_order.to_string()),
-        ("starts_at", or_empty(details.window.starts_at.map(|at| at.0))),
-        ("ends_at", or_empty(details.window.ends_at.map(|at| at.0))),
-        ("paused", u8::from(row.paused).to_string()),
-        ("price", format!("{}|{}", details.price.amount, details.price.currency.as_str())),
-    ]
 }

@@ -116,8 +116,9 @@ impl RedisEngine {
             workers: options.workers,
             delivery: options.delivery.clone(),
         };
-        let node = Arc::new(Node::new(node_options, &postgres.identity().secret));
-        let shared = Arc::new(Shared::new(options.clone(), Arc::clone(&node)));
+        let identity = postgres.identity();
+        let node = Arc::new(Node::new(node_options, &identity.secret));
+        let shared = Arc::new(Shared::new(options.clone(), Arc::clone(&node), identity.id));
         let me = Uuid::new_v4();
         let loader = Arc::new(Loader {
             me,
@@ -137,9 +138,8 @@ impl RedisEngine {
         let driver = LaneDriver::new(&lane, Servers::new(&options.redis), Arc::clone(&shared));
         handle.spawn(driver.run());
         handle.block_on(async {
-            if let Ok(rows) = postgres.products().await {
-                shared.node.catalogue.replace(rows);
-            }
+            // What cannot be read now is read a moment later.
+            let _ = shared.node.catalogue.refresh(&postgres).await;
             keeper.look_at_all().await;
         });
         handle.spawn(Arc::clone(&keeper).watch_redis());

@@ -5,8 +5,7 @@ use std::time::Duration;
 use redis::RedisError;
 use yoink_core::{CustomerId, Money, OrderId, Rejection, Timestamp};
 
-use super::entry::parse_line;
-use super::keys::SaleKeys;
+use super::entry::{RecordKind, parse_record};
 use super::look::look;
 use super::{RedisEngine, keeper_pause};
 use crate::CallError;
@@ -59,7 +58,7 @@ impl RedisEngine {
             format!("o{}", to_hex(self.shared().node.order_ids.derive(product, &request.customer, key)));
         let asked = self.desk().in_background_with(self, move |engine| async move {
             let server = engine.servers().of(product).await.map_err(|_| CallError::Unreachable)?;
-            let buyers = SaleKeys::new(product, 0).buyers;
+            let buyers = engine.shared().keys(product, 0).buyers;
             let mut asking = redis::cmd("HEXISTS");
             let answer = asking.arg(buyers).arg(field).query_async(&mut server.connection.clone()).await;
             answer.map_err(|_: RedisError| {
@@ -163,7 +162,7 @@ impl RedisEngine {
             return Ok(None);
         }
         let Ok(server) = self.servers().of(product).await else { return Err(CallError::Unreachable) };
-        let keys = SaleKeys::new(product, 0);
+        let keys = self.shared().keys(product, 0);
         let field = format!("o{}", to_hex(id));
         let asked = look(&server, &keys, &["epoch", "state"], ("-", 1), &field).await;
         let (sale, _, record) = asked.map_err(|_| {
@@ -172,10 +171,8 @@ impl RedisEngine {
         })?;
         let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
         let epoch: Option<i32> = text(0).and_then(|epoch| epoch.parse().ok());
-        let grant = record.as_deref().and_then(|record| {
-            let rest = record.strip_prefix("G|").or_else(|| record.strip_prefix("L|"))?;
-            parse_line(&format!("{}|{rest}", to_hex(id))).ok()
-        });
+        let record = record.and_then(|record| parse_record(field.as_bytes(), record.as_bytes()));
+        let grant = record.filter(|record| record.kind == RecordKind::Live).map(|record| record.grant);
         match grant.zip(epoch) {
             None if text(1) != Some("open") => Err(CallError::Rebuilding),
             found => Ok(found),

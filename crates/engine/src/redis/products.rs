@@ -55,7 +55,7 @@ impl RedisEngine {
 
     async fn describe(self, listed: Arc<Listed>) -> Result<bool, CallError> {
         match self.servers().of(listed.row.number).await {
-            Ok(server) => Ok(super::keeper::describe(&server, &listed).await.is_ok()),
+            Ok(server) => Ok(super::changes::describe(self.shared(), &server, &listed).await.is_ok()),
             Err(_) => Ok(false),
         }
     }

@@ -83,7 +83,7 @@ impl RedisEngine {
         while begun.elapsed() < SELLING_WITHIN {
             if let Some(now) = self.postgres().product_numbered(row.number).await?
                 && (now.epoch > row.epoch || row.state == SaleState::Loading)
-                && self.is_sold(&now).await
+                && self.is_sold(now.number).await?
             {
                 return Ok(now.epoch);
             }
@@ -96,10 +96,10 @@ impl RedisEngine {
         Err(RepairError::NotFilled { product: row.id, because })
     }
 
-    async fn is_sold(&self, row: &ProductRow) -> bool {
-        self.shared().node.catalogue.replace(vec![row.clone()]);
-        let Some(listed) = self.shared().node.catalogue.by_number(row.number) else { return false };
+    async fn is_sold(&self, product: i32) -> Result<bool, PostgresError> {
+        self.shared().node.catalogue.refresh(self.postgres()).await?;
+        let Some(listed) = self.shared().node.catalogue.by_number(product) else { return Ok(false) };
         self.parts.keeper.look(Arc::clone(&listed)).await;
-        listed.is_selling()
+        Ok(listed.is_selling())
     }
 }

@@ -13,7 +13,7 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, IntoConnectionInfo as _, RedisError};
 
-use super::keys::SaleKeys;
+use crate::node::hash_tag;
 
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
@@ -208,7 +208,8 @@ pub(crate) fn info_field<'info>(info: &'info str, name: &str) -> Option<&'info s
 
 /// The address of the cluster's server that has a product; `None` if there is no cluster.
 async fn slot_home(server: &Server, product: i32) -> Option<String> {
-    let key = SaleKeys::new(product, 1).sale;
+    // All keys of the product are in the slot of their tag.
+    let key = hash_tag(product);
     let mut connection = server.connection.clone();
     let slot: i64 = redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query_async(&mut connection).await.ok()?;
     let ranges: Vec<Vec<redis::Value>> =

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 use yoink_core::OrderId;
 
 use super::entry::time_of;
+use super::keys::SaleKeys;
 use super::mistakes::Mistakes;
 use super::offers::{Offer, Offers};
 use super::open::RedisOptions;
+use super::shown::Shown;
 use super::status::Gauges;
-use crate::node::Node;
 use crate::node::order_id::to_hex;
+use crate::node::{KeyPrefix, Node};
 use crate::postgres::{Delivered, Grant};
 
 /// What the parts of one node share.
@@ -21,23 +24,33 @@ pub(crate) struct Shared {
     pub(crate) options: RedisOptions,
     pub(crate) node: Arc<Node>,
     pub(crate) offers: Offers,
+    prefix: KeyPrefix,
     /// In which epoch a product was last seen to take offers only, and when first.
     offers_since: Mutex<HashMap<i32, (i32, Instant)>>,
     /// Units that do not add up in Redis, by product; those that add up are not in it.
     differences: Mutex<HashMap<i32, i64>>,
+    /// What the last look at each product's sale showed of the ledger.
+    shown: Mutex<HashMap<i32, Shown>>,
     pub(crate) gauges: Gauges,
 }
 
 impl Shared {
-    pub(crate) fn new(options: RedisOptions, node: Arc<Node>) -> Self {
+    pub(crate) fn new(options: RedisOptions, node: Arc<Node>, ledger: Uuid) -> Self {
         Self {
             options,
             node,
             offers: Offers::default(),
+            prefix: KeyPrefix::of(ledger),
             offers_since: Mutex::default(),
             differences: Mutex::default(),
+            shown: Mutex::default(),
             gauges: Gauges::new(),
         }
+    }
+
+    /// The keys of a product's sale.
+    pub(crate) fn keys(&self, product: i32, epoch: i32) -> SaleKeys {
+        SaleKeys::new(&self.prefix, product, epoch)
     }
 
     /// Constant, and so gone, in a build that cannot make mistakes.
@@ -75,6 +88,20 @@ impl Shared {
     /// What was noted last; 0 if all adds up.
     pub(crate) fn difference(&self, product: i32) -> i64 {
         self.differences.lock().get(&product).copied().unwrap_or(0)
+    }
+
+    /// What a look at a product's sale showed of the ledger; nothing if there was none.
+    pub(crate) fn note_shown(&self, product: i32, shown: Option<Shown>) {
+        let mut all = self.shown.lock();
+        match shown {
+            Some(shown) => drop(all.insert(product, shown)),
+            None => drop(all.remove(&product)),
+        }
+    }
+
+    /// What the last looks showed of the ledger, by product.
+    pub(crate) fn shown(&self) -> HashMap<i32, Shown> {
+        self.shown.lock().clone()
     }
 
     /// What the ledger says of grants may show that Redis is to be filled anew: it said more than is true, lost count of
@@ -124,7 +151,8 @@ mod tests {
     fn the_time_of_offers_begins_with_each_epoch_and_the_one_before_is_forgotten() {
         let options =
             NodeOptions { settings: SettingsCheck::Strict, workers: 0, delivery: DeliveryOptions::default() };
-        let shared = Shared::new(RedisOptions::new("", ""), Arc::new(Node::new(options, b"secret")));
+        let shared =
+            Shared::new(RedisOptions::new("", ""), Arc::new(Node::new(options, b"secret")), Uuid::nil());
         let first = shared.offers_since(7, 1);
         assert_eq!(shared.offers_since(7, 1), first);
         let second = shared.offers_since(7, 2);

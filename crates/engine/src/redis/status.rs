@@ -36,6 +36,7 @@ pub(crate) struct Gauges {
     commands: [Histogram; Command::NAMES.len()],
     credits_waiting: AtomicU64,
     rebuilds: AtomicU64,
+    rescued: AtomicU64,
 }
 
 impl Gauges {
@@ -44,6 +45,7 @@ impl Gauges {
             commands: std::array::from_fn(|_| Histogram::new(&DURATION_BOUNDS_SECONDS)),
             credits_waiting: AtomicU64::new(0),
             rebuilds: AtomicU64::new(0),
+            rescued: AtomicU64::new(0),
         }
     }
 
@@ -61,6 +63,11 @@ impl Gauges {
     /// Redis was filled anew with a product.
     pub(crate) fn rebuilt(&self) {
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many orders, which a restored ledger did not have any more, were written to it.
+    pub(crate) fn rescued(&self, orders: u64) {
+        self.rescued.fetch_add(orders, Ordering::Relaxed);
     }
 }
 
@@ -88,6 +95,8 @@ pub struct RedisStatus {
     pub credits_waiting: u64,
     /// How often this process filled Redis anew with a product.
     pub rebuilds: u64,
+    /// How many orders this process has written to a ledger that was restored to an earlier state and did not have them.
+    pub rescued: u64,
     /// How long Redis took to answer, in seconds, by what it was asked.
     pub commands: Vec<(&'static str, HistogramFigures)>,
 }
@@ -108,6 +117,7 @@ impl RedisEngine {
             connections: self.postgres().connections(),
             credits_waiting: gauges.credits_waiting.load(Ordering::Relaxed),
             rebuilds: gauges.rebuilds.load(Ordering::Relaxed),
+            rescued: gauges.rescued.load(Ordering::Relaxed),
             commands: Command::NAMES.into_iter().zip(histograms).collect(),
         }
     }

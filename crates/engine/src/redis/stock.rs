@@ -5,7 +5,6 @@ use redis::RedisError;
 use uuid::Uuid;
 use yoink_core::{Rejection, Seq, StockAdjustment};
 
-use super::keys::SaleKeys;
 use super::servers::Servers;
 use super::{RedisEngine, Shared, keeper_pause, script};
 use crate::CallError;
@@ -93,7 +92,7 @@ pub(crate) async fn withdraw(
 ) -> Withdrawn {
     let mut epoch = taking.epoch;
     for _ in 0..LOOKS_MAX {
-        let ended = match debit(servers, taking, epoch).await {
+        let ended = match debit(servers, shared, taking, epoch).await {
             Ok(Some(Debit::Taken)) => {
                 postgres.finish_withdrawal(taking.adjustment, epoch, shared.node.now()).await
             }
@@ -140,9 +139,14 @@ enum Debit {
 }
 
 /// `None` if Redis has no such sale just now.
-async fn debit(servers: &Servers, taking: Taking, epoch: i32) -> Result<Option<Debit>, RedisError> {
+async fn debit(
+    servers: &Servers,
+    shared: &Shared,
+    taking: Taking,
+    epoch: i32,
+) -> Result<Option<Debit>, RedisError> {
     let Ok(server) = servers.of(taking.product).await else { return Ok(None) };
-    let keys = SaleKeys::new(taking.product, epoch);
+    let keys = shared.keys(taking.product, epoch);
     let mut call = script::DEBIT.prepare_invoke();
     call.key(keys.sale).key(keys.buyers).arg(epoch);
     call.arg(taking.adjustment.simple().to_string()).arg(taking.units);

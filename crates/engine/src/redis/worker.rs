@@ -7,7 +7,7 @@
 //! What the ledger says came after the epoch was sealed stays in the stream, if that is still there, and is offered to
 //! the epoch on sale by this node (`offers.rs`): Redis was lost while a worker had it in hand.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,19 @@ struct Entry {
     id: String,
     /// How many grants the backlog loses with it.
     grants: usize,
+    /// Units of them that the ledger has charged to the epoch.
+    charged: u64,
+}
+
+/// How grants are written to the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As [`Postgres::carry`].
+    Carry,
+    /// As [`Postgres::rescue`].
+    Rescue,
+    /// As [`Postgres::rescue_ended`].
+    RescueEnded,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +94,12 @@ impl Worker {
                 continue;
             }
             let is_time_to_claim = claimed_at.is_none_or(|at| at.elapsed() >= CLAIM_EVERY);
-            let epoch = self.shared.node.catalogue.epoch(self.product);
+            // One that the ledger does not have any more may come back.
+            let Some(listed) = self.shared.node.catalogue.by_number(self.product) else {
+                tokio::time::sleep(IDLE_MAX).await;
+                continue;
+            };
+            let epoch = listed.epoch();
             let carried = match has_failed {
                 true => self.carry_range(epoch, "+").await,
                 false => self.turn(epoch, is_time_to_claim).await,
@@ -131,7 +149,7 @@ impl Worker {
     /// Carries the first entries of the stream up to `end`, whatever the group says of them. What the ledger has leaves
     /// the stream, so the next call finds the next. Returns how many left it.
     async fn carry_range(&self, epoch: i32, end: &str) -> Result<usize, CarryError> {
-        let keys = SaleKeys::new(self.product, epoch);
+        let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let found: Result<StreamRangeReply, RedisError> = redis::cmd("XRANGE")
             .arg(&keys.grants)
@@ -152,7 +170,7 @@ impl Worker {
     }
 
     async fn carry_new(&self, epoch: i32) -> Result<usize, CarryError> {
-        let keys = SaleKeys::new(self.product, epoch);
+        let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let begun = Instant::now();
         let read: Result<Option<StreamReadReply>, RedisError> = redis::cmd("XREADGROUP")
@@ -176,7 +194,7 @@ impl Worker {
     }
 
     async fn carry_claimed(&self, epoch: i32) -> Result<usize, CarryError> {
-        let keys = SaleKeys::new(self.product, epoch);
+        let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let claimed: Result<StreamAutoClaimReply, RedisError> = redis::cmd("XAUTOCLAIM")
             .arg(&keys.grants)
@@ -230,7 +248,7 @@ impl Worker {
         for entry in found {
             let before = grants.len();
             self.read_entry(&keys.grants, &entry, &mut grants).await?;
-            entries.push(Entry { id: entry.id, grants: grants.len() - before });
+            entries.push(Entry { id: entry.id, grants: grants.len() - before, charged: 0 });
         }
         failpoint::hit("worker.read");
         if self.shared.mistakes().ack_before_commit {
@@ -289,19 +307,46 @@ impl Worker {
         grants: &[Grant],
         entries: &mut Vec<Entry>,
     ) -> Result<(), CarryError> {
+        let delivered = self.write(Way::Carry, epoch, grants).await?;
+        self.shared.heed_delivered(self.product, epoch, grants, &delivered);
+        let outcomes: HashMap<OrderId, Delivered> = delivered.iter().copied().collect();
+        // One that is there twice is charged once.
+        let has_two = outcomes.len() < delivered.len();
+        let mut grants = grants.iter();
+        entries.retain_mut(|entry| {
+            let outcomes_of = grants.by_ref().take(entry.grants);
+            let mut is_known = true;
+            for grant in outcomes_of {
+                match outcomes.get(&grant.order) {
+                    Some(Delivered::Sealed) => is_known = false,
+                    Some(outcome) if outcome.is_charged() && !has_two => {
+                        entry.charged += u64::from(grant.quantity.unsigned_abs());
+                    }
+                    Some(_) | None => {}
+                }
+            }
+            is_known
+        });
+        Ok(())
+    }
+
+    /// Writes grants to the ledger, in one transaction if it can be done.
+    pub(crate) async fn write(
+        &self,
+        way: Way,
+        epoch: i32,
+        grants: &[Grant],
+    ) -> Result<Vec<(OrderId, Delivered)>, CarryError> {
         let begun = Instant::now();
-        let now = self.shared.node.now();
-        let retry_at = self.shared.node.retry_at(now);
-        let delivered = match self.postgres.carry(self.product, epoch, now, retry_at, grants).await {
+        let delivered = match self.write_at_once(way, epoch, grants).await {
             Err(error) if error.class() == ErrorClass::Permanent => {
                 // Not even a row by itself could be tried: find the one that cannot be sent. (It may be the only one.)
                 let mut delivered = Vec::new();
                 for grant in grants {
-                    let one = std::slice::from_ref(grant);
-                    match self.postgres.carry(self.product, epoch, now, retry_at, one).await {
+                    match self.write_at_once(way, epoch, std::slice::from_ref(grant)).await {
                         Ok(more) => delivered.extend(more),
                         Err(error) if error.class() == ErrorClass::Permanent => {
-                            let stream = SaleKeys::new(self.product, epoch).grants;
+                            let stream = self.shared.keys(self.product, epoch).grants;
                             let (place, bytes) = (format!("grant {}", grant.number), format!("{grant:?}"));
                             self.note_unreadable(&stream, &place, bytes.as_bytes(), &error.to_string())
                                 .await?;
@@ -314,19 +359,22 @@ impl Worker {
             other => other?,
         };
         self.shared.node.note_delivered(begun.elapsed(), &delivered);
-        self.shared.heed_delivered(self.product, epoch, grants, &delivered);
-        let is_sealed = |(order, outcome): &(_, _)| (*outcome == Delivered::Sealed).then_some(*order);
-        let sealed: HashSet<OrderId> = delivered.iter().filter_map(is_sealed).collect();
-        if sealed.is_empty() {
-            return Ok(());
+        Ok(delivered)
+    }
+
+    async fn write_at_once(
+        &self,
+        way: Way,
+        epoch: i32,
+        grants: &[Grant],
+    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
+        let now = self.shared.node.now();
+        let retry_at = self.shared.node.retry_at(now);
+        match way {
+            Way::Carry => self.postgres.carry(self.product, epoch, now, retry_at, grants).await,
+            Way::Rescue => self.postgres.rescue(self.product, epoch, now, retry_at, grants).await,
+            Way::RescueEnded => self.postgres.rescue_ended(self.product, epoch, now, retry_at, grants).await,
         }
-        let mut grants = grants.iter();
-        entries.retain(|entry| {
-            // All of them are taken, whatever is found.
-            let known = grants.by_ref().take(entry.grants).filter(|grant| !sealed.contains(&grant.order));
-            known.count() == entry.grants
-        });
-        Ok(())
     }
 
     async fn settle(
@@ -339,7 +387,7 @@ impl Worker {
         let mut call = script::SETTLE.prepare_invoke();
         call.key(&keys.sale).key(&keys.grants).arg(epoch).arg(GROUP);
         for entry in entries {
-            call.arg(&entry.id).arg(entry.grants);
+            call.arg(&entry.id).arg(entry.grants).arg(entry.charged);
         }
         let begun = Instant::now();
         let settled: Result<i64, RedisError> = call.invoke_async(&mut server.connection.clone()).await;

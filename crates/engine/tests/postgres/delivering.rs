@@ -61,7 +61,7 @@ async fn what_the_ledger_has_no_unit_for_is_revoked_and_seen() {
     // Told again: whoever asked first may have died before it did anything about it.
     let again = deliver(&ledger, product, 1, &grants).await;
     assert_eq!(again, [Delivered::Known, Delivered::Revoked]);
-    ledger.seal(product, 1).await.unwrap();
+    ledger.seal(product, 1, 1).await.unwrap();
     assert_eq!(deliver(&ledger, product, 1, &grants).await, [Delivered::Known; 2]);
     let revoked = ledger.order(order(2)).await.unwrap().unwrap();
     assert_eq!(revoked.status, OrderStatus::Failed);
@@ -106,7 +106,7 @@ async fn a_second_order_under_one_number_is_kept_and_told_apart() {
     let counts = counted(&ledger).await;
     assert_eq!((counts.sold, counts.refused_units, counts.live_units, counts.live_orders), (7, 0, 7, 4));
     assert_eq!(ledger.events(1, 10).await.unwrap().len(), 4, "one event each");
-    ledger.seal(product, 1).await.unwrap();
+    ledger.seal(product, 1, 1).await.unwrap();
     assert_eq!(deliver(&ledger, product, 1, &rewound).await, [known; 4]);
     let cancelled = ledger.end_order(order(4), EndKind::Cancelled, "changed my mind", NOW).await.unwrap();
     assert_eq!(cancelled, Ended::Now);

@@ -21,8 +21,8 @@ async fn sealing_gives_the_rest_to_the_next_epoch_with_everything_on_its_way() {
     ledger.end_order(order(1), EndKind::Cancelled, "changed my mind", NOW).await.unwrap();
     assert_eq!(ledger.credits_waiting(10).await.unwrap().len(), 1);
 
-    assert_eq!(ledger.seal(product, 1).await.unwrap(), 2);
-    assert_eq!(ledger.seal(product, 1).await.unwrap(), 2, "sealing twice is sealing once");
+    assert_eq!(ledger.seal(product, 1, 1).await.unwrap(), 2);
+    assert_eq!(ledger.seal(product, 1, 1).await.unwrap(), 2, "sealing twice is sealing once");
     let row = ledger.product_numbered(product).await.unwrap().unwrap();
     assert_eq!((row.epoch, row.state, row.units, row.sold), (2, SaleState::Loading, 9, 0));
     assert_eq!(row.figures().conservation_error_units(), 0);
@@ -57,7 +57,7 @@ async fn what_a_worker_carries_after_its_epoch_was_sealed_is_told_apart_and_not_
     let (known, sealed) = (Delivered::Known, Delivered::Sealed);
     let grants = [grant(1, "ann", 4), grant(2, "bob", 1)];
     assert_eq!(carry(1, &grants[..1]).await, [Delivered::Confirmed]);
-    assert_eq!(ledger.seal(product, 1).await.unwrap(), 2);
+    assert_eq!(ledger.seal(product, 1, 1).await.unwrap(), 2);
     for _ in 0..2 {
         assert_eq!(carry(1, &grants).await, [known, sealed]);
     }
@@ -109,7 +109,7 @@ async fn restocks_and_withdrawals_are_made_once() {
     assert_eq!((waiting.len(), waiting[0].units, waiting[0].adjustment), (1, 3, begun));
     assert!(ledger.withdrawals_waiting(NOW).await.unwrap().is_empty());
     // Redis is filled anew before its units were taken.
-    ledger.seal(product, 1).await.unwrap();
+    ledger.seal(product, 1, 1).await.unwrap();
     let moved = ledger.finish_withdrawal(begun, 1, NOW).await.unwrap();
     assert_eq!(moved, WithdrawalEnd::Elsewhere);
     let WithdrawalEnd::Done(seq) = ledger.finish_withdrawal(begun, 2, NOW).await.unwrap() else {
@@ -121,7 +121,7 @@ async fn restocks_and_withdrawals_are_made_once() {
     assert_eq!((snapshot.withdrawals.len(), snapshot.withdrawals[0].units), (1, 3));
     drop(snapshot);
     // Whoever began it, too, and heard nothing, must not take its units from the next epoch once more.
-    ledger.seal(product, 2).await.unwrap();
+    ledger.seal(product, 2, 2).await.unwrap();
     let next = ledger.sale_snapshot(product, 3).await.unwrap().unwrap();
     assert_eq!(next.withdrawals, [LoadedWithdrawal { adjustment: begun, units: 3 }]);
     drop(next);

@@ -203,7 +203,7 @@ impl Shop {
 
     /// The lock of the first product.
     pub fn lock(&self) -> String {
-        format!("lock:{{{}}}:1", self.ledger())
+        format!("yoink:{}:{{1}}:lock", &self.ledger()[..12])
     }
 }
 

@@ -204,17 +204,75 @@ fn an_entry_that_is_left_in_the_stream_of_a_sealed_epoch_is_offered_to_the_next(
     let sealing =
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%seal($1%'";
     within("nobody seals", || shop.count(sealing) > 0);
-    let grants = "yoink:{1}:grants:1";
+    let grants = shop.key("grants");
     let late = "00000001aaaa8aaa8aaaaaaaaaaaaaaa|7|2|1767607200123456|19999|EUR|late";
-    shop.redis(&["XADD", grants, "*", "v1", late]);
+    shop.redis(&["XADD", &grants, "*", "v1", late]);
     session.query("COMMIT").unwrap();
     within("it is no order", || shop.count("SELECT count(*) FROM orders") == 1);
     let kept = "SELECT count(*) FROM orders WHERE customer = 'late' AND epoch = 2 AND status = 'confirmed'";
     assert_eq!(shop.count(kept), 1, "the next epoch had units for it");
-    within("its stream stays", || shop.redis(&["EXISTS", grants]).integer() == Some(0));
+    within("its stream stays", || shop.redis(&["EXISTS", &grants]).integer() == Some(0));
     assert!(shop.run(insist(&engine, "rest", 8)).is_some());
     assert!(shop.run(insist(&engine, "nobody", 1)).is_none());
     shop.reconcile(&engine);
+}
+
+#[test]
+fn a_stream_that_a_loader_left_when_it_died_is_buried_by_the_next() {
+    let shop = Shop::start();
+    let stock = 10;
+    let engine = shop.open_with_shoes(stock, |_| ());
+    let grants = shop.key("grants");
+    // The loader has sealed the epoch, and waits to read what Redis is to be filled with.
+    let mut session = shop.postgres.session("shop").unwrap();
+    session.query("BEGIN; LOCK TABLE adjustments IN ACCESS EXCLUSIVE MODE").unwrap();
+    shop.redis(&["FLUSHALL"]);
+    let filling = "SELECT count(*) FROM pg_stat_activity
+                   WHERE wait_event_type = 'Lock' AND query LIKE '%-delta AS units FROM adjustments%'";
+    within("nobody fills Redis", || shop.count(filling) > 0);
+    let late = "00000001aaaa8aaa8aaaaaaaaaaaaaaa|7|2|1767607200123456|19999|EUR|late";
+    shop.redis(&["XADD", &grants, "*", "v1", late]);
+    engine.close_blocking(Duration::ZERO);
+    session.query("ROLLBACK").unwrap();
+    let engine = shop.open(|_| ());
+    within("its stream stays", || shop.redis(&["EXISTS", &grants]).integer() == Some(0));
+    let kept = "SELECT count(*) FROM orders WHERE customer = 'late' AND epoch = 2 AND status = 'confirmed'";
+    assert_eq!(shop.count(kept), 1, "the epoch on sale had units for it");
+    assert!(shop.run(insist(&engine, "rest", 8)).is_some());
+    assert!(shop.run(insist(&engine, "nobody", 1)).is_none());
+    shop.reconcile(&engine);
+}
+
+#[test]
+fn an_order_that_was_asked_for_again_with_another_quantity_is_not_revoked_by_the_first() {
+    let shop = Shop::start();
+    let stock = 10;
+    let url = shop.redis.url();
+    // Goes on while the first node is cut off from Redis.
+    let second = shop.open_with_shoes(stock, |options| options.redis = url);
+    let first = shop.open(|options| options.workers = 0);
+    shop.pause_delivery(&second);
+    let early = shop.run(insist(&first, "undecided", 2)).unwrap();
+    shop.redis_edge.set(Mode::Refuse).unwrap();
+    shop.redis_edge.cut_all();
+    shop.redis(&["FLUSHALL"]);
+    let later = shop.run(insist(&second, "undecided", 3)).expect("nobody there knows of the first");
+    assert_eq!(later.order, early.order);
+    let calls = |what: &str| {
+        let commands = first.redis_status().unwrap().commands;
+        commands.into_iter().find(|(name, _)| *name == what).unwrap().1.counts.iter().sum::<u64>()
+    };
+    let before = calls("purchase");
+    shop.redis_edge.set(Mode::Pass).unwrap();
+    within("it is not offered", || calls("purchase") > before);
+    // No look begins before the one that offers it has ended.
+    let looks = calls("look");
+    within("nobody looks at Redis", || calls("look") > looks + 2);
+    shop.run(second.delivery().resume()).unwrap();
+    shop.reconcile(&first);
+    let mut bought = vec![later];
+    let kept = shop.close_the_books(&second, stock, &mut bought);
+    assert_eq!(kept.ended, 0, "the order of that id is the second one");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use yoink_core::{NewProduct, OrderId, Rejection};
 use yoink_engine::postgres::migrate;
 use yoink_engine::redis::RedisOptions;
 use yoink_engine::{CallError, Confirmed, Engine, PurchaseRequest, Purchased, Reconciliation, Replayed};
-use yoink_testkit::{Postgres, Proxy, RedisServer, Reply, Rows};
+use yoink_testkit::{Mode, Postgres, Proxy, RedisServer, Reply, Rows};
 
 use crate::common;
 
@@ -69,6 +69,13 @@ impl Shop {
         Self { redis, postgres, redis_edge, postgres_edge, runtime }
     }
 
+    /// The first shop of another ledger, on the same servers.
+    pub fn open_another(&self, database: &str) -> Engine {
+        let url = self.postgres.create_database(database).unwrap();
+        self.run(migrate(&url)).unwrap();
+        Engine::open_redis(RedisOptions::new(self.redis.url(), url)).unwrap()
+    }
+
     /// A node.
     pub fn open(&self, change: impl FnOnce(&mut RedisOptions)) -> Engine {
         let redis = format!("redis://{}", self.redis_edge.address());
@@ -107,18 +114,47 @@ impl Shop {
         self.sql(statement)[0][0].as_deref().unwrap().parse().unwrap()
     }
 
+    /// Copies the ledger, as a backup does.
+    pub fn copy_ledger(&self, name: &str) {
+        self.while_nobody_is_connected(&[format!("CREATE DATABASE {name} TEMPLATE {DATABASE}")]);
+    }
+
+    /// Puts a copy in the ledger's place.
+    pub fn restore_ledger(&self, name: &str) {
+        self.while_nobody_is_connected(&[
+            format!("ALTER DATABASE {DATABASE} RENAME TO before_{name}"),
+            format!("ALTER DATABASE {name} RENAME TO {DATABASE}"),
+        ]);
+    }
+
+    fn while_nobody_is_connected(&self, statements: &[String]) {
+        self.postgres_edge.set(Mode::Refuse).unwrap();
+        self.postgres_edge.cut_all();
+        let mut session = self.postgres.session("postgres").unwrap();
+        let sessions = format!("FROM pg_stat_activity WHERE datname = '{DATABASE}'");
+        session.query(&format!("SELECT pg_terminate_backend(pid) {sessions}")).unwrap();
+        let begun = Instant::now();
+        while session.value(&format!("SELECT count(*) {sessions}")).unwrap().as_deref() != Some("0") {
+            assert!(begun.elapsed() < QUIET_WITHIN, "somebody stays connected");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        statements.iter().for_each(|statement| drop(session.query(statement).unwrap()));
+        self.postgres_edge.set(Mode::Pass).unwrap();
+    }
+
     pub fn redis(&self, parts: &[&str]) -> Reply {
         self.redis.command(parts).unwrap()
     }
 
     /// A key of the first product.
     pub fn key(&self, name: &str) -> String {
-        match name {
-            "grants" => {
-                format!("yoink:{{1}}:grants:{}", self.count("SELECT epoch FROM products WHERE number = 1"))
-            }
-            name => format!("yoink:{{1}}:{name}"),
-        }
+        let epoch = match name {
+            "grants" => format!(":{}", self.count("SELECT epoch FROM products WHERE number = 1")),
+            _ => String::new(),
+        };
+        let ledger =
+            self.sql("SELECT left(replace(id::text, '-', ''), 12) FROM ledger")[0][0].clone().unwrap();
+        format!("yoink:{ledger}:{{1}}:{name}{epoch}")
     }
 
     /// `buyers` people who buy one after the other until they are told to stop.

@@ -37,6 +37,10 @@ pub(super) fn encode(out: &mut Out<'_, '_>, status: &RedisStatus) -> fmt::Result
     out.gauge("yoink_settings_safe", help, f64::from(u8::from(status.may_sell)))?;
     let samples: [(&Labels<'_>, u64); 1] = [(&[], status.rebuilds)];
     out.counters("yoink_rebuilds", "How often this process filled Redis anew with a product.", samples)?;
+    let help =
+        "Orders that this process has written to a restored PostgreSQL which did not have them any more.";
+    let samples: [(&Labels<'_>, u64); 1] = [(&[], status.rescued)];
+    out.counters("yoink_orders_rescued", help, samples)?;
     encode_connections(out, &status.connections)
 }
 

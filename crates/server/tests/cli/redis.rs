@@ -220,8 +220,10 @@ fn a_hand_edited_stock_is_found_repaired_with_a_reason_and_sold_right() {
     );
     // A node that runs notices by itself, and fills Redis anew before anybody can look.
     drop(node);
+    let sales = servers.redis.command(&["KEYS", "yoink:*:{1}:sale"]).unwrap();
+    let sale = sales.items()[0].text().unwrap();
     for figure in ["available", "credited"] {
-        let edited = servers.redis.command(&["HINCRBY", "yoink:{1}:sale", figure, "7"]).unwrap();
+        let edited = servers.redis.command(&["HINCRBY", &sale, figure, "7"]).unwrap();
         assert!(edited.integer().is_some_and(|units| units > 7), "{figure}: {edited:?}");
     }
     let (code, audited) = json_of(&mut audit());
@@ -259,6 +261,7 @@ fn a_node_says_how_its_servers_are_and_whether_buyers_should_come() {
         r#"yoink_build_info{version="0.1.0",engine="redis"} 1"#,
         "yoink_credits_waiting 0.0",
         "yoink_rebuilds_total 0",
+        "yoink_orders_rescued_total 0",
         "yoink_settings_safe 1.0",
     ] {
         assert!(metrics.contains(sample), "{sample} is not in\n{metrics}");

@@ -74,10 +74,7 @@ struct Found {
 /// The locks that somebody has, by name.
 fn locks(redis: &mut RedisClient) -> Result<HashMap<String, Found>> {
     let mut found = HashMap::new();
-    for name in redis.command(&["KEYS", "lock:*"])?.items().iter().filter_map(Reply::text) {
-        if name.ends_with(":waiting") {
-            continue;
-        }
+    for name in redis.command(&["KEYS", "yoink:*:lock"])?.items().iter().filter_map(Reply::text) {
         let value = redis.command(&["GET", &name])?.text();
         let left = redis.command(&["PTTL", &name])?.integer().and_then(|left| u64::try_from(left).ok());
         if let (Some(value), Some(left)) = (value, left) {
