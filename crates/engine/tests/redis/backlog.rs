@@ -20,10 +20,10 @@ fn above_the_backlog_nobody_is_sold_anything_until_the_ledger_has_caught_up() {
     let mut shop = Shop::start();
     let (stock, backlog) = (20, 5);
     let engine = shop.open_with_shoes(stock, |options| options.backlog_max = backlog);
+    let keys = ["sale", "buyers"].map(|name| shop.key(name));
     shop.postgres.terminate().unwrap();
     let mut bought: Vec<Bought> =
         (0..backlog).map(|buyer| shop.run(insist(&engine, &format!("waits-{buyer}"), 1)).unwrap()).collect();
-    let keys = ["sale", "buyers"].map(|name| shop.key(name));
     let contents = || keys.each_ref().map(|key| shop.redis(&["DUMP", key]));
     let before = contents();
     for _ in 0..3 {

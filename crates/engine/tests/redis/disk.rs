@@ -70,7 +70,7 @@ fn a_disk_that_has_no_room_for_the_log_of_redis_loses_nothing() {
     let engine = shop.open_with_shoes(STOCK, |_| ());
     let crowd = shop.crowd(&[&engine], 8);
     let mut bought = Vec::new();
-    for round in 0..rounds(2) {
+    for round in 0..rounds(1) {
         crowd.wait_for(40);
         let bytes = std::fs::metadata(shop.redis.aof().unwrap()).unwrap().len();
         shop.redis.limit_files(bytes + 2_000).unwrap();

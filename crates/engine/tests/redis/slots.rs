@@ -8,7 +8,6 @@ use yoink_testkit::{RedisCluster, RedisServer, Reply};
 use crate::shop::{Shop, request, rounds};
 
 const STOCK: u64 = 20_000;
-const SALE: &str = "yoink:{1}:sale";
 
 fn text(node: &RedisServer, parts: &[&str]) -> String {
     node.command(parts).unwrap().text().unwrap()
@@ -31,10 +30,10 @@ fn wait_for_refusal(node: &RedisServer, code: &str) {
 
 /// Moves the slot of the product from one server to another as a person does, with time for everybody to meet each of
 /// the states between. `when_asking` is called while every question is sent on to the other server.
-fn move_slot(cluster: &RedisCluster, (from, to): (usize, usize), when_asking: impl FnOnce()) {
+fn move_slot(cluster: &RedisCluster, sale: &str, (from, to): (usize, usize), when_asking: impl FnOnce()) {
     let nodes = cluster.nodes();
     let (source, target) = (&nodes[from], &nodes[to]);
-    let slot = source.command(&["CLUSTER", "KEYSLOT", SALE]).unwrap().integer().unwrap().to_string();
+    let slot = source.command(&["CLUSTER", "KEYSLOT", sale]).unwrap().integer().unwrap().to_string();
     let [source_id, target_id] = [source, target].map(|node| text(node, &["CLUSTER", "MYID"]));
     target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).unwrap();
     source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).unwrap();
@@ -49,7 +48,7 @@ fn move_slot(cluster: &RedisCluster, (from, to): (usize, usize), when_asking: im
         found.items().iter().filter_map(Reply::text).collect()
     };
     // The keys of a sale are in two places.
-    migrate(&[SALE.to_owned()]);
+    migrate(&[sale.to_owned()]);
     wait_for_refusal(source, "TRYAGAIN");
     migrate(&keys());
     wait_for_refusal(source, "ASK");
@@ -76,15 +75,16 @@ fn a_slot_may_move_while_its_product_is_sold() {
     let url = cluster.urls().join(",");
     let first = shop.open_with_shoes(STOCK, |options| options.redis = url.clone());
     let second = shop.open(|options| options.redis = url.clone());
+    let sale = shop.key("sale");
     let is_home =
-        |node: &RedisServer| node.command(&["EXISTS", SALE]).is_ok_and(|found| found == Reply::Integer(1));
+        |node: &RedisServer| node.command(&["EXISTS", &sale]).is_ok_and(|found| found == Reply::Integer(1));
     let mut home = cluster.nodes().iter().position(is_home).unwrap();
     let crowd = shop.crowd(&[&first, &second], 8);
     let mut bought = Vec::new();
-    for _ in 0..rounds(2) {
+    for _ in 0..rounds(1) {
         crowd.wait_for(40);
         let next = (home + 1) % 3;
-        move_slot(&cluster, (home, next), || assert_nobody_is_in_doubt(&shop, &first));
+        move_slot(&cluster, &sale, (home, next), || assert_nobody_is_in_doubt(&shop, &first));
         let took = shop.wait_until_selling(&first, &mut bought);
         assert!(took < Duration::from_secs(6), "selling again after {took:?}");
         home = next;
@@ -97,7 +97,7 @@ fn a_slot_may_move_while_its_product_is_sold() {
     assert_eq!(kept.ended, 0, "everything moved with it");
     assert_eq!(
         shop.count("SELECT epoch FROM products"),
-        1 + rounds(2) as i64,
+        1 + rounds(1) as i64,
         "another server, another epoch"
     );
 }
