@@ -17,6 +17,8 @@ mod crash;
 mod cuts;
 #[path = "redis/ends.rs"]
 mod ends;
+#[path = "redis/hand_edits.rs"]
+mod hand_edits;
 #[path = "redis/loss.rs"]
 mod loss;
 #[path = "redis/meddling.rs"]

@@ -25,6 +25,9 @@ pub(crate) struct Shared {
     offers_since: Mutex<HashMap<i32, (i32, Instant)>>,
     /// Units that do not add up in Redis, by product; those that add up are not in it.
     differences: Mutex<HashMap<i32, i64>>,
+    /// Products of which Redis says that a version was told that this node's rows do not have yet: of which epoch it says
+    /// so, and which version.
+    newer: Mutex<HashMap<i32, (i32, u64)>>,
     pub(crate) gauges: Gauges,
 }
 
@@ -36,6 +39,7 @@ impl Shared {
             offers: Offers::default(),
             offers_since: Mutex::default(),
             differences: Mutex::default(),
+            newer: Mutex::default(),
             gauges: Gauges::new(),
         }
     }
@@ -59,6 +63,16 @@ impl Shared {
         *at
     }
 
+    /// Redis says of a product what no row of this node says yet.
+    pub(crate) fn note_newer(&self, product: i32, epoch: i32, version: u64) {
+        self.newer.lock().insert(product, (epoch, version));
+    }
+
+    /// What was noted so since the last time.
+    pub(crate) fn take_newer(&self) -> HashMap<i32, (i32, u64)> {
+        std::mem::take(&mut *self.newer.lock())
+    }
+
     /// By how many units the figures of a product in Redis differed in the last look: what is available, less what was
     /// given and not granted.
     pub(crate) fn note_difference(&self, product: i32, units: i64) {
@@ -78,7 +92,8 @@ impl Shared {
     }
 
     /// What the ledger says of grants may show that Redis is to be filled anew: it said more than is true, lost count of
-    /// what a customer has, or gave a number twice. What came after the epoch was sealed is kept, to be offered again.
+    /// what a customer has, forgot an order, or gave a number twice. What came after the epoch was sealed is kept, to be
+    /// offered again.
     pub(crate) fn heed_delivered(
         &self,
         product: i32,
