@@ -21,6 +21,8 @@ mod cuts;
 mod disk;
 #[path = "redis/ends.rs"]
 mod ends;
+#[path = "redis/hand_edits.rs"]
+mod hand_edits;
 #[path = "redis/losers.rs"]
 mod losers;
 #[path = "redis/loss.rs"]

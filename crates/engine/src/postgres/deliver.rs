@@ -54,7 +54,7 @@ pub enum Delivered {
     Known,
     /// The table of orders refuses it. Its units are charged; it is kept and tried again.
     Refused,
-    /// Its order is here under another number. Its units are on their way back to Redis.
+    /// Its order is here under another number: Redis had forgotten it. Its units are on their way back to Redis.
     Duplicate,
     /// The ledger has no unit for it, or its customer would have more than was ever allowed: the order has failed
     /// without taking a unit.
@@ -67,7 +67,7 @@ pub enum Delivered {
 impl Delivered {
     /// Whether it shows that what Redis says of the epoch is wrong.
     pub(crate) fn is_distrusted(self) -> bool {
-        matches!(self, Self::Collided | Self::Revoked)
+        matches!(self, Self::Collided | Self::Duplicate | Self::Revoked)
     }
 
     /// Whether the units of the grant are, or were before, charged to its epoch.

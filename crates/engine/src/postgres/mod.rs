@@ -9,6 +9,7 @@ mod audit;
 mod columns;
 mod connection;
 mod credit;
+mod customers;
 mod dead_letter;
 mod decide;
 mod deliver;

@@ -7,15 +7,17 @@ use yoink_core::audit::{InvariantId, Report};
 use super::RedisEngine;
 use super::entry::parse_line;
 use super::look::{is_of_another_type, look};
+use super::seen::{SALE_FIELDS, Sale, SaleFigures};
+use super::servers::Server;
 use crate::CallError;
 use crate::node::audit;
-use crate::postgres::{LedgerAudit, ProductRow};
+use crate::postgres::{Grant, LedgerAudit, ProductRow};
 use crate::reconciliation::{Invariant, Reconciliation};
 
 /// Entries of the stream that are read at once.
 const PAGE_ENTRIES: usize = 500;
 /// How often a product is looked at before a difference is believed: orders move while it is counted.
-const LOOKS_MAX: usize = 20;
+pub(super) const LOOKS_MAX: usize = 20;
 
 /// Redis decides these, by what is true when it decides; the ledger hears of an order a moment later, and may have heard
 /// of a pause, a new price or another limit in between. Its events cannot tell.
@@ -29,13 +31,11 @@ const DECIDED_IN_REDIS: [InvariantId; 6] = [
 ];
 
 /// What Redis says about one sale.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct InRedis {
-    available: u64,
-    credited: u64,
-    granted: u64,
-    /// Grants ever made in the epoch.
-    number: u64,
+    figures: SaleFigures,
+    /// Where what is said about the product is not what the ledger says, in words.
+    differences: Vec<String>,
     /// Orders in the stream, whether somebody has them in hand or not.
     waiting_orders: u64,
     /// Their units.
@@ -77,6 +77,15 @@ impl Compared {
             detail: Some(later.detail.clone()?),
             is_moving: false,
         })
+    }
+
+    /// The same, and what else is certainly wrong, in words.
+    fn with(mut self, wrong: Option<String>) -> Self {
+        if let Some(wrong) = wrong {
+            self.is_moving = false;
+            self.detail = Some(self.detail.into_iter().chain([wrong]).collect::<Vec<_>>().join("; "));
+        }
+        self
     }
 
     /// How Redis differs from the ledger, in words, if it certainly does.
@@ -122,10 +131,16 @@ impl RedisEngine {
         Ok(judge(&ledger, &report, &compared))
     }
 
+    /// Holds a sale against the ledger: its figures, what is said about it, and what its customers have.
+    pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
+        let compared = self.compare_sale(product).await?;
+        Ok(compared.with(self.compare_customers(product).await?))
+    }
+
     /// Looks at a sale until what the ledger and Redis say agrees: in one look during which the ledger stood still, or
     /// in two, one after the other. What differs is believed as far as two looks, one after the other, show it while the
     /// ledger stands still, and no later look finds that they agree.
-    pub(super) async fn compare(&self, product: i32) -> Result<Compared, CallError> {
+    async fn compare_sale(&self, product: i32) -> Result<Compared, CallError> {
         let (mut last, mut believed): (Option<Look>, Option<Compared>) = (None, None);
         for _ in 0..LOOKS_MAX {
             let look = self.look_at_both(product).await?;
@@ -148,10 +163,10 @@ impl RedisEngine {
 
     async fn look_at_both(&self, product: i32) -> Result<Look, CallError> {
         let before = self.ledger_side(product).await?;
-        let redis = self.redis_side(product, before.0.epoch).await.map_err(|_| CallError::Unreachable)?;
+        let redis = self.redis_side(&before.0).await.map_err(|_| CallError::Unreachable)?;
         let after = self.ledger_side(product).await?;
         let compared = match redis {
-            Some(redis) => hold_against(&before.0, before.1, &redis),
+            Some(redis) => hold_against(&before.0, before.1, redis),
             // Being filled anew, if it is so only for a moment.
             None => Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() },
         };
@@ -165,76 +180,80 @@ impl RedisEngine {
         Ok((row, grants))
     }
 
-    async fn redis_side(&self, product: i32, epoch: i32) -> Result<Option<InRedis>, RedisError> {
-        let Ok(server) = self.servers().of(product).await else {
+    /// What Redis says about a product that the ledger says this of.
+    async fn redis_side(&self, row: &ProductRow) -> Result<Option<InRedis>, RedisError> {
+        let Ok(server) = self.servers().of(row.number).await else {
             return Err((redis::ErrorKind::Io, "Redis cannot be reached").into());
         };
-        let keys = self.shared().keys(product, epoch);
-        let mut found = InRedis::default();
+        let (mut waiting_orders, mut waiting_units) = (0_u64, 0_u64);
+        let sale = self.read_sale(&server, row, |grant| {
+            waiting_orders += 1;
+            waiting_units += u64::from(grant.quantity.unsigned_abs());
+        });
+        let sale = sale.await?.filter(|sale| sale.is_of(row.epoch));
+        let Some((sale, figures)) = sale.and_then(|sale| sale.figures().map(|figures| (sale, figures)))
+        else {
+            return Ok(None);
+        };
+        let differences = sale.differences(row);
+        Ok(Some(InRedis { figures, differences, waiting_orders, waiting_units }))
+    }
+
+    /// A sale, and every grant in its stream, which `take` is told of; nothing if one of its keys is of another type.
+    pub(super) async fn read_sale(
+        &self,
+        server: &Server,
+        row: &ProductRow,
+        mut take: impl FnMut(&Grant),
+    ) -> Result<Option<Sale>, RedisError> {
+        let keys = self.shared().keys(row.number, row.epoch);
         let mut from = "-".to_owned();
         loop {
-            let fields = ["epoch", "available", "credited", "granted", "number"];
-            let asked = look(&server, &keys, &fields, (&from, PAGE_ENTRIES), "e").await;
+            let asked = look(server, &keys, &SALE_FIELDS, (&from, PAGE_ENTRIES), "e").await;
             let (sale, page, _) = match asked {
                 Err(error) if is_of_another_type(&error) => return Ok(None),
                 asked => asked?,
             };
-            let figures: Vec<u64> = sale.iter().map_while(|value| value.as_deref()?.parse().ok()).collect();
-            let [of, available, credited, granted, number] = figures.as_slice() else { return Ok(None) };
-            if i64::try_from(*of) != Ok(i64::from(epoch)) {
-                return Ok(None);
-            }
-            found = InRedis {
-                available: *available,
-                credited: *credited,
-                granted: *granted,
-                number: *number,
-                ..found
-            };
             for entry in &page.ids {
                 let lines: String = entry.get("v1").unwrap_or_default();
-                for grant in lines.lines().filter_map(|line| parse_line(line).ok()) {
-                    found.waiting_orders += 1;
-                    found.waiting_units += u64::from(grant.quantity.unsigned_abs());
-                }
+                lines.lines().filter_map(|line| parse_line(line).ok()).for_each(|grant| take(&grant));
             }
             match page.ids.last() {
                 Some(last) if page.ids.len() == PAGE_ENTRIES => from = format!("({}", last.id),
-                _ => return Ok(Some(found)),
+                _ => return Ok(Some(Sale(sale))),
             }
         }
     }
 }
 
 /// The ledger has `grants` of the epoch.
-fn hold_against(row: &ProductRow, grants: u64, redis: &InRedis) -> Compared {
-    let mut details = Vec::new();
+fn hold_against(row: &ProductRow, grants: u64, redis: InRedis) -> Compared {
+    let SaleFigures { available, credited, granted, number, .. } = redis.figures;
+    let mut details = redis.differences;
     let in_ledger = row.units.saturating_sub(row.sold);
     // What waits in the stream is taken in Redis and not yet in the ledger.
-    let in_redis = redis.available.saturating_add(redis.waiting_units);
-    if redis.credited.checked_sub(redis.granted) != Some(redis.available) {
-        details.push(format!(
-            "Redis has {} units given, {} granted, but {} available",
-            redis.credited, redis.granted, redis.available
-        ));
+    let in_redis = available.saturating_add(redis.waiting_units);
+    if !redis.figures.adds_up() {
+        details
+            .push(format!("Redis has {credited} units given, {granted} granted, but {available} available"));
     }
     if in_ledger != in_redis {
         details.push(format!(
-            "the ledger has {in_ledger} units to sell, Redis {} and {} on their way",
-            redis.available, redis.waiting_units
+            "the ledger has {in_ledger} units to sell, Redis {available} and {} on their way",
+            redis.waiting_units
         ));
     }
     let known = grants.saturating_add(redis.waiting_orders);
-    if redis.number > known {
+    if number > known {
         details.push(format!(
-            "Redis made {} grants, of which the ledger has {grants} and the stream {}",
-            redis.number, redis.waiting_orders
+            "Redis made {number} grants, of which the ledger has {grants} and the stream {}",
+            redis.waiting_orders
         ));
     }
     Compared {
         surplus_units: in_redis.saturating_sub(in_ledger),
         stuck_units: in_ledger.saturating_sub(in_redis),
-        lost_orders: redis.number.saturating_sub(known),
+        lost_orders: number.saturating_sub(known),
         waiting_orders: redis.waiting_orders,
         detail: (!details.is_empty()).then(|| details.join("; ")),
         is_moving: false,

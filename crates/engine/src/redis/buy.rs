@@ -124,6 +124,10 @@ impl RedisEngine {
                 return None;
             }
         };
+        if answer == Answer::Refused(Rejection::ConservationBroken) {
+            // Whatever became of an earlier attempt: the next filling can be read.
+            listed.distrust(epoch);
+        }
         match answer {
             Answer::Granted(grant) => {
                 self.remember(listed.row.number, epoch, order, request, &grant);
@@ -141,12 +145,7 @@ impl RedisEngine {
                 // Asking again soon is safe: every attempt names the same order, and the later ones find the first.
                 None
             }
-            Answer::Refused(rejection) => {
-                if rejection == Rejection::ConservationBroken {
-                    listed.distrust(epoch);
-                }
-                Some(Err(rejection.into()))
-            }
+            Answer::Refused(rejection) => Some(Err(rejection.into())),
             Answer::Backlog => Some(Err(CallError::Overloaded)),
             // The server's clock may have been set: the next attempt asks it first.
             Answer::Expired if !attempt.expired => {

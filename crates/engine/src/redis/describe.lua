@@ -8,6 +8,7 @@
 local sale = redis.call('HMGET', KEYS[1], 'epoch', 'version')
 if not sale[1] then return 'N' end
 if sale[1] ~= ARGV[1] then return 'E' end
-if tonumber(sale[2]) >= tonumber(ARGV[2]) then return 0 end
+-- A version that cannot be read is no newer one.
+if (tonumber(sale[2]) or 0) >= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[2], unpack(ARGV, 3))
 return 1

@@ -19,6 +19,7 @@ use super::lane::{Lane, Mode, Sent, Ticket};
 use super::loader::{Loaded, Loader, OFFERS_WAIT};
 use super::look::{is_of_another_type, look};
 use super::offers::Offer;
+use super::seen::{SALE_FIELDS, Sale, SaleFigures, Seen, Told};
 use super::servers::{Server, Servers};
 use super::shown::Shown;
 use super::status::Command;
@@ -43,21 +44,6 @@ const LEDGER_EVERY: Duration = Duration::from_millis(100);
 const IDENTITY_EVERY: Duration = Duration::from_secs(1);
 /// A withdrawal that is not finished after this long is finished by whoever sees it.
 const WITHDRAWAL_AGE: Duration = Duration::from_secs(3);
-/// What a look reads of a sale.
-const SALE_FIELDS: [&str; 12] = [
-    "epoch",
-    "server",
-    "state",
-    "available",
-    "number",
-    "done",
-    "version",
-    "credited",
-    "granted",
-    "delivered",
-    "given",
-    "product",
-];
 /// Rows that one look at the ledger takes.
 const ROWS_MAX: usize = 500;
 
@@ -226,39 +212,22 @@ impl Keeper {
         let asked = look(&server, &keys, &SALE_FIELDS, ("-", 1), "e").await;
         self.shared.gauges.asked(Command::Look, begun);
         let (sale, oldest, buyers) = match asked {
-            Ok(seen) => seen,
+            Ok((sale, oldest, buyers)) => (Sale(sale), oldest, buyers),
             Err(error) if is_of_another_type(&error) => return Ok(Seen::Wrong),
             Err(error) => {
                 self.servers.forget(&server, product);
                 return Err(error.to_string());
             }
         };
-        let text = |index: usize| sale.get(index).and_then(|value| value.as_deref());
-        let named = |name: &str| SALE_FIELDS.iter().position(|field| *field == name).and_then(text);
-        if self.shows_another_product(listed, named) {
+        if self.shows_another_product(listed, &sale) {
             return Ok(Seen::Missing);
         }
-        let figure = |index: usize| text(index).and_then(|value| value.parse::<u64>().ok());
-        let units = |index: usize| text(index).and_then(|value| value.parse::<i64>().ok()).unwrap_or(0);
-        self.shared.note_difference(product, units(3).saturating_sub(units(7).saturating_sub(units(8))));
-        let Some(found) = figure(0) else { return Ok(Seen::Missing) };
-        match i64::try_from(found).unwrap_or(i64::MAX).cmp(&i64::from(epoch)) {
-            std::cmp::Ordering::Less => return Ok(Seen::Missing),
-            std::cmp::Ordering::Greater => return Ok(Seen::NewerEpoch),
-            std::cmp::Ordering::Equal => {}
+        self.shared.note_difference(product, sale.difference());
+        if let Some(seen) = sale.obstacle(epoch, &server.identity) {
+            return Ok(seen);
         }
-        if text(1) != Some(&*server.identity) {
-            return Ok(Seen::Missing);
-        }
-        let state = text(2).unwrap_or("");
-        if !matches!(state, "open" | "offers") {
-            return Ok(Seen::Missing);
-        }
-        let figures = (figure(3), figure(4), figure(5), figure(7), figure(8));
-        let (Some(available), Some(number), Some(done), Some(credited), Some(granted)) = figures else {
-            return Ok(Seen::Wrong);
-        };
-        let adds_up = credited.checked_sub(granted) == Some(available);
+        let Some(figures) = sale.figures() else { return Ok(Seen::Wrong) };
+        let SaleFigures { available, number, done, .. } = figures;
         // Each grant is in the stream until it is done; an order that is in neither was lost here.
         let is_complete = !oldest.ids.is_empty() || done == number;
         // Redis has forgotten what it granted.
@@ -266,7 +235,9 @@ impl Keeper {
         if is_back_in_time {
             listed.distrust(epoch);
         }
-        if !adds_up || !is_complete || is_back_in_time || buyers != Some(epoch.to_string()) {
+        let is_sound =
+            figures.adds_up() && is_complete && !is_back_in_time && buyers == Some(epoch.to_string());
+        if !is_sound || !self.is_described(&server, listed, &sale).await {
             return Ok(Seen::Wrong);
         }
         listed.saw_available(arrivals, available);
@@ -277,19 +248,29 @@ impl Keeper {
             self.shared.offers.settle_below(product, epoch, below);
         }
         self.shared.note_backlog(product, number, done, oldest.ids.first().map(|entry| entry.id.as_str()));
-        if figure(6).is_some_and(|version| version < listed.row.version.unsigned_abs()) {
-            self.describe(&server, listed).await;
-        }
-        match state {
-            "open" => Ok(Seen::Selling),
+        match sale.text("state") {
+            Some("open") => Ok(Seen::Selling),
             _ => Ok(self.end_offers(&server, listed).await),
         }
     }
 
     /// Notes what a sale shows of the ledger. Whether it is another product's: a restored ledger gives numbers again.
-    fn shows_another_product<'a>(&self, listed: &Listed, field: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.shared.note_shown(listed.row.number, Shown::of(&field));
-        field("product").is_some_and(|id| id != listed.row.id.as_str())
+    fn shows_another_product(&self, listed: &Listed, sale: &Sale) -> bool {
+        self.shared.note_shown(listed.row.number, Shown::of(|name| sale.text(name)));
+        sale.text("product").is_some_and(|id| id != listed.row.id.as_str())
+    }
+
+    /// Whether what Redis says about the product is what the ledger says, or may be. What the ledger was told since, Redis
+    /// is told.
+    async fn is_described(&self, server: &Server, listed: &Listed, sale: &Sale) -> bool {
+        match sale.told(&listed.row) {
+            Told::Same => {}
+            Told::Older => self.describe(server, listed).await,
+            // What is shown is held against the ledger.
+            Told::Newer => {}
+            Told::Wrong => return false,
+        }
+        true
     }
 
     /// The loader ends the time of offers; if it is gone, whoever has seen it for long enough does, unless the ledger
@@ -448,13 +429,12 @@ impl Keeper {
             // The ledger has it, or the order of that id is another one by now: its buyer asked again, for another
             // quantity, when nobody knew it.
             Sent::Answered(Answer::OldReplay(_) | Answer::KeyReused) => {}
-            // Where the figures are none, nobody knows what is left: it is filled anew.
+            // Where something cannot be read, nobody knows what is left: it is filled anew.
+            Sent::Answered(Answer::Refused(Rejection::ConservationBroken)) => {
+                return self.shared.node.catalogue.distrust(product, epoch);
+            }
             Sent::Answered(
-                Answer::NotLoaded(_)
-                | Answer::OtherEpoch(_)
-                | Answer::Expired
-                | Answer::Backlog
-                | Answer::Refused(Rejection::ConservationBroken),
+                Answer::NotLoaded(_) | Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog,
             )
             | Sent::NotSent(_)
             | Sent::Unknown(_) => return,
@@ -468,18 +448,4 @@ impl Keeper {
         }
         offers.remove(product, grant, order);
     }
-}
-
-/// What a look at Redis found.
-enum Seen {
-    Selling,
-    Offers,
-    /// It takes offers for long, and the ledger does not know it: its loader died.
-    Unopened,
-    /// The catalogue is behind, or the ledger went back.
-    NewerEpoch,
-    /// Not there, not of this server, or not open.
-    Missing,
-    /// It contradicts itself: somebody wrote, deleted or trimmed there.
-    Wrong,
 }

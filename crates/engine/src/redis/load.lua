@@ -30,8 +30,10 @@ if ARGV[3] == 'sell' then
   return 1
 end
 if ARGV[3] == 'begin' then
-  if sale[1] and (tonumber(sale[1]) > tonumber(ARGV[1])
-      or (sale[1] == ARGV[1] and sale[2] ~= 'loading')) then
+  -- Whoever edits it by hand may write what no epoch can be.
+  local epoch = tonumber(sale[1])
+  if epoch and epoch < 2 ^ 31
+      and (epoch > tonumber(ARGV[1]) or (sale[1] == ARGV[1] and sale[2] ~= 'loading')) then
     return 'E|' .. sale[1]
   end
   if sale[4] and ARGV[5] ~= 'rescued' then return 'R' end

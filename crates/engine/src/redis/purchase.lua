@@ -17,8 +17,12 @@
 --   L limit used ids                    at the limit; ids of 32 hex digits each
 --   S available  sold out
 --   B            too many grants wait for the ledger
+--   C            broken: the units do not add up, or what is needed to decide cannot be read
 -- or for all of them alike: N no such sale here, E epoch: another epoch, I another server, W being loaded,
---   C broken: the units do not add up, T past the deadline.
+--   T past the deadline.
+--
+-- Anybody may have written anything into these keys. It never raises, whatever they hold, and what cannot be read changes
+-- nothing: N and C have the sale filled anew.
 --
 -- An offer was accepted once, by a Redis that was lost: only stock can stand against it, and it keeps its time and price.
 -- Where there is no stock it is remembered as an order that has ended: the same order id is never granted again.
@@ -45,10 +49,25 @@ if is_offer then
   end
 end
 
-local sale = redis.call('HMGET', KEYS[1], 'epoch', 'server', 'state', 'available', 'credited', 'granted', 'number',
+-- A whole number from 0 to `most`, or nil.
+local function whole(text, most)
+  local number = tonumber(text)
+  return number and number >= 0 and number <= most and number % 1 == 0 and number or nil
+end
+-- A time, false where there is none, or nil. In microseconds all years of four digits have at most 18 characters.
+local function time_or_none(text)
+  if text == '' then return false end
+  return text and #text <= 18 and string.find(text, '^%-?%d+$') and tonumber(text) or nil
+end
+
+-- A key of another type is somebody else's; it has no fields.
+local sale = redis.pcall('HMGET', KEYS[1], 'epoch', 'server', 'state', 'available', 'credited', 'granted', 'number',
   'done', 'limit', 'max', 'starts_at', 'ends_at', 'paused', 'price', 'backlog')
 if not sale[1] then return all('N') end
-if sale[1] ~= ARGV[1] then return all('E|' .. sale[1]) end
+if sale[1] ~= ARGV[1] then
+  local epoch = whole(sale[1], 2147483647)
+  return all(epoch and string.format('E|%d', epoch) or 'N')
+end
 if sale[2] ~= ARGV[2] then return all('I') end
 if sale[3] ~= 'open' and not (sale[3] == 'offers' and is_offer) then return all('W') end
 local now = tonumber(ARGV[5])
@@ -58,16 +77,20 @@ if not now then
 end
 local deadline = tonumber(ARGV[3])
 if deadline and now > deadline then return all('T') end
--- Raises before the first write if the stream is something else; a stream that is gone took grants with it.
-if redis.call('XLEN', KEYS[3]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then return all('N') end
+-- A stream that is gone, or something else by now, took grants with it.
+local length = redis.pcall('XLEN', KEYS[3])
+if type(length) ~= 'number' or (length == 0 and redis.call('EXISTS', KEYS[3]) == 0) then return all('N') end
 
-local available, credited, granted = tonumber(sale[4]), tonumber(sale[5]), tonumber(sale[6])
-local number, done, backlog = tonumber(sale[7]), tonumber(sale[8]), tonumber(sale[15])
-if not (available and credited and granted and number and done and backlog) then return all('C') end
-local adds_up = available >= 0 and available == credited - granted
-local limit, max = tonumber(sale[9]), tonumber(sale[10])
-local starts_at, ends_at = tonumber(sale[11]), tonumber(sale[12])
+local units_max, number_max = 1e12, 2 ^ 32 - 1
+local available, credited, granted = whole(sale[4], units_max), whole(sale[5], units_max), whole(sale[6], units_max)
+local number, done, backlog = whole(sale[7], units_max), whole(sale[8], units_max), whole(sale[15], 2 ^ 64)
+local is_counted = available and credited and granted and number and done and backlog
+local adds_up = is_counted and available == credited - granted
+local limit, max = sale[9] ~= '' and whole(sale[9], number_max), whole(sale[10], number_max)
+local starts_at, ends_at = time_or_none(sale[11]), time_or_none(sale[12])
 local paused, price = sale[13] == '1', sale[14]
+local is_described = max and limit ~= nil and starts_at ~= nil and ends_at ~= nil and (paused or sale[13] == '0')
+  and price and #price <= 20 and string.find(price, '^%d+|%u%u%u$')
 
 local fields = {}
 for i = 1, asked do
@@ -75,7 +98,7 @@ for i = 1, asked do
   fields[2 * i] = 'c' .. ARGV[place(i) + 2]
 end
 fields[#fields + 1] = 'e'
-local found = redis.call('HMGET', KEYS[2], unpack(fields))
+local found = redis.pcall('HMGET', KEYS[2], unpack(fields))
 -- Without what its buyers have, nobody could be told from a new one.
 if found[#fields] ~= ARGV[1] then return all('N') end
 -- What this call itself has changed so far.
@@ -93,14 +116,17 @@ local function decide(i)
   if is_offer then time, cost = ARGV[at + 5], ARGV[at + 6] end
   local before = look_up(2 * i - 1)
   if before then
+    local kind, n, q, t, p, whose = string.match(before, '^([GLX])|(%d+)|(%d+)|(%d+)|(%d+|%u%u%u)|(.*)$')
+    if whose ~= customer or #n > 18 or #t > 18 or #p > 22 then return 'C' end
     -- An order that has ended is not accepted anew, whoever offers it.
-    if is_offer and string.sub(before, 1, 1) == 'X' then return 'S|0' end
-    local kind, n, q, t, p = string.match(before, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+|%a+)|')
+    if is_offer and kind == 'X' then return 'S|0' end
     if tonumber(q) ~= quantity then return 'K' end
     return (kind == 'G' and 'P|' or 'O|') .. n .. '|' .. q .. '|' .. t .. '|' .. p
   end
+  if not is_counted then return 'C' end
   if not is_offer then
-    if quantity > max then return 'Q|' .. sale[10] end
+    if not is_described then return 'C' end
+    if quantity > max then return 'Q|' .. max end
     if not adds_up then return 'C' end
     if starts_at and now < starts_at then return 'Y|' .. sale[11] end
     if ends_at and now >= ends_at then return 'Z|' .. sale[12] end
@@ -110,9 +136,10 @@ local function decide(i)
   local has = look_up(2 * i)
   if has then
     used, ids = string.match(has, '^(%d+)|(%x*)$')
-    used = tonumber(used)
+    used = whole(used, number_max)
+    if not used or #ids % 32 ~= 0 then return 'C' end
   end
-  if limit and not is_offer and used + quantity > limit then return 'L|' .. sale[9] .. '|' .. used .. '|' .. ids end
+  if limit and not is_offer and used + quantity > limit then return 'L|' .. limit .. '|' .. used .. '|' .. ids end
   if quantity > available then
     if is_offer then
       local ended = string.format('X|%s|%d|', ARGV[at + 4], quantity) .. time .. '|' .. cost .. '|' .. customer
@@ -134,11 +161,12 @@ local function decide(i)
 end
 for i = 1, asked do answers[i] = decide(i) end
 
--- The first write; nothing below can fail.
-if #writes > 0 then redis.call('HSET', KEYS[2], unpack(writes)) end
+-- The first write, and the only one that can fail: where somebody has used up the ids of the stream. Below it nothing can.
 if #lines > 0 then
+  local added = redis.pcall('XADD', KEYS[3], '*', 'v1', table.concat(lines, '\n'))
+  if type(added) == 'table' and added.err then return all('C') end
   redis.call('HSET', KEYS[1], 'available', string.format('%.0f', available), 'granted',
     string.format('%.0f', granted), 'number', string.format('%.0f', number))
-  redis.call('XADD', KEYS[3], '*', 'v1', table.concat(lines, '\n'))
 end
+if #writes > 0 then redis.call('HSET', KEYS[2], unpack(writes)) end
 return answers

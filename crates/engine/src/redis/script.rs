@@ -16,10 +16,10 @@ macro_rules! script {
 }
 
 script!(PURCHASE, "purchase.lua");
-/// The purchase of somebody who takes the units first, means to write the order next, and dies in between.
-pub(crate) static PURCHASE_WITHOUT_ENTRY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(&include_str!("purchase.lua").replace("redis.call('XADD'", "-- redis.call('XADD'"))
-});
+/// The purchase of somebody who takes the units first, means to write the order next, and dies in between. Any function
+/// that writes nothing will do in place of the one that writes the entry.
+pub(crate) static PURCHASE_WITHOUT_ENTRY: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&include_str!("purchase.lua").replace("redis.pcall('XADD', ", "tostring(")));
 script!(CREDIT, "#!lua flags=allow-oom\n", "units.lua", "credit.lua");
 script!(DEBIT, "#!lua\n", "units.lua", "debit.lua");
 script!(SETTLE, "settle.lua");

@@ -105,7 +105,8 @@ impl Shared {
     }
 
     /// What the ledger says of grants may show that Redis is to be filled anew: it said more than is true, lost count of
-    /// what a customer has, or gave a number twice. What came after the epoch was sealed is kept, to be offered again.
+    /// what a customer has, forgot an order, or gave a number twice. What came after the epoch was sealed is kept, to be
+    /// offered again.
     pub(crate) fn heed_delivered(
         &self,
         product: i32,

@@ -98,6 +98,12 @@ fn units_and_revoked(shop: &Shop, customer: &str) -> (i64, i64) {
 
 #[test]
 fn what_a_customer_has_above_the_limit_is_revoked_visibly() {
+    // Somebody forgets what the customer has, or writes that it is less.
+    revoke_what_is_above_the_limit(&["HDEL"], &[]);
+    revoke_what_is_above_the_limit(&["HSET"], &["0|"]);
+}
+
+fn revoke_what_is_above_the_limit(command: &[&str], value: &[&str]) {
     let shop = Shop::start();
     let engine = shop.open(|_| ());
     let stock = 10;
@@ -106,8 +112,8 @@ fn what_a_customer_has_above_the_limit_is_revoked_visibly() {
     shop.run(engine.create_product(limited)).unwrap();
     let mut bought = vec![shop.run(insist(&engine, "keen", 2)).unwrap()];
     shop.reconcile(&engine);
-    // Somebody forgets what the customer has.
-    shop.redis(&["HDEL", &shop.key("buyers"), "ckeen"]);
+    let buyers = shop.key("buyers");
+    shop.redis(&[command, &[buyers.as_str(), "ckeen"], value].concat());
     let more = shop.run(insist_with_key(&engine, "keen", 1, "more")).unwrap();
     bought.push(Bought { customer: "keen".into(), key: "more".into(), quantity: 1, order: more.order });
     let begun = Instant::now();

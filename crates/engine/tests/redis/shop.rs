@@ -148,13 +148,20 @@ impl Shop {
 
     /// A key of the first product.
     pub fn key(&self, name: &str) -> String {
+        self.key_of(1, name)
+    }
+
+    /// A key of the product with this number.
+    pub fn key_of(&self, number: i64, name: &str) -> String {
         let epoch = match name {
-            "grants" => format!(":{}", self.count("SELECT epoch FROM products WHERE number = 1")),
+            "grants" => {
+                format!(":{}", self.count(&format!("SELECT epoch FROM products WHERE number = {number}")))
+            }
             _ => String::new(),
         };
         let ledger =
             self.sql("SELECT left(replace(id::text, '-', ''), 12) FROM ledger")[0][0].clone().unwrap();
-        format!("yoink:{ledger}:{{1}}:{name}{epoch}")
+        format!("yoink:{ledger}:{{{number}}}:{name}{epoch}")
     }
 
     /// `buyers` people who buy one after the other until they are told to stop.
