@@ -8,6 +8,9 @@
 )]
 
 mod common;
+#[path = "../../core/tests/properties/generator.rs"]
+#[allow(dead_code, reason = "the core's own test uses the rest of it")]
+mod core_generator;
 
 #[path = "redis/certain.rs"]
 mod certain;
@@ -25,5 +28,7 @@ mod loss;
 mod meddling;
 #[path = "redis/mistakes.rs"]
 mod mistakes;
+#[path = "redis/rate_limit.rs"]
+mod rate_limit;
 #[path = "redis/shop.rs"]
 mod shop;

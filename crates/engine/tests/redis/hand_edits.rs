@@ -92,7 +92,8 @@ fn cases() -> Vec<Case> {
         }
     }
     // Who is not there has nothing: that can be read.
-    let of_customer = ["1", "x|", "-1|", "1|x", "1|0", "99999999999999999999|", "||"].map(Some);
+    let of_customer =
+        ["1", "x|", "-1|", "1|x", "1|0", "99999999999999999999|", "||", "1||x", "1||-1"].map(Some);
     for value in GARBAGE.into_iter().chain(of_customer).filter(Option::is_some) {
         add(Who::Customer, "c", value, false);
     }
