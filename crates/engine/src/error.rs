@@ -1,8 +1,11 @@
 //! What can go wrong, named by the operation.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use yoink_core::Rejection;
+
+use crate::RateLimit;
 
 /// Why a call got no result. All but [`CallError::OutcomeUnknown`] mean: nothing happened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,6 +13,17 @@ pub enum CallError {
     /// The sale says no.
     #[error("{0}")]
     Refused(Rejection),
+    /// The customer was granted as much as he may be for now; only where the engine keeps a limit for all its nodes.
+    #[error(
+        "at most {} purchases in {} seconds per customer; nothing happened, try again later",
+        limit.requests, limit.window_s
+    )]
+    TooOften {
+        /// What he may.
+        limit: RateLimit,
+        /// When he may be granted more.
+        wait: Duration,
+    },
     /// Too many calls wait for the writer already.
     #[error("too many requests are waiting; nothing happened, try again in a moment")]
     Overloaded,

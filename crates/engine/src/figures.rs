@@ -68,6 +68,7 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     /// By [`Rejection::rank`]; purchases only.
     rejected: [AtomicU64; Rejection::NAMES.len()],
+    pub(crate) too_often: AtomicU64,
     pub(crate) overloaded: AtomicU64,
     pub(crate) expired: AtomicU64,
     pub(crate) storage_full: AtomicU64,
@@ -89,6 +90,7 @@ impl Counters {
             cancelled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
+            too_often: AtomicU64::new(0),
             overloaded: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             storage_full: AtomicU64::new(0),
@@ -118,6 +120,7 @@ impl Counters {
             cancelled: count(&self.cancelled),
             failed: count(&self.failed),
             rejected: self.rejections(),
+            too_often: count(&self.too_often),
             overloaded: count(&self.overloaded),
             expired: count(&self.expired),
             storage_full: count(&self.storage_full),
@@ -152,6 +155,8 @@ pub struct EngineFigures {
     pub failed: u64,
     /// Purchases refused, by name; every name is there.
     pub rejected: Vec<(&'static str, u64)>,
+    /// Calls turned away because their customer was granted as much as he may be for now.
+    pub too_often: u64,
     /// Calls turned away because the inbox was full.
     pub overloaded: u64,
     /// Calls dropped undecided because they had waited too long.

@@ -18,6 +18,7 @@ mod node;
 mod options;
 pub mod postgres;
 pub mod rabbitmq;
+mod rate_limit;
 mod reconciliation;
 pub mod redis;
 mod source;
@@ -40,6 +41,7 @@ pub use error::{CallError, OpenError};
 pub use figures::{BATCH_BOUNDS_EVENTS, DURATION_BOUNDS_SECONDS, EngineFigures, HistogramFigures};
 pub use options::Options;
 pub use rabbitmq::{RabbitOpenError, RabbitOptions, RabbitProcessed, RabbitStatus};
+pub use rate_limit::RateLimit;
 pub use reconciliation::{Invariant, OrderCounts, ProductFigures, Reconciliation, audit_data_folder};
 pub use storefront::{Shelf, Storefront};
 pub use views::{

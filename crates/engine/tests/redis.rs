@@ -8,6 +8,9 @@
 )]
 
 mod common;
+#[path = "../../core/tests/properties/generator.rs"]
+#[allow(dead_code, reason = "the core's own test uses the rest of it")]
+mod core_generator;
 
 #[path = "redis/backlog.rs"]
 mod backlog;
@@ -33,6 +36,8 @@ mod meddling;
 mod mistakes;
 #[path = "redis/overlap.rs"]
 mod overlap;
+#[path = "redis/rate_limit.rs"]
+mod rate_limit;
 #[path = "redis/restore.rs"]
 mod restore;
 #[path = "redis/settings.rs"]

@@ -11,6 +11,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use yoink_core::{Rejection, Timestamp};
 use yoink_engine::CallError;
 
+use crate::guard::rate_limit::too_often;
+use crate::settings::Policy;
 use crate::wire::{put_number, put_text, put_when};
 
 /// What a problem is called and which status it has. Its `type` is `/problems/<slug>`.
@@ -241,6 +243,10 @@ pub(crate) fn from_call_error(error: CallError, now: Timestamp) -> Problem {
     let text = error.to_string();
     match error {
         CallError::Refused(rejection) => from_rejection(&rejection, now),
+        CallError::TooOften { limit, wait } => {
+            let policy = Policy { requests: limit.requests, window_s: limit.window_s };
+            too_often("customer", policy, wait)
+        }
         CallError::Overloaded | CallError::Expired => {
             Problem::new(&OVERLOADED, text).with_retry_after(1).with_outcome("none")
         }
@@ -351,6 +357,25 @@ mod tests {
         assert!(problem.detail().contains("settings of a server could lose orders"), "{}", problem.detail());
         let everything = json(&problem).to_string();
         assert!(!everything.contains("rebuilt"), "{everything}");
+    }
+
+    #[test]
+    fn the_engines_rate_limit_is_told_as_the_edges_own() {
+        let limit = yoink_engine::RateLimit { requests: 2, window_s: 60 };
+        let wait = std::time::Duration::from_millis(29_001);
+        let problem = from_call_error(CallError::TooOften { limit, wait }, Timestamp(0));
+        assert_eq!(
+            (problem.kind.slug, problem.kind.status),
+            ("quota-exceeded", StatusCode::TOO_MANY_REQUESTS)
+        );
+        let header = |name: &str| {
+            let found = problem.headers().iter().find(|(other, _)| other.as_str() == name);
+            found.map(|(_, value)| value.to_str().unwrap())
+        };
+        assert_eq!(header("retry-after"), Some("30"));
+        assert_eq!(header("ratelimit-policy"), Some("\"customer\";q=2;w=60"));
+        assert_eq!(header("ratelimit"), Some("\"customer\";r=0;t=30"));
+        assert_eq!(header("order-outcome"), Some("none"));
     }
 
     #[test]

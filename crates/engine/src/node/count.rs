@@ -14,6 +14,7 @@ impl Node {
             Ok(purchased) if purchased.replayed == Replayed::Yes => &counters.replayed,
             Ok(_) => &counters.accepted,
             Err(CallError::Refused(rejection)) => return counters.reject(rejection),
+            Err(CallError::TooOften { .. }) => &counters.too_often,
             Err(CallError::Overloaded) => &counters.overloaded,
             Err(CallError::Expired) => &counters.expired,
             Err(CallError::StorageFull) => &counters.storage_full,
@@ -29,9 +30,12 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use yoink_core::Rejection;
 
     use super::*;
+    use crate::RateLimit;
     use crate::node::NodeOptions;
     use crate::postgres::SettingsCheck;
 
@@ -52,6 +56,8 @@ mod tests {
         times(CallError::Closing, 7);
         times(CallError::OutcomeUnknown, 8);
         times(Rejection::SalePaused.into(), 9);
+        let limit = RateLimit { requests: 1, window_s: 60 };
+        times(CallError::TooOften { limit, wait: Duration::from_secs(1) }, 10);
         let figures = node.counters.figures();
         let turned_away = [
             figures.overloaded,
@@ -62,8 +68,9 @@ mod tests {
             figures.unreachable,
             figures.closing,
             figures.outcome_unknown,
+            figures.too_often,
         ];
-        assert_eq!(turned_away, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(turned_away, [1, 2, 3, 4, 5, 6, 7, 8, 10]);
         assert_eq!(figures.rejected.iter().map(|(_, count)| count).sum::<u64>(), 9);
         assert_eq!((figures.accepted, figures.replayed), (0, 0));
     }

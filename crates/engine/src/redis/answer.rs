@@ -1,5 +1,7 @@
 //! What `purchase.lua` answers.
 
+use std::time::Duration;
+
 use yoink_core::{Currency, Money, OrderId, Rejection, Timestamp};
 
 use crate::node::order_id::from_hex;
@@ -17,6 +19,11 @@ pub(crate) enum Answer {
     KeyReused,
     /// The sale says no.
     Refused(Rejection),
+    /// The customer was granted as much as he may be for now.
+    TooOften {
+        /// When he may be granted more.
+        wait: Duration,
+    },
     /// Too many grants wait for the ledger.
     Backlog,
     /// The sale is of another epoch, and this is it.
@@ -68,6 +75,7 @@ pub(crate) fn parse(text: &str) -> Option<Answer> {
             existing: orders(parts.next()?),
         }),
         "S" => Answer::Refused(Rejection::SoldOut { available: parts.next()?.parse().ok()? }),
+        "R" => Answer::TooOften { wait: Duration::from_millis(parts.next()?.parse().ok()?) },
         "B" => Answer::Backlog,
         "N" => Answer::NotLoaded(NotLoaded::Missing),
         "I" => Answer::NotLoaded(NotLoaded::OtherServer),
@@ -121,10 +129,11 @@ mod tests {
         assert_eq!(parse("O|7|2|5|100|EUR"), Some(Answer::OldReplay(grant)));
         assert_eq!(parse("S|3"), Some(Answer::Refused(Rejection::SoldOut { available: 3 })));
         assert_eq!(parse("E|4"), Some(Answer::OtherEpoch(4)));
+        assert_eq!(parse("R|1500"), Some(Answer::TooOften { wait: Duration::from_millis(1_500) }));
         let id = "00000007aaaa8aaa8aaaaaaaaaaaaaaa";
         let limit = Rejection::LimitReached { limit: 1, used: 1, existing: vec![from_hex(id).unwrap()] };
         assert_eq!(parse(&format!("L|1|1|{id}")), Some(Answer::Refused(limit)));
-        for nonsense in ["", "G", "G|x|5|100|EUR", "G|7|5|100", "S|", "?", "L|1"] {
+        for nonsense in ["", "G", "G|x|5|100|EUR", "G|7|5|100", "S|", "?", "L|1", "R|", "R|-1"] {
             assert_eq!(parse(nonsense), None, "{nonsense}");
         }
     }

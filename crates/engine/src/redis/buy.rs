@@ -146,6 +146,11 @@ impl RedisEngine {
                 None
             }
             Answer::Refused(rejection) => Some(Err(rejection.into())),
+            Answer::TooOften { wait } => {
+                // Only who names a limit is told that it is reached.
+                let limit = self.shared().options.rate_limit;
+                Some(Err(limit.map_or(CallError::Overloaded, |limit| CallError::TooOften { limit, wait })))
+            }
             Answer::Backlog => Some(Err(CallError::Overloaded)),
             // The server's clock may have been set: the next attempt asks it first.
             Answer::Expired if !attempt.expired => {

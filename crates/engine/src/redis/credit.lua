@@ -12,14 +12,15 @@ if ARGV[4] == 'returned' then
   if string.sub(order, 1, 1) == 'X' then return 2 end
   redis.call('HSET', KEYS[2], field, 'X' .. string.sub(order, 2))
   local buyer = 'c' .. ARGV[5]
-  local used, ids = string.match(redis.call('HGET', KEYS[2], buyer) or '', '^(%d+)|(%x*)$')
+  local used, ids, arrival = string.match(redis.call('HGET', KEYS[2], buyer) or '', '^(%d+)|(%x*)(|?%d*)$')
   if used then
     local kept = {}
     for i = 1, #ids, 32 do
       local id = string.sub(ids, i, i + 31)
       if id ~= ARGV[2] then kept[#kept + 1] = id end
     end
-    redis.call('HSET', KEYS[2], buyer, string.format('%d|', math.max(used - units, 0)) .. table.concat(kept))
+    redis.call('HSET', KEYS[2], buyer,
+      string.format('%d|', math.max(used - units, 0)) .. table.concat(kept) .. arrival)
   end
 else
   if redis.call('HSETNX', KEYS[2], 'm' .. ARGV[2], ARGV[3]) == 0 then return 2 end

@@ -164,12 +164,13 @@ async fn some_customers(
     Ok(Some(values.into_iter().map(units).collect()))
 }
 
-/// The units in a customer's field, `units|ids`, as `purchase.lua` reads it.
+/// The units in a customer's field, `units|ids` or `units|ids|time`, as `purchase.lua` reads it.
 fn units_in(field: &[u8]) -> Option<u64> {
-    let (units, ids) = std::str::from_utf8(field).ok()?.split_once('|')?;
-    let is_whole = !units.is_empty() && units.bytes().all(|byte| byte.is_ascii_digit());
+    let (units, rest) = std::str::from_utf8(field).ok()?.split_once('|')?;
+    let (ids, time) = rest.split_once('|').unwrap_or((rest, ""));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let are_ids = ids.len() % 32 == 0 && ids.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (is_whole && are_ids).then(|| units.parse().ok())?
+    (!units.is_empty() && are_digits(units) && are_digits(time) && are_ids).then(|| units.parse().ok())?
 }
 
 /// Who is said differently for certain.
@@ -205,7 +206,9 @@ mod tests {
         let id = "00000007aaaa8aaa8aaaaaaaaaaaaaaa";
         assert_eq!(units_in(b"0|"), Some(0));
         assert_eq!(units_in(format!("3|{id}{id}").as_bytes()), Some(3));
-        for garbage in ["", "3", "|", "x|", "-1|", "+1|", "1|x", &format!("1|{id}0"), "99999999999999999999|"]
+        assert_eq!(units_in(format!("3|{id}|1767607200123456").as_bytes()), Some(3));
+        for garbage in
+            ["", "3", "|", "x|", "-1|", "+1|", "1|x", &format!("1|{id}0"), "1||x", "99999999999999999999|"]
         {
             assert_eq!(units_in(garbage.as_bytes()), None, "{garbage}");
         }

@@ -434,7 +434,11 @@ impl Keeper {
                 return self.shared.node.catalogue.distrust(product, epoch);
             }
             Sent::Answered(
-                Answer::NotLoaded(_) | Answer::OtherEpoch(_) | Answer::Expired | Answer::Backlog,
+                Answer::NotLoaded(_)
+                | Answer::OtherEpoch(_)
+                | Answer::Expired
+                | Answer::TooOften { .. }
+                | Answer::Backlog,
             )
             | Sent::NotSent(_)
             | Sent::Unknown(_) => return,

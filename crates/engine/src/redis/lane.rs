@@ -19,6 +19,7 @@ use super::outcome::{Executed, executed, wants_new_connection};
 use super::script;
 use super::servers::{Server, Servers};
 use super::status::Command;
+use crate::RateLimit;
 use crate::node::order_id::to_hex;
 
 /// Purchases in one call at most: the others wait for Redis meanwhile.
@@ -137,7 +138,7 @@ impl LaneDriver {
 
     async fn send(&self, tickets: Vec<Ticket>) {
         let Some(first) = tickets.first() else { return };
-        let (product, mode) = (first.product, first.mode);
+        let product = first.product;
         let keys = self.shared.keys(product, first.epoch);
         let server = match self.servers.of(product).await {
             Ok(server) => server,
@@ -148,7 +149,7 @@ impl LaneDriver {
             true => &script::PURCHASE_WITHOUT_ENTRY,
             false => &script::PURCHASE,
         };
-        let sent = call(&server, &keys, &tickets, mode, self.shared.node.now_override(), purchase).await;
+        let sent = self.call(&server, &keys, &tickets, purchase).await;
         self.shared.node.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
         self.shared.gauges.asked(Command::Purchase, begun);
         match sent {
@@ -184,6 +185,41 @@ impl LaneDriver {
             }
         }
     }
+
+    async fn call(
+        &self,
+        server: &Server,
+        keys: &SaleKeys,
+        tickets: &[Ticket],
+        purchase: &redis::Script,
+    ) -> redis::RedisResult<Vec<String>> {
+        let mut call = purchase.prepare_invoke();
+        call.key(&keys.sale).key(&keys.buyers).key(&keys.grants);
+        let first = tickets.first();
+        call.arg(first.map_or(0, |ticket| ticket.epoch)).arg(&*server.identity);
+        let (mode, now_override) =
+            (first.map_or("", |ticket| ticket.mode.name()), self.shared.node.now_override());
+        match now_override {
+            // Tests that set the time have no use for a deadline on the server's clock.
+            Some(now_us) => call.arg("").arg(mode).arg(now_us),
+            None => {
+                let deadline_us = server.now_us().saturating_add(DECIDE_WITHIN.as_micros() as i64);
+                call.arg(deadline_us).arg(mode).arg("")
+            }
+        };
+        match self.shared.options.rate_limit.and_then(RateLimit::interval_us) {
+            Some((interval_us, at_once)) => call.arg(interval_us).arg(at_once),
+            None => call.arg("").arg(""),
+        };
+        for ticket in tickets {
+            call.arg(to_hex(ticket.order)).arg(ticket.customer.as_str()).arg(ticket.quantity);
+            if let Mode::Offer { number, accepted_at, price } = ticket.mode {
+                call.arg(number).arg(accepted_at.0);
+                call.arg(format!("{}|{}", price.amount, price.currency.as_str()));
+            }
+        }
+        call.invoke_async(&mut server.connection.clone()).await
+    }
 }
 
 /// Takes tickets of one product, epoch and mode, in order.
@@ -198,37 +234,6 @@ fn next_call(waiting: &mut Vec<Ticket>) -> Vec<Ticket> {
             belongs
         })
         .collect()
-}
-
-async fn call(
-    server: &Server,
-    keys: &SaleKeys,
-    tickets: &[Ticket],
-    mode: Mode,
-    now_override: Option<i64>,
-    purchase: &redis::Script,
-) -> redis::RedisResult<Vec<String>> {
-    let deadline_us = server.now_us().saturating_add(DECIDE_WITHIN.as_micros() as i64);
-    let mut call = purchase.prepare_invoke();
-    call.key(&keys.sale).key(&keys.buyers).key(&keys.grants);
-    call.arg(tickets.first().map_or(0, |ticket| ticket.epoch)).arg(&*server.identity);
-    match now_override {
-        // Tests that set the time have no use for a deadline on the server's clock.
-        Some(_) => call.arg(""),
-        None => call.arg(deadline_us),
-    };
-    call.arg(mode.name());
-    match now_override {
-        Some(now_us) => call.arg(now_us),
-        None => call.arg(""),
-    };
-    for ticket in tickets {
-        call.arg(to_hex(ticket.order)).arg(ticket.customer.as_str()).arg(ticket.quantity);
-        if let Mode::Offer { number, accepted_at, price } = ticket.mode {
-            call.arg(number).arg(accepted_at.0).arg(format!("{}|{}", price.amount, price.currency.as_str()));
-        }
-    }
-    call.invoke_async(&mut server.connection.clone()).await
 }
 
 fn answer_all(tickets: Vec<Ticket>, sent: &Sent) {

@@ -12,6 +12,7 @@ use super::lane::{Lane, LaneDriver};
 use super::loader::Loader;
 use super::servers::{Servers, shown};
 use super::{Mistakes, RedisEngine, Shared, checks};
+use crate::RateLimit;
 use crate::delivery::DeliveryOptions;
 use crate::node::{Background, ClaimError, Desk, Node, NodeOptions, open_ledger};
 use crate::postgres::{CONNECTIONS_MAX_DEFAULT, Postgres, PostgresOpenError, SettingsCheck};
@@ -40,6 +41,9 @@ pub struct RedisOptions {
     pub delivery: DeliveryOptions,
     /// Grants of one product that may wait for the ledger; above it nothing is sold.
     pub backlog_max: u64,
+    /// How often a customer may be granted an order of one product, on whichever node he asks; the same on every node.
+    /// Kept in Redis: it begins anew when Redis is filled anew. `None` does not limit it.
+    pub rate_limit: Option<RateLimit>,
     /// Entries that another worker has had in hand for this long are taken over.
     pub claim_after: Duration,
     /// How often the servers are asked for their settings, at most once a second.
@@ -59,6 +63,7 @@ impl RedisOptions {
             workers: 1,
             delivery: DeliveryOptions::default(),
             backlog_max: BACKLOG_MAX,
+            rate_limit: None,
             claim_after: CLAIM_AFTER,
             settings_every: SETTINGS_EVERY,
             mistakes: Mistakes::default(),

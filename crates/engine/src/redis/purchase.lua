@@ -4,7 +4,9 @@
 --
 -- KEYS  1 sale: hash    2 buyers: hash    3 grants: stream
 -- ARGV  1 epoch   2 the server that the caller talks to   3 deadline, microseconds, or ''   4 'buy' or 'offer'
---       5 time, microseconds, or '' for this server's    then for each purchase: order id, customer, quantity
+--       5 time, microseconds, or '' for this server's
+--       6 the rate limit of a customer: microseconds after which he may be granted one more, or ''
+--       7 how many he may be granted at once    then for each purchase: order id, customer, quantity
 --       and for each offer also: its number, when it was accepted, microseconds, and its price, 'amount|currency'
 --
 -- Answers one text per purchase, its parts separated by '|':
@@ -15,6 +17,7 @@
 --   Q max        more than one order may have
 --   Y time       not started            Z time   ended            U   paused
 --   L limit used ids                    at the limit; ids of 32 hex digits each
+--   R wait       too often, for so many milliseconds
 --   S available  sold out
 --   B            too many grants wait for the ledger
 --   C            broken: the units do not add up, or what is needed to decide cannot be read
@@ -26,13 +29,18 @@
 --
 -- An offer was accepted once, by a Redis that was lost: only stock can stand against it, and it keeps its time and price.
 -- Where there is no stock it is remembered as an order that has ended: the same order id is never granted again.
+--
+-- The rate limit is a generic cell rate algorithm (ITU-T I.371): each grant moves the time at which its customer would have
+-- used up what he was granted, his theoretical arrival time (TAT), by one interval, and none moves it further ahead than
+-- the intervals of those that may come at once. Only grants count, and only they write, what they write anyway:
+-- a customer's field is 'units|ids' or 'units|ids|TAT'.
 
 local is_offer = ARGV[4] == 'offer'
 local stride = is_offer and 6 or 3
-local asked = (#ARGV - 5) / stride
+local asked = (#ARGV - 7) / stride
 -- The place before the first argument of a purchase.
 local function place(i)
-  return 5 + stride * (i - 1)
+  return 7 + stride * (i - 1)
 end
 local function all(answer)
   local answers = {}
@@ -92,6 +100,9 @@ local paused, price = sale[13] == '1', sale[14]
 local is_described = max and limit ~= nil and starts_at ~= nil and ends_at ~= nil and (paused or sale[13] == '0')
   and price and #price <= 20 and string.find(price, '^%d+|%u%u%u$')
 
+local interval = not is_offer and tonumber(ARGV[6])
+local ahead_max = interval and interval * tonumber(ARGV[7])
+
 local fields = {}
 for i = 1, asked do
   fields[2 * i - 1] = 'o' .. ARGV[place(i) + 1]
@@ -132,14 +143,23 @@ local function decide(i)
     if ends_at and now >= ends_at then return 'Z|' .. sale[12] end
     if paused then return 'U' end
   end
-  local used, ids = 0, ''
+  local used, ids, arrival = 0, '', ''
   local has = look_up(2 * i)
   if has then
-    used, ids = string.match(has, '^(%d+)|(%x*)$')
+    used, ids, arrival = string.match(has, '^(%d+)|(%x*)|?(%d*)$')
     used = whole(used, number_max)
     if not used or #ids % 32 ~= 0 then return 'C' end
   end
   if limit and not is_offer and used + quantity > limit then return 'L|' .. limit .. '|' .. used .. '|' .. ids end
+  local next_arrival
+  if interval then
+    local from = tonumber(arrival)
+    -- Further ahead than any grant puts it: the clock was set, the limit was another, or somebody edited it.
+    if not from or from < now or from > now + 2 * ahead_max then from = now end
+    next_arrival = from + interval
+    local wait = next_arrival - now - ahead_max
+    if wait > 0 then return string.format('R|%.0f', math.ceil(wait / 1000)) end
+  end
   if quantity > available then
     if is_offer then
       local ended = string.format('X|%s|%d|', ARGV[at + 4], quantity) .. time .. '|' .. cost .. '|' .. customer
@@ -153,6 +173,11 @@ local function decide(i)
   local rest = string.format('%.0f|%d|', number, quantity) .. time .. '|' .. cost
   local order = 'G|' .. rest .. '|' .. customer
   local purchases = string.format('%d|', used + quantity) .. id .. string.sub(ids, 1, 19 * 32)
+  if next_arrival then
+    purchases = purchases .. string.format('|%.0f', next_arrival)
+  elseif arrival ~= '' then
+    purchases = purchases .. '|' .. arrival
+  end
   changed[fields[2 * i - 1]], changed[fields[2 * i]] = order, purchases
   local w = #writes
   writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = fields[2 * i - 1], order, fields[2 * i], purchases

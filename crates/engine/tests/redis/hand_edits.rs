@@ -92,7 +92,8 @@ fn cases() -> Vec<Case> {
         }
     }
     // Who is not there has nothing: that can be read.
-    let of_customer = ["1", "x|", "-1|", "1|x", "1|0", "99999999999999999999|", "||"].map(Some);
+    let of_customer =
+        ["1", "x|", "-1|", "1|x", "1|0", "99999999999999999999|", "||", "1||x", "1||-1"].map(Some);
     for value in GARBAGE.into_iter().chain(of_customer).filter(Option::is_some) {
         add(Who::Customer, "c", value, false);
     }
@@ -200,7 +201,7 @@ fn break_and_ask(shop: &Shop, seller: &Engine, case: &Case, number: i64, early: 
         Who::Customer => "cearly".to_owned(),
         Who::Again => format!("o{}", uuid::Uuid::from_bytes(early.0).simple()),
     };
-    edit(shop, &case.key(number), &field, case.value.as_deref());
+    edit(shop, &case.key(shop, number), &field, case.value.as_deref());
     let before = everything(shop, number);
     let (customer, key) = match case.who {
         Who::Newcomer => ("newcomer", "first"),
@@ -371,7 +372,7 @@ fn values_that_can_be_read_and_are_wrong_are_found_by_a_look() {
     let right: Vec<_> = cases.iter().map(|case| said(&shop, numbers[&case.product])).collect();
     for case in &cases {
         let number = numbers[&case.product];
-        edit(&shop, &case.key(number), case.field, case.value.as_deref());
+        edit(&shop, &case.key(shop, number), case.field, case.value.as_deref());
     }
     for (case, right) in cases.iter().zip(&right) {
         let number = numbers[&case.product];

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use yoink_engine::RateLimit;
 use yoink_engine::postgres::SettingsCheck;
 use yoink_engine::redis::RedisOptions;
 
@@ -141,6 +142,10 @@ impl Config {
         options.settings = self.settings_check();
         options.workers = workers;
         options.backlog_max = self.redis.backlog_orders_max;
+        // What each node keeps by itself for who asks, Redis keeps for all of them together for who is granted.
+        let per_customer = self.rate_limits.per_customer.0;
+        options.rate_limit =
+            per_customer.map(|policy| RateLimit { requests: policy.requests, window_s: policy.window_s });
         options.claim_after = Duration::from_millis(self.redis.claim_after_ms);
         self.set_delivery(&mut options.delivery);
         Ok(options)
@@ -204,6 +209,17 @@ mod tests {
         assert!(said.contains("--scopes metrics"), "{said}");
         config.redis.url = None;
         assert!(config.worker_settings().unwrap_err().to_string().contains("YOINK_REDIS_URL"));
+    }
+
+    #[test]
+    fn the_engine_keeps_the_rate_limit_per_customer_that_the_edge_keeps() {
+        let mut config = of_redis();
+        assert_eq!(config.redis_options(1).unwrap().rate_limit, None);
+        config.rate_limits.per_customer = "5/60".to_owned().try_into().unwrap();
+        let edge = config.settings().unwrap().rate_limits.per_customer.unwrap();
+        let kept = config.redis_options(1).unwrap().rate_limit.unwrap();
+        assert_eq!((kept.requests, kept.window_s), (5, 60));
+        assert_eq!((edge.requests, edge.window_s), (5, 60));
     }
 
     #[test]

@@ -155,28 +155,12 @@ impl Limit {
         };
         // The rest is below `PARTS`, so there always is such a part.
         let Some(part) = self.parts.get((key % PARTS as u64) as usize) else { return Ok(()) };
-        part.check_key(&key).map_err(|denied| {
-            let wait = denied.wait_time_from(self.clock.now());
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            self.refuse(name, seconds.max(1))
-        })
+        part.check_key(&key)
+            .map_err(|denied| too_often(name, self.policy, denied.wait_time_from(self.clock.now())))
     }
 
     fn keys(&self) -> usize {
         self.parts.iter().map(RateLimiter::len).sum()
-    }
-
-    fn refuse(&self, name: &'static str, seconds: u64) -> Problem {
-        let Policy { requests, window_s } = self.policy;
-        let header =
-            |text: String| HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        Problem::new(
-            &QUOTA_EXCEEDED,
-            format!("At most {requests} purchases in {window_s} seconds per {name}; nothing happened."),
-        )
-        .with_retry_after(seconds)
-        .with_header(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={requests};w={window_s}")))
-        .with_header(RATE_LIMIT, header(format!("\"{name}\";r=0;t={seconds}")))
     }
 
     fn forget(&self) {
@@ -187,6 +171,21 @@ impl Limit {
         }
         self.is_full.store(self.keys() > KEYS_MAX, Ordering::Relaxed);
     }
+}
+
+/// Who comes too often is told what is allowed, and after which `wait` one more is.
+pub(crate) fn too_often(name: &'static str, policy: Policy, wait: Duration) -> Problem {
+    let Policy { requests, window_s } = policy;
+    let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
+    let header = |text: String| HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    Problem::new(
+        &QUOTA_EXCEEDED,
+        format!("At most {requests} purchases in {window_s} seconds per {name}; nothing happened."),
+    )
+    .with_retry_after(seconds)
+    .with_outcome("none")
+    .with_header(RATE_LIMIT_POLICY, header(format!("\"{name}\";q={requests};w={window_s}")))
+    .with_header(RATE_LIMIT, header(format!("\"{name}\";r=0;t={seconds}")))
 }
 
 #[cfg(test)]

@@ -262,6 +262,7 @@ fn encode_decisions(out: &mut Out<'_, '_>, figures: &EngineFigures) -> fmt::Resu
             counter(encoder, &[("outcome", "rejected"), ("reason", reason)], *count)?;
         }
         for (reason, count) in [
+            ("too-often", figures.too_often),
             ("overloaded", figures.overloaded),
             ("expired", figures.expired),
             ("storage-full", figures.storage_full),

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use yoink_engine::delivery::DeliveryOptions;
 use yoink_engine::postgres::{SettingsCheck, migrate};
 use yoink_engine::redis::RedisOptions;
-use yoink_engine::{Engine, Options, RabbitOptions};
+use yoink_engine::{Engine, Options, RabbitOptions, RateLimit};
 use yoink_testkit::{Postgres, RabbitServer, RedisCluster, RedisServer, Reply};
 
 #[cfg(feature = "faults")]
@@ -55,6 +55,18 @@ pub fn only_embedded(reason: &str) -> bool {
         writeln!(stderr, "not for {kind:?}: {reason}").unwrap();
     }
     kind == EngineKind::Embedded
+}
+
+/// The same for tests of what only the redis engine has.
+#[must_use]
+pub fn only_redis(reason: &str) -> bool {
+    let kind = EngineKind::asked_for();
+    let is_redis = matches!(kind, EngineKind::Redis | EngineKind::RedisCluster);
+    if !is_redis {
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "not for {kind:?}: {reason}").unwrap();
+    }
+    is_redis
 }
 
 /// One Redis, or three that share the products.
@@ -161,6 +173,11 @@ impl Opener {
     }
 
     pub fn open(&self) -> Engine {
+        self.open_with(None)
+    }
+
+    /// With a rate limit for all engines on this ground together, if they are of the kind that has one.
+    pub fn open_with(&self, rate_limit: Option<RateLimit>) -> Engine {
         let mut delivery = DeliveryOptions::default();
         (self.change)(&mut delivery);
         match &self.ground {
@@ -178,7 +195,8 @@ impl Opener {
                 let (redis, postgres) = (redis.url(), postgres.url_of(DATABASE));
                 let Some(Queue { broker, has_lock }) = queue else {
                     let mut options = RedisOptions::new(redis, postgres);
-                    (options.delivery, options.settings) = (delivery, self.settings);
+                    options.delivery = delivery;
+                    (options.settings, options.rate_limit) = (self.settings, rate_limit);
                     return Engine::open_redis(options).unwrap();
                 };
                 let mut options = RabbitOptions::new(broker.url(), redis, postgres);

@@ -2,10 +2,13 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use yoink_server::Policy;
+use yoink_engine::RateLimit;
+use yoink_server::{Policy, Settings};
 
+use crate::engines::{Opener, only_redis};
 use crate::harness::{Request, Server, eventually, read_answer};
 
 fn purchase(customer: &str) -> Request {
@@ -42,6 +45,41 @@ fn a_replay_is_never_limited_nor_counted_and_a_reused_key_is_told_so() {
     let reused = Request::new("POST", "/v1/orders").header("idempotency-key", "k");
     let reused = reused.json(&json!({"customer_id": "ann", "product_id": "1", "quantity": 2}));
     server.send(&reused).problem(422, "idempotency-key-reused");
+}
+
+#[test]
+fn behind_two_nodes_a_customer_may_buy_as_often_as_behind_one() {
+    if !only_redis("no other engine keeps a rate limit for all its nodes") {
+        return;
+    }
+    let policy = Policy { requests: 2, window_s: 60 };
+    let limit = RateLimit { requests: policy.requests, window_s: policy.window_s };
+    let opener = Opener::new(|_| {});
+    let start = || {
+        let limit_edge = |settings: &mut Settings| settings.rate_limits.per_customer = Some(policy);
+        Server::start_on(opener.open_with(Some(limit)), None, limit_edge)
+    };
+    let (first, second) = (start(), start());
+    first.create_product(&json!({"id": "1", "stock": 100}));
+    eventually("the second node knows it", || second.get("/v1/products/1").status == 200);
+    let keyed = |key: &str| purchase("ann").header("idempotency-key", key);
+    let begun = Instant::now();
+    assert_eq!(first.send(&keyed("one")).status, 202);
+    assert_eq!(second.send(&keyed("two")).status, 202);
+    for (node, last) in [(&first, "three"), (&second, "three"), (&first, "four"), (&second, "four")] {
+        let refused = node.send(&keyed(last));
+        refused.problem(429, "quota-exceeded");
+        assert_eq!(refused.header("order-outcome"), Some("none"));
+        assert_eq!(refused.header("ratelimit-policy"), Some("\"customer\";q=2;w=60"));
+        let seconds = refused.header("retry-after").unwrap();
+        assert_eq!(refused.header("ratelimit"), Some(format!("\"customer\";r=0;t={seconds}").as_str()));
+        assert!((1..=30).contains(&seconds.parse::<u64>().unwrap()), "{seconds}");
+    }
+    for (node, key) in [(&first, "one"), (&first, "two"), (&second, "one"), (&second, "two")] {
+        assert_eq!(node.send(&keyed(key)).status, 202, "a replay is never limited");
+    }
+    assert_eq!(second.buy("bob").status, 202);
+    assert!(begun.elapsed() < Duration::from_secs(30), "so long that one more was allowed");
 }
 
 #[test]
