@@ -6,7 +6,6 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::audit::LOOKS_MAX;
-use super::keys::SaleKeys;
 use super::look::is_of_another_type;
 use super::servers::Server;
 use super::{RedisEngine, keeper_pause};
@@ -54,9 +53,10 @@ impl RedisEngine {
     async fn suspects(&self, product: i32) -> Result<Vec<String>, CallError> {
         let row = self.row_of(product).await?;
         let server = self.servers().of(product).await.map_err(|_| CallError::Unreachable)?;
+        let buyers = self.shared().keys(product, row.epoch).buyers;
         // In this order, in which orders move: what is in Redis now is later in the stream or in the ledger.
         let mut units: HashMap<String, Option<i64>> = HashMap::new();
-        let is_there = all_customers(&server, &row, |customer, found| {
+        let is_there = all_customers(&server, &buyers, |customer, found| {
             units.insert(customer, found.and_then(|found| i64::try_from(found).ok()));
         });
         if !is_there.await.map_err(|_| CallError::Unreachable)? {
@@ -89,7 +89,8 @@ impl RedisEngine {
     ) -> Result<Option<HashMap<String, Said>>, CallError> {
         let row = self.row_of(product).await?;
         let server = self.servers().of(product).await.map_err(|_| CallError::Unreachable)?;
-        let found = some_customers(&server, &row, names).await.map_err(|_| CallError::Unreachable)?;
+        let buyers = self.shared().keys(product, row.epoch).buyers;
+        let found = some_customers(&server, &buyers, names).await.map_err(|_| CallError::Unreachable)?;
         let mut waiting: HashMap<&str, u64> = names.iter().map(|customer| (*customer, 0)).collect();
         let mut orders: Vec<Uuid> = Vec::new();
         let sale = self.read_sale(&server, &row, |grant: &Grant| {
@@ -119,14 +120,13 @@ impl RedisEngine {
 /// Tells `take` of every customer in Redis and of his units, `None` if they cannot be read. Whether there are such fields.
 async fn all_customers(
     server: &Server,
-    row: &ProductRow,
+    buyers: &str,
     mut take: impl FnMut(String, Option<u64>),
 ) -> Result<bool, RedisError> {
-    let buyers = SaleKeys::new(row.number, row.epoch).buyers;
     let mut cursor = 0_u64;
     loop {
         let mut scan = redis::cmd("HSCAN");
-        scan.arg(&buyers).arg(cursor).arg("MATCH").arg("c*").arg("COUNT").arg(PAGE_FIELDS);
+        scan.arg(buyers).arg(cursor).arg("MATCH").arg("c*").arg("COUNT").arg(PAGE_FIELDS);
         let page: Result<Page, _> = scan.query_async(&mut server.connection.clone()).await;
         let (next, page) = match page {
             Err(error) if is_of_another_type(&error) => return Ok(false),
@@ -146,11 +146,11 @@ async fn all_customers(
 /// The units of these customers, `None` if they cannot be read; or nothing, if there are no such fields.
 async fn some_customers(
     server: &Server,
-    row: &ProductRow,
+    buyers: &str,
     names: &[&str],
 ) -> Result<Option<Vec<Option<u64>>>, RedisError> {
     let mut ask = redis::cmd("HMGET");
-    ask.arg(SaleKeys::new(row.number, row.epoch).buyers);
+    ask.arg(buyers);
     for customer in names {
         ask.arg(format!("c{customer}"));
     }

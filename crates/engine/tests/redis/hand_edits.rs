@@ -372,7 +372,7 @@ fn values_that_can_be_read_and_are_wrong_are_found_by_a_look() {
     let right: Vec<_> = cases.iter().map(|case| said(&shop, numbers[&case.product])).collect();
     for case in &cases {
         let number = numbers[&case.product];
-        edit(&shop, &case.key(shop, number), case.field, case.value.as_deref());
+        edit(&shop, &case.key(&shop, number), case.field, case.value.as_deref());
     }
     for (case, right) in cases.iter().zip(&right) {
         let number = numbers[&case.product];
