@@ -181,12 +181,14 @@ fn the_rate_limit_is_asked_behind_the_limit_and_before_the_stock_and_begins_anew
 #[test]
 fn what_comes_back_after_a_loss_is_not_held_to_the_rate_limit() {
     let shop = Shop::start();
-    let limit = RateLimit { requests: 3, window_s: 3_600 };
+    let limit = RateLimit { requests: 1, window_s: 3_600 };
     let engine = open(&shop, limit);
     shop.run(engine.create_product(common::product(SHOE, 100))).unwrap();
     shop.run(engine.delivery().pause()).unwrap();
     let mut bought = Vec::new();
-    for key in ["one", "two", "three"] {
+    // An hour between each two; they come back together.
+    for (hours, key) in (0..).zip(["one", "two", "three"]) {
+        engine.set_now(Timestamp(BEGIN + hours * 3_600 * SECOND));
         let order = shop.run(engine.purchase(request("keen", 1, key))).unwrap().order;
         bought.push(crate::shop::Bought { customer: "keen".into(), key: key.into(), quantity: 1, order });
     }
