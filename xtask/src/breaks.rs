@@ -1,9 +1,11 @@
 //! `cargo xtask breaks`: breaks each promise by hand, in a copy, and demands that a test fails.
 //!
-//! A test that cannot fail proves nothing. Every row of `list.rs` is a small, plausible mistake; where no test notices
+//! A test that cannot fail proves nothing. Every row of the lists is a small, plausible mistake; where no test notices
 //! it, or where its place can no longer be found, the command fails.
 
-mod list;
+mod embedded;
+mod rabbitmq;
+mod redis;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +16,6 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use self::list::BREAKS;
 use crate::say::say;
 use crate::steps::Counted;
 
@@ -40,6 +41,11 @@ struct Break {
     filter: &'static str,
 }
 
+/// Every mistake.
+fn all() -> impl Iterator<Item = &'static Break> {
+    [embedded::BREAKS, redis::BREAKS, rabbitmq::BREAKS].into_iter().flatten()
+}
+
 /// What to break.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct BreaksArgs {
@@ -54,8 +60,7 @@ pub(crate) struct BreaksArgs {
 /// No test notices something, or it could not be tried.
 pub(crate) fn run(args: &BreaksArgs) -> Result<Counted> {
     let only = args.only.as_deref().unwrap_or_default().to_lowercase();
-    let chosen: Vec<&Break> =
-        BREAKS.iter().filter(|one| one.promise.to_lowercase().contains(&only)).collect();
+    let chosen: Vec<&Break> = all().filter(|one| one.promise.to_lowercase().contains(&only)).collect();
     if chosen.is_empty() {
         bail!("there is nothing to break with {only:?} in its line");
     }
@@ -197,7 +202,7 @@ mod tests {
     #[test]
     fn everything_that_is_to_be_broken_is_there_once() {
         let root = crate::root().unwrap();
-        for edit in BREAKS.iter().flat_map(|one| one.edits) {
+        for edit in all().flat_map(|one| one.edits) {
             let text = fs::read_to_string(root.join(edit.file)).unwrap();
             is_there_once(edit, &text).unwrap();
             assert_ne!(edit.right, edit.wrong);
@@ -240,7 +245,7 @@ mod tests {
                 }
             }
         }
-        for one in BREAKS.iter().filter(|one| !one.filter.is_empty()) {
+        for one in all().filter(|one| !one.filter.is_empty()) {
             assert!(sources.contains(&format!("fn {}()", one.filter)), "no test is called {}", one.filter);
         }
     }

@@ -1,48 +1,21 @@
-//! The mistakes.
+//! Mistakes in the redis engine and in the ledger in PostgreSQL.
 
 use super::{Break, Edit};
 
-const DECIDE: &str = "crates/core/src/inventory/decide.rs";
 const PURCHASE: &str = "crates/engine/src/redis/purchase.lua";
 const CREDIT: &str = "crates/engine/src/redis/credit.lua";
 const FUNCTIONS: &str = "crates/engine/src/postgres/migrations/V2__functions.sql";
 const LIMITS: &str = "crates/engine/src/postgres/migrations/V5__limits_and_numbers.sql";
 const SEALED: &str = "crates/engine/src/postgres/migrations/V10__restored.sql";
 const TABLES_OF_LEDGER: &str = "crates/engine/src/postgres/migrations/V1__tables.sql";
-
-const BROKER: &str = "crates/engine/src/rabbitmq/broker.rs";
-const SENDING: &str = "crates/engine/src/rabbitmq/sending.rs";
-const PUBLISHING: &str = "crates/engine/src/rabbitmq/publishing.rs";
-const RETAINED: &str = "crates/engine/src/rabbitmq/retained.rs";
-const HAND: &str = "crates/engine/src/rabbitmq/hand.rs";
-const LOT: &str = "crates/engine/src/rabbitmq/lot.rs";
-const LOCK: &str = "crates/engine/src/rabbitmq/lock.rs";
-const QUEUE: &str = "crates/engine/src/postgres/migrations/V4__queue.sql";
-
-const CORE: &[&str] = &["-p", "yoink-core", "--test", "properties"];
-const STORAGE: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "storage"];
-const RECOVERY: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "recovery"];
-const CLOCK: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "clock"];
 const REDIS: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "redis"];
 const POSTGRES: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--test", "postgres"];
-const RABBIT: &[&str] = &["-p", "yoink-engine", "--features", "faults,broker-tests", "--test", "rabbit"];
 const ENGINE: &[&str] = &["-p", "yoink-engine", "--features", "faults", "--lib"];
-
 /// Two nodes, one key and one stock.
 const ONE_STOCK: &str = "one_key_at_two_nodes_is_one_order_and_one_stock_is_sold_once";
 
-/// Every mistake, in the order of the promises.
+/// In the order of the promises.
 pub(super) const BREAKS: &[Break] = &[
-    Break {
-        promise: "1 no oversell: one unit more than there is is given away",
-        edits: &[Edit {
-            file: DECIDE,
-            right: "if u64::from(purchase.quantity) > available {",
-            wrong: "if u64::from(purchase.quantity) > available.saturating_add(1) {",
-        }],
-        tests: CORE,
-        filter: "",
-    },
     Break {
         promise: "1 no oversell, redis: one unit more than there is is given away",
         edits: &[Edit {
@@ -85,66 +58,6 @@ pub(super) const BREAKS: &[Break] = &[
         edits: &[Edit { file: PURCHASE, right: "if sale[2] ~= ARGV[2] then return all('I') end", wrong: "" }],
         tests: REDIS,
         filter: "what_a_redis_has_from_before_its_restart_is_not_sold_from",
-    },
-    Break {
-        promise: "2 accepted is kept: answers are sent before the commit",
-        edits: &[Edit {
-            file: "crates/engine/src/embedded/writer.rs",
-            right: "        self.log.commit()?;",
-            wrong: "        send(std::mem::take(&mut answers));\n        self.log.commit()?;",
-        }],
-        tests: STORAGE,
-        filter: "",
-    },
-    Break {
-        promise: "2 accepted is kept: a refused start folds the log back",
-        edits: &[Edit {
-            file: "crates/engine/src/embedded/log.rs",
-            right: "set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)",
-            wrong: "set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)",
-        }],
-        tests: RECOVERY,
-        filter: "",
-    },
-    Break {
-        promise: "2 accepted is kept: the beacon is not held against the log",
-        edits: &[Edit {
-            file: "crates/engine/src/embedded/recovery.rs",
-            right: "    let incarnation = keep_promise(&log, promise, accept_loss)?;",
-            wrong: "    let _ = keep_promise;\n    let incarnation = promise.incarnation;",
-        }],
-        tests: RECOVERY,
-        filter: "",
-    },
-    Break {
-        promise: "2 accepted is kept: numbers of lost events are given again",
-        edits: &[Edit {
-            file: "crates/engine/src/embedded/loss.rs",
-            right: "    if recovered.log.last_seq() < promised {",
-            wrong: "    let _ = record;\n    if false {",
-        }],
-        tests: RECOVERY,
-        filter: "numbers_of_lost_events_are_never_given_again",
-    },
-    Break {
-        promise: "2 accepted is kept: numbers jump just behind the last that was lost",
-        edits: &[Edit {
-            file: "crates/engine/src/embedded/loss.rs",
-            right: "promised.saturating_add(limits::LOSS_MARGIN_EVENTS)",
-            wrong: "promised.saturating_add(limits::LOSS_MARGIN_EVENTS.min(1))",
-        }],
-        tests: RECOVERY,
-        filter: "numbers_of_lost_events_are_never_given_again",
-    },
-    Break {
-        promise: "2 accepted is kept: a gap is taken for a loss that was accepted, without its record",
-        edits: &[Edit {
-            file: "crates/engine/src/embedded/loss.rs",
-            right: "log.accept_loss(to, inventory.last_at(), (promise.seq, promise.chain));",
-            wrong: "log.accept_loss(to, inventory.last_at(), (0, 0));",
-        }],
-        tests: RECOVERY,
-        filter: "a_beacon_that_promises_what_was_accepted_as_lost_is_believed_no_more_and_any_other_is",
     },
     Break {
         promise: "2 accepted is kept, redis: entries are settled before the ledger has committed",
@@ -283,20 +196,6 @@ pub(super) const BREAKS: &[Break] = &[
         filter: "above_the_backlog_nobody_is_sold_anything_until_the_ledger_has_caught_up",
     },
     Break {
-        promise: "3 conservation: the units of an ended order vanish",
-        edits: &[Edit {
-            file: "crates/core/src/stock.rs",
-            right: concat!(
-                "        lower(&mut self.sold, units, \"sold\");\n",
-                "        raise(&mut self.available, units, \"available\");\n",
-                "        self.assert_law();"
-            ),
-            wrong: "        lower(&mut self.sold, units, \"sold\");",
-        }],
-        tests: CORE,
-        filter: "",
-    },
-    Break {
         promise: "3 conservation, redis: the units of an ended order vanish",
         edits: &[Edit {
             file: FUNCTIONS,
@@ -305,26 +204,6 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: POSTGRES,
         filter: "eight_who_end_one_order_give_its_units_back_once",
-    },
-    Break {
-        promise: "4 one order per key: the key is not looked up",
-        edits: &[Edit {
-            file: DECIDE,
-            right: "            self.find_replay(customer, product_number, purchase)?;",
-            wrong: "            let _ = Self::find_replay;",
-        }],
-        tests: CORE,
-        filter: "",
-    },
-    Break {
-        promise: "4 one order per key: who asks again meanwhile is told no",
-        edits: &[Edit {
-            file: "crates/engine/src/embedded/engine.rs",
-            right: "            shared.storefront.publish_buyer(request.customer.as_str());",
-            wrong: "            let _ = &shared.storefront;",
-        }],
-        tests: CLOCK,
-        filter: "",
     },
     Break {
         promise: "4 one order per key, redis: the key is not looked up",
@@ -345,16 +224,6 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: ENGINE,
         filter: "the_same_request_is_the_same_order_everywhere_and_no_other_is",
-    },
-    Break {
-        promise: "5 limit per customer: one unit more is let through",
-        edits: &[Edit {
-            file: DECIDE,
-            right: "if used.saturating_add(quantity) <= limit {",
-            wrong: "if used.saturating_add(quantity) <= limit.saturating_add(1) {",
-        }],
-        tests: CORE,
-        filter: "",
     },
     Break {
         promise: "5 limit per customer, redis: one unit more is let through",
@@ -387,16 +256,6 @@ pub(super) const BREAKS: &[Break] = &[
         filter: "an_order_that_was_accepted_under_a_higher_limit_is_kept",
     },
     Break {
-        promise: "6 units back once: a cancelled order is cancelled again",
-        edits: &[Edit {
-            file: DECIDE,
-            right: "            OrderState::Cancelled => Err(No::Replay(Replay::Order(order))),\n",
-            wrong: "            OrderState::Cancelled => Ok(Fact::OrderCancelled { order, reason: reason.into() }),\n",
-        }],
-        tests: CORE,
-        filter: "",
-    },
-    Break {
         promise: "6 units back once, redis: the units of an order come back without a mark",
         edits: &[Edit {
             file: CREDIT,
@@ -415,115 +274,6 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: REDIS,
         filter: "units_of_a_restock_come_once_even_if_the_ledger_does_not_hear_of_it",
-    },
-    Break {
-        promise: "2 nothing is lost, rabbitmq: 202 before the broker has confirmed",
-        edits: &[Edit {
-            file: SENDING,
-            right: "            match confirm.await {",
-            wrong: "            drop(confirm);\n            match Ok::<_, lapin::Error>(Confirmation::Ack(None)) {",
-        }],
-        tests: RABBIT,
-        filter: "nobody_is_told_that_a_request_is_queued_before_the_broker_has_said_so",
-    },
-    Break {
-        promise: "2 nothing is lost, rabbitmq: what leads to no queue counts as queued",
-        edits: &[Edit { file: BROKER, right: "mandatory: true", wrong: "mandatory: false" }],
-        tests: RABBIT,
-        filter: "what_leads_nowhere_is_not_queued",
-    },
-    Break {
-        promise: "2 nothing is lost, rabbitmq: what a cut left unanswered is not sent again",
-        edits: &[Edit {
-            file: PUBLISHING,
-            right: "if ticket.attempts > 1 || ticket.is_again {",
-            wrong: "if ticket.attempts > 0 || ticket.is_again {",
-        }],
-        tests: RABBIT,
-        filter: "what_was_sent_over_a_connection_that_ended_is_sent_again",
-    },
-    Break {
-        promise: "2 nothing is lost, rabbitmq: nobody keeps what the broker confirmed until it was seen",
-        edits: &[Edit {
-            file: RETAINED,
-            right: "        if state.seen.has(number) {\n            return;\n        }\n        let not_before",
-            wrong: "        if !state.seen.has(number) {\n            return;\n        }\n        let not_before",
-        }],
-        tests: RABBIT,
-        filter: "what_the_broker_loses_is_queued_again_by_whoever_sent_it",
-    },
-    Break {
-        promise: "2 nothing is lost, rabbitmq: a message is acknowledged when one request of it is decided",
-        edits: &[Edit {
-            file: HAND,
-            right: "            Some(left) if *left > 1 => *left -= 1,\n",
-            wrong: "",
-        }],
-        tests: RABBIT,
-        filter: "those_who_come_together_are_few_messages_and_each_is_acknowledged_when_all_of_it_is_decided",
-    },
-    Break {
-        promise: "2 nothing is lost, rabbitmq: a message is acknowledged before it is decided",
-        edits: &[Edit {
-            file: LOT,
-            right: "        match self.insist(&requests, since).await? {",
-            wrong: concat!(
-                "        self.acknowledge(places.iter().map(|(tag, _)| *tag).collect()).await?;\n",
-                "        match self.insist(&requests, since).await? {"
-            ),
-        }],
-        tests: RABBIT,
-        filter: "what_a_worker_had_in_hand_and_not_committed_when_it_died_is_decided_by_another",
-    },
-    Break {
-        promise: "1 no oversell, rabbitmq: an old fencing token is as good as the newest",
-        edits: &[Edit {
-            file: QUEUE,
-            right: "stale := the_fence IS NOT NULL AND the_fence <> p.fence;",
-            wrong: "stale := false;",
-        }],
-        tests: RABBIT,
-        filter: "who_comes_with_an_old_token_decides_nothing_and_begins_anew",
-    },
-    Break {
-        promise: "4 one order per key, rabbitmq: what was decided is decided again",
-        edits: &[Edit {
-            file: QUEUE,
-            right: "        IF is_known[i] THEN\n",
-            wrong: "        IF is_known[i] AND false THEN\n",
-        }],
-        tests: RABBIT,
-        filter: "what_was_decided_and_not_acknowledged_comes_again_and_is_known",
-    },
-    Break {
-        promise: "rabbitmq, locks: who gives one back deletes it, whose ever it is by now",
-        edits: &[Edit {
-            file: LOCK,
-            right: "         if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end",
-            wrong: "         redis.call('DEL', KEYS[1], KEYS[2])",
-        }],
-        tests: RABBIT,
-        filter: "a_lock_that_somebody_else_took_meanwhile_is_left_to_him",
-    },
-    Break {
-        promise: "rabbitmq, locks: who works on does not renew",
-        edits: &[Edit {
-            file: LOCK,
-            right: "         return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
-            wrong: "         return 1",
-        }],
-        tests: RABBIT,
-        filter: "who_works_longer_than_the_lock_lives_keeps_it",
-    },
-    Break {
-        promise: "7 nothing sticks: the last unit is never sold",
-        edits: &[Edit {
-            file: DECIDE,
-            right: "if u64::from(purchase.quantity) > available {",
-            wrong: "if u64::from(purchase.quantity) >= available {",
-        }],
-        tests: CORE,
-        filter: "",
     },
     Break {
         promise: "7 nothing sticks, redis: whoever is refused leaves something behind",
