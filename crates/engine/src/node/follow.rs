@@ -81,11 +81,21 @@ impl Node {
     }
 }
 
+/// Notes what is wrong with the settings of PostgreSQL. Whether it told: if not, what it told last holds.
+pub(crate) async fn check_postgres(node: &Node, postgres: &Postgres) -> bool {
+    let told = postgres_complaints(postgres).await;
+    let has_told = told.is_ok();
+    if let Ok(complaints) = told {
+        node.note_settings(postgres.target(), complaints);
+    }
+    has_told
+}
+
 /// What is wrong with the settings of PostgreSQL, in sentences; nothing if all is well.
 ///
 /// # Errors
 /// It cannot be asked.
-pub(crate) async fn postgres_complaints(postgres: &Postgres) -> Result<Vec<String>, PostgresError> {
+async fn postgres_complaints(postgres: &Postgres) -> Result<Vec<String>, PostgresError> {
     let target = postgres.target();
     let reasons = postgres.check_settings().await?;
     Ok(reasons.into_iter().map(|reason| format!("PostgreSQL at {target}: {reason}")).collect())

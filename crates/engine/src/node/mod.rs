@@ -21,6 +21,7 @@ mod ping;
 mod progress;
 mod waiters;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
@@ -31,7 +32,7 @@ use self::catalogue::Catalogue;
 pub use self::claim::ClaimError;
 pub(crate) use self::claim::open_ledger;
 pub(crate) use self::desk::Desk;
-pub(crate) use self::follow::postgres_complaints;
+pub(crate) use self::follow::check_postgres;
 pub(crate) use self::key_prefix::{KeyPrefix, hash_tag};
 use self::order_id::OrderIds;
 pub(crate) use self::patience::Patience;
@@ -73,7 +74,8 @@ pub(crate) struct Node {
     state: AtomicU8,
     progress: Progress,
     delivery_paused: AtomicBool,
-    settings_complaints: Mutex<Vec<String>>,
+    /// By server, those that have none left out.
+    settings_complaints: Mutex<BTreeMap<String, Vec<String>>>,
     /// The time that tests set; 0 otherwise.
     now_override: AtomicI64,
     /// When a product that was not known was last looked for, on the monotonic clock.
@@ -160,15 +162,22 @@ impl Node {
             && self.looked_us.compare_exchange(last_us, now_us, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// What is wrong with the settings of the servers. While there is anything, nothing is sold.
-    pub(crate) fn note_settings(&self, complaints: Vec<String>) {
+    /// What is wrong with the settings of one server. While there is anything, nothing is sold.
+    pub(crate) fn note_settings(&self, server: &str, complaints: Vec<String>) {
         let mut known = self.settings_complaints.lock();
-        if *known != complaints {
+        if complaints.is_empty() {
+            known.remove(server);
+        } else if known.get(server) != Some(&complaints) {
             for complaint in &complaints {
                 tracing::error!("{complaint}");
             }
-            *known = complaints;
+            known.insert(server.to_owned(), complaints);
         }
+    }
+
+    /// Only these servers are used: what was wrong with others does not matter any more.
+    pub(crate) fn forget_settings_but(&self, servers: &[String]) {
+        self.settings_complaints.lock().retain(|server, _| servers.contains(server));
     }
 
     /// Whether the servers keep what they are told, or somebody has said that they need not.

@@ -10,7 +10,7 @@ use yoink_core::Timestamp;
 
 use super::shared::Shared;
 use super::{consumer, dead, stock};
-use crate::node::postgres_complaints;
+use crate::node::check_postgres;
 use crate::postgres::PostgresError;
 
 /// How often the ledger is read.
@@ -108,7 +108,7 @@ impl Shared {
         loop {
             tokio::time::sleep(SETTINGS_EVERY).await;
             // That it cannot be asked is noticed elsewhere.
-            self.node.note_settings(postgres_complaints(&self.desk.postgres).await.unwrap_or_default());
+            let _ = check_postgres(&self.node, &self.desk.postgres).await;
         }
     }
 

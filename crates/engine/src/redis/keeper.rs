@@ -27,7 +27,7 @@ use super::stock::{Taking, withdraw};
 use super::worker::Worker;
 use super::{Shared, checks};
 use crate::node::catalogue::Listed;
-use crate::node::postgres_complaints;
+use crate::node::check_postgres;
 use crate::postgres::{Credit, Postgres, PostgresError};
 
 /// How often Redis is looked at.
@@ -111,21 +111,26 @@ impl Keeper {
         }
     }
 
-    /// Asks every server for its settings. Whether all of them told.
+    /// Asks every server for its settings. Whether all of them told: of those that did not, what they told last holds.
     async fn check_settings(&self) -> bool {
-        let (mut complaints, mut have_all_told) = (Vec::new(), true);
+        let node = &self.shared.node;
+        let mut have_all_told = true;
         for server in self.servers.all().await {
             let told = match &server {
-                Ok(server) => checks::redis_complaints(server).await.ok(),
+                Ok(server) => {
+                    checks::redis_complaints(server).await.ok().map(|told| (&*server.address, told))
+                }
                 Err(_) => None,
             };
             have_all_told &= told.is_some();
-            complaints.extend(told.unwrap_or_default());
+            if let Some((address, complaints)) = told {
+                node.note_settings(address, complaints);
+            }
         }
-        let told = postgres_complaints(&self.postgres).await.ok();
-        have_all_told &= told.is_some();
-        complaints.extend(told.unwrap_or_default());
-        self.shared.node.note_settings(complaints);
+        have_all_told &= check_postgres(node, &self.postgres).await;
+        let mut used = self.servers.addresses();
+        used.push(self.postgres.target().to_owned());
+        node.forget_settings_but(&used);
         have_all_told
     }
 

@@ -142,7 +142,7 @@ impl Loader {
         }
         let complaints = checks::redis_complaints(server).await?;
         if !complaints.is_empty() {
-            self.shared.node.note_settings(complaints.clone());
+            self.shared.node.note_settings(&server.address, complaints.clone());
             return Err(LoadError::Settings(complaints));
         }
         match checks::is_rewriting(server).await? {

@@ -94,14 +94,19 @@ impl Servers {
         }
     }
 
-    /// Every server that is known and answers.
-    pub(crate) async fn all(&self) -> Vec<Result<Server, NoServer>> {
+    /// Where a server is, as far as is known.
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let mut addresses: Vec<String> = self.state.lock().homes.values().cloned().collect();
         addresses.extend(self.seeds.iter().cloned());
         addresses.sort_unstable();
         addresses.dedup();
+        addresses
+    }
+
+    /// Every server that is known and answers.
+    pub(crate) async fn all(&self) -> Vec<Result<Server, NoServer>> {
         let mut servers = Vec::new();
-        for address in addresses {
+        for address in self.addresses() {
             servers.push(self.at(&address).await);
         }
         servers

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use yoink_engine::{CallError, Engine};
+use yoink_testkit::Mode;
 
 use crate::shop::{Bought, Shop, insist, request};
 
@@ -46,4 +47,27 @@ fn nothing_is_sold_while_postgres_may_forget_it() {
     }
     let kept = shop.close_the_books(&engine, stock, &mut bought);
     assert_eq!(kept.ended, 0);
+}
+
+#[test]
+fn what_postgres_said_last_of_its_settings_holds_while_it_says_nothing() {
+    let shop = Shop::start();
+    let engine = shop.open_with_shoes(100, |options| options.settings_every = Duration::from_secs(1));
+    let mut bought = vec![shop.run(insist(&engine, "first", 1)).unwrap()];
+    shop.sql("ALTER SYSTEM SET fsync = off");
+    shop.sql("SELECT pg_reload_conf()");
+    assert_eq!(buy_until_refused(&shop, &engine, &mut bought), CallError::UnsafeSettings);
+    shop.postgres_edge.set(Mode::Refuse).unwrap();
+    shop.postgres_edge.cut_all();
+    // It is asked every second.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        assert!(!engine.redis_status().unwrap().may_sell, "it sold again after {:?}", begun.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    shop.postgres_edge.set(Mode::Pass).unwrap();
+    shop.sql("ALTER SYSTEM RESET fsync");
+    shop.sql("SELECT pg_reload_conf()");
+    shop.wait_until_selling(&engine, &mut bought);
+    shop.close_the_books(&engine, 100, &mut bought);
 }
