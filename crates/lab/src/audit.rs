@@ -64,7 +64,7 @@ impl Verdict {
 #[must_use]
 pub fn judge(books: &Books, told: &[Told]) -> Verdict {
     let mut verdict = Verdict::default();
-    let (mut oversold, mut stuck) = (0, 0);
+    let (mut undeliverable, mut unreal, mut stuck) = (0, 0, 0);
     for count in &books.counts {
         let sold = sold(books, &count.product);
         let rest = i128::from(count.stocked) - i128::from(sold) - i128::from(count.available);
@@ -72,15 +72,17 @@ pub fn judge(books: &Books, told: &[Told]) -> Verdict {
         verdict.sold += sold;
         // Product by product: what one has too few is no comfort to whoever bought another. Units that nobody stocked are
         // sold too many times, also those that still wait on the shelf for whoever comes next.
-        oversold += u64::try_from(-rest).unwrap_or(0).max(sold.saturating_sub(count.stocked));
+        let too_many = sold.saturating_sub(count.stocked);
+        undeliverable += too_many;
+        unreal += u64::try_from(-rest).unwrap_or(0).saturating_sub(too_many);
         stuck += u64::try_from(rest).unwrap_or(0);
     }
     let (sold, stocked) = (verdict.sold, verdict.stocked);
     let units = [
         (
             Broken::Oversold,
-            oversold,
-            format!("{sold} units were sold of {stocked}: {oversold} cannot be delivered"),
+            undeliverable + unreal,
+            format!("{sold} units were sold of {stocked}: {}", oversold_in_words(undeliverable, unreal)),
         ),
         (Broken::Stuck, stuck, format!("{stuck} units are neither sold nor for sale")),
     ];
@@ -91,6 +93,15 @@ pub fn judge(books: &Books, told: &[Told]) -> Verdict {
     verdict.findings.extend(promises(books, told).into_iter().chain(orders).flatten());
     verdict.findings.sort_by_key(|finding| finding.breaks);
     verdict
+}
+
+/// What became of units that nobody stocked: those that were sold, and those that are still for sale.
+fn oversold_in_words(undeliverable: u64, unreal: u64) -> String {
+    match (undeliverable, unreal) {
+        (_, 0) => format!("{undeliverable} cannot be delivered"),
+        (0, _) => format!("{unreal} are for sale that do not exist"),
+        _ => format!("{undeliverable} cannot be delivered, {unreal} more are for sale that do not exist"),
+    }
 }
 
 /// Units of a product's live orders. An order for less than one unit sells none: it cannot make good for another.
@@ -230,6 +241,22 @@ mod tests {
     fn units_for_sale_that_nobody_stocked() {
         let books = books(5, 5, vec![order("1", "a", 1, true)]);
         assert_eq!(found(&books, &[yes("a")]), [(Broken::Oversold, 1)]);
+        let says = &judge(&books, &[yes("a")]).findings[0].says;
+        assert_eq!(says, "1 units were sold of 5: 1 are for sale that do not exist");
+    }
+
+    #[test]
+    fn units_that_were_sold_too_many_are_told_apart_from_those_still_for_sale() {
+        let orders = vec![order("1", "a", 1, true), order("2", "b", 3, true)];
+        let told = [yes("a"), yes_to("b", 3)];
+        let says = |available| judge(&books(2, available, orders.clone()), &told).findings[0].says.clone();
+        assert_eq!(says(0), "4 units were sold of 2: 2 cannot be delivered");
+        assert_eq!(
+            says(5),
+            "4 units were sold of 2: 2 cannot be delivered, 5 more are for sale that do not exist"
+        );
+        assert_eq!(found(&books(2, 5, orders.clone()), &told), [(Broken::Oversold, 7)]);
+        assert_eq!(found(&books(2, -1, orders.clone()), &told), [(Broken::Oversold, 2)]);
     }
 
     #[test]

@@ -115,6 +115,9 @@ pub struct Entry {
     pub scene: &'static [Act],
     /// What happens at a named point of the shop's code, as [`crate::shop::Points::parse`] reads it.
     pub point: Option<&'static str>,
+    /// Connections to PostgreSQL that its buyers and workers share in the shop; `None` if an engine sells, which has pools
+    /// of its own.
+    pub connections: Option<usize>,
     /// Who sells.
     pub seller: Seller,
 }

@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "yoink-lab", version)]
 pub struct Cli {
-    /// What to do.
+    /// What to do; nothing said, the strategies are listed.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What to do.
@@ -33,7 +33,7 @@ pub enum Command {
 }
 
 /// Options of `list`.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct ListArgs {
     /// Print JSON
     #[arg(long)]

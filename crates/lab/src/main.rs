@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use yoink_lab::cli::{Cli, Command};
+use yoink_lab::cli::{Cli, Command, ListArgs};
 use yoink_lab::commands;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command.unwrap_or_else(|| Command::List(ListArgs::default()));
+    let done = match command {
         Command::List(args) => commands::list(&args),
         Command::Run(args) => commands::run(args).await,
         Command::Explain(args) => commands::explain(args).await,

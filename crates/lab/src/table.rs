@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use crate::audit::Finding;
 use crate::catalogue::Broken;
 use crate::run::Outcome;
-use crate::shop::CONNECTIONS;
 
 /// The columns of the table.
 pub const COLUMNS: [&str; 12] = [
@@ -126,7 +125,7 @@ pub fn object(outcome: &Outcome) -> Value {
         "p95_ms": answers.percentile_ms(95),
         "p99_ms": answers.percentile_ms(99),
         "memory_mib": outcome.memory_mib,
-        "connections": CONNECTIONS,
+        "connections": outcome.entry.connections,
         "written_per_s": outcome.written_per_s(),
         "took_s": outcome.took_s,
     })

@@ -55,6 +55,7 @@ fn row_lock_breaks_nothing() {
 #[test]
 fn redis_sync_leaves_units_to_nobody() {
     let result = breaks("redis-sync", "stuck", &["oversold", "lost", "duplicated"]);
+    assert_eq!(figure(&result, "connections"), 2, "{result:#}");
     // Each of them went with a request that got no connection.
     assert_eq!(figure(&result, "database_errors"), figure(&result, "stuck"), "{result:#}");
 }
@@ -62,6 +63,7 @@ fn redis_sync_leaves_units_to_nobody() {
 #[test]
 fn redis_queue_loses_what_it_promised_while_the_database_was_down() {
     let result = breaks("redis-queue", "lost", &["oversold", "duplicated", "stuck"]);
+    assert_eq!(figure(&result, "connections"), 10, "{result:#}");
     assert!(figure(&result, "database_errors") >= 3 * figure(&result, "lost"), "{result:#}");
 }
 

@@ -65,6 +65,7 @@ fn a_report_is_one_page_with_its_charts_beside_it_as_png_and_its_figures_as_json
 
 #[test]
 fn the_list_names_every_strategy_once_and_what_it_breaks() {
+    assert_eq!(lab(&[], 0).stdout, lab(&["list"], 0).stdout, "nothing said, the list is given");
     let output = lab(&["list", "--json"], 0);
     let entries: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let mut names: Vec<&str> = entries.iter().map(|entry| field(entry, "strategy")).collect();

@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
 use crate::shop::{
-    Answer, Attempt, Confirms, Job, Messages, NewOrder, Queue, Shop, Strategy, insert_order, take_units,
+    Answer, Attempt, CONNECTIONS, Confirms, Job, Messages, NewOrder, Queue, Shop, Strategy, insert_order,
+    take_units,
 };
 
 pub(super) const ENTRY: Entry = Entry {
@@ -37,6 +38,7 @@ pub(super) const ENTRY: Entry = Entry {
         Act::Crowd(40),
     ],
     point: None,
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 

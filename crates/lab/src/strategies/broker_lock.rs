@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
 use crate::shop::{
-    Answer, Attempt, Confirms, Job, Lock, Message, Messages, NewOrder, Queue, Shop, Strategy, insert_order,
-    insert_order_and_lower_stock,
+    Answer, Attempt, CONNECTIONS, Confirms, Job, Lock, Message, Messages, NewOrder, Queue, Shop, Strategy,
+    insert_order, insert_order_and_lower_stock,
 };
 
 pub(super) const ENTRY: Entry = Entry {
@@ -48,6 +48,7 @@ pub(super) const ENTRY: Entry = Entry {
         Act::Crowd(20),
     ],
     point: None,
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::atomic_sql::buy_in_one_transaction;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Shop, Strategy};
+use crate::shop::{Answer, Attempt, CONNECTIONS, Shop, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "check-then-store-key",
@@ -26,6 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
     // The first buyers are so few that there are units for both of their clicks.
     scene: &[Act::DoubleClicks(4), Act::Crowd(96)],
     point: Some("bought:1:pause:2000"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Job, NewOrder, Queued, Shop, Strategy, Work, insert_order};
+use crate::shop::{CONNECTIONS, Job, NewOrder, Queued, Shop, Strategy, Work, insert_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "commit-then-die",
@@ -28,6 +28,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: Some("committed:3:die"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, PlainWork, Queued, Shop, Strategy};
+use crate::shop::{Answer, Attempt, CONNECTIONS, PlainWork, Queued, Shop, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "crash-before-enqueue",
@@ -24,6 +24,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: Some("taken:5:die"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Job, NewOrder, Queued, Shop, Strategy, Work, give_unit_back, insert_order};
+use crate::shop::{CONNECTIONS, Job, NewOrder, Queued, Shop, Strategy, Work, give_unit_back, insert_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "double-compensation",
@@ -26,6 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "ALTER TABLE orders ADD CONSTRAINT known_users CHECK (status = 'FAILED' OR hashtext(user_id) % 3 <> 0);",
     scene: &[Act::Crowd(40), Act::BuyOut(10)],
     point: Some("given-back:1:die"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 

@@ -27,6 +27,7 @@ pub(super) const EMBEDDED: Entry = Entry {
     schema: "",
     scene: SCENE,
     point: None,
+    connections: None,
     seller: Seller::Engine("embedded"),
 };
 

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Job, Queued, Shop, Strategy, Work, write_order};
+use crate::shop::{CONNECTIONS, Job, Queued, Shop, Strategy, Work, write_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "everysec",
@@ -36,6 +36,7 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     // A worker that is held up: the queue still has jobs when the power fails.
     point: Some("worker:3:pause:4000"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 

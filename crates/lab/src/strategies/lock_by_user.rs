@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Lock, PATIENCE, Shop, Strategy, read_check_write};
+use crate::shop::{Answer, Attempt, CONNECTIONS, Lock, PATIENCE, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "lock-by-user",
@@ -30,6 +30,7 @@ pub(super) const ENTRY: Entry = Entry {
     // The first of all, whose twin cannot have been here before; long enough for it to ask for the lock, even if the
     // second click comes a second late, because the network had to ask twice.
     point: Some("inside-lock:1:pause:3000"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 

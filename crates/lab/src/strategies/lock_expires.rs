@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Lock, Shop, Strategy, read_check_write};
+use crate::shop::{Answer, Attempt, CONNECTIONS, Lock, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "lock-expires",
@@ -29,6 +29,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: Some("inside-lock:5:pause:700"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 

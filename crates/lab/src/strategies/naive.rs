@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Shop, Strategy, read_check_write};
+use crate::shop::{Answer, Attempt, CONNECTIONS, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "naive",
@@ -26,6 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: None,
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::atomic_sql::buy_in_one_transaction;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Shop, Strategy};
+use crate::shop::{Answer, Attempt, CONNECTIONS, Shop, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "negative-quantity",
@@ -25,6 +25,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Hostile(-5), Act::Crowd(100)],
     point: None,
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Postgres),
 };
 

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Job, Queued, Shop, Strategy, Work, write_order_and_stock};
+use crate::shop::{Answer, Attempt, CONNECTIONS, Job, Queued, Shop, Strategy, Work, write_order_and_stock};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "redis-queue",
@@ -43,6 +43,7 @@ pub(super) const ENTRY: Entry = Entry {
         Act::Crowd(60),
     ],
     point: None,
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 

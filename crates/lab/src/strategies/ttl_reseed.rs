@@ -12,7 +12,9 @@ use redis::AsyncCommands as _;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, Job, Queued, Shop, Strategy, Work, stock_key, write_order_and_stock};
+use crate::shop::{
+    Answer, Attempt, CONNECTIONS, Job, Queued, Shop, Strategy, Work, stock_key, write_order_and_stock,
+};
 
 /// After how many milliseconds the stock in Redis expires.
 const TTL_MS: u64 = 1_000;
@@ -31,6 +33,7 @@ pub(super) const ENTRY: Entry = Entry {
     scene: &[Act::Crowd(50), Act::Wait(Duration::from_millis(TTL_MS + 100)), Act::Crowd(50)],
     // A worker that is held up for some seconds: by a slow disk, a lock, or the crowd itself.
     point: Some("worker:3:pause:3000"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 

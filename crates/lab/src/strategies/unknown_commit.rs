@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, NewOrder, Shop, Strategy, give_back, insert_order};
+use crate::shop::{Answer, Attempt, CONNECTIONS, NewOrder, Shop, Strategy, give_back, insert_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "unknown-commit",
@@ -26,6 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(60), Act::BuyOut(10)],
     point: Some("committed:3:cut"),
+    connections: Some(CONNECTIONS),
     seller: Seller::Strategy(open, Shelf::Redis),
 };
 
