@@ -49,7 +49,7 @@ pub struct RunArgs {
     /// Where the servers are, and how large the crowd is
     #[command(flatten)]
     pub setting: Setting,
-    /// Print JSON: one document, an object per strategy
+    /// Print JSON: one document, an object per strategy; of one that gave no result, `strategy` and `error`
     #[arg(long)]
     pub json: bool,
 }

@@ -89,12 +89,6 @@ pub fn line(outcome: &Outcome) -> String {
     format!("sold {} of {}: {}", verdict.sold, verdict.stocked, in_words(outcome))
 }
 
-/// All runs as one JSON document: an object per strategy.
-#[must_use]
-pub fn json(outcomes: &[Outcome]) -> Value {
-    Value::Array(outcomes.iter().map(object).collect())
-}
-
 /// One run as a JSON object.
 #[must_use]
 pub fn object(outcome: &Outcome) -> Value {

@@ -91,25 +91,56 @@ fn cast(outcome: &Outcome) -> Option<Cast> {
     }
 }
 
-/// The buyers of the unit that was sold most closely to the end, of those that were sold more than once.
+/// The buyers of the unit that was sold most closely to the end, of those that were sold more than once. Where no unit was,
+/// those who bought when as many were sold as there were.
 fn oversold(outcome: &Outcome) -> Option<Cast> {
-    let (unit, keys) = shared_units(outcome).into_iter().find(|(_, keys)| keys.len() > 1)?;
+    let shared = shared_units(outcome).into_iter().find(|(_, keys)| keys.len() > 1);
+    let Some(((unit, product), keys)) = shared else { return too_late(outcome) };
     let count = keys.len();
     let keys = at_odds(&outcome.events, unit, keys);
+    let of = if outcome.books.counts.len() > 1 { format!(" of {product}") } else { String::new() };
     let mut title = match unit {
-        1 => format!("The last unit was sold to {count} buyers"),
-        unit => format!("The unit at which {unit} were left was sold to {count} buyers"),
+        1 => format!("The last unit{of} was sold to {count} buyers"),
+        unit => format!("The unit{of} at which {unit} were left was sold to {count} buyers"),
     };
-    // Whoever was hit by a fault comes first: that is where a unit came from that was sold before.
-    let hit = outcome.events.iter().find(|event| event.kind == EventKind::Fault && !event.key.is_empty());
-    let mut cast: Vec<String> = hit.into_iter().map(|event| event.key.clone()).collect();
-    cast.extend(keys.into_iter().filter(|key| hit.is_none_or(|hit| &hit.key != key)));
-    cast.truncate(CAST_MAX);
+    let cast = with_hit(&outcome.events, keys);
     if cast.len() < count {
         // Writing to a string cannot fail.
         let _ = write!(title, "; {} of them", cast.len());
     }
     Some(Cast { title, keys: cast })
+}
+
+/// Who bought after as many units of the product were sold as there were, in the order of time. `None` if nobody did.
+fn too_late(outcome: &Outcome) -> Option<Cast> {
+    let products = products(outcome);
+    let mut buyers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for event in outcome.events.iter().filter(|event| event.unit.is_some()) {
+        let Some(product) = products.get(event.key.as_str()) else { continue };
+        let buyers = buyers.entry(product).or_default();
+        if !buyers.contains(&event.key.as_str()) {
+            buyers.push(&event.key);
+        }
+    }
+    let late = outcome.books.counts.iter().flat_map(|count| {
+        let stocked = usize::try_from(count.stocked).unwrap_or(usize::MAX);
+        buyers.get(count.product.as_str()).into_iter().flatten().skip(stocked)
+    });
+    let keys: Vec<String> = late.map(|key| (*key).to_owned()).collect();
+    let count = keys.len();
+    let title =
+        format!("{count} units were sold after all that there were: where they came from, and who got them");
+    (count > 0).then(|| Cast { title, keys: with_hit(&outcome.events, keys) })
+}
+
+/// As many buyers as a reader can follow. Whoever was hit by a fault comes first: that is where a unit came from that was
+/// sold before, or that there never was.
+fn with_hit(events: &[Event], keys: Vec<String>) -> Vec<String> {
+    let hit = events.iter().find(|event| event.kind == EventKind::Fault && !event.key.is_empty());
+    let mut cast: Vec<String> = hit.into_iter().map(|event| event.key.clone()).collect();
+    cast.extend(keys.into_iter().filter(|key| hit.is_none_or(|hit| &hit.key != key)));
+    cast.truncate(CAST_MAX);
+    cast
 }
 
 /// Of those who took a unit, first those who had looked before one of them took it: the most that there are. Others may
@@ -136,24 +167,30 @@ fn at_odds(events: &[Event], unit: i64, keys: Vec<String>) -> Vec<String> {
     group.into_iter().chain(others).map(|(key, _)| key).collect()
 }
 
-/// Who took which unit, by the shop's own count, the last unit first; each with its buyers in the order of time.
+/// Who took which unit of which product, by the shop's own count, the last unit first; each with its buyers in the order of
+/// time. Empty where units came back: then the count stands at the same number again, and two buyers who found it there may
+/// have got two units.
 #[must_use]
-pub fn shared_units(outcome: &Outcome) -> BTreeMap<i64, Vec<String>> {
-    let live: BTreeSet<&str> =
-        outcome.books.orders.iter().filter(|order| order.is_live).map(|order| order.key.as_str()).collect();
-    let mut units: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-    // Several products have several counts, and a trace does not say whose.
-    if outcome.books.counts.len() > 1 {
+pub fn shared_units(outcome: &Outcome) -> BTreeMap<(i64, &str), Vec<String>> {
+    let mut units: BTreeMap<(i64, &str), Vec<String>> = BTreeMap::new();
+    if outcome.events.iter().any(|event| event.kind == EventKind::GivesBack) {
         return units;
     }
+    let products = products(outcome);
     for event in &outcome.events {
-        let Some(unit) = event.unit.filter(|_| live.contains(event.key.as_str())) else { continue };
-        let keys = units.entry(unit).or_default();
+        let (Some(unit), Some(product)) = (event.unit, products.get(event.key.as_str())) else { continue };
+        let keys = units.entry((unit, *product)).or_default();
         if !keys.contains(&event.key) {
             keys.push(event.key.clone());
         }
     }
     units
+}
+
+/// What each request with a live order has bought.
+fn products(outcome: &Outcome) -> BTreeMap<&str, &str> {
+    let live = outcome.books.orders.iter().filter(|order| order.is_live && order.quantity > 0);
+    live.map(|order| (order.key.as_str(), order.product.as_str())).collect()
 }
 
 /// Requests that took a unit of which no order tells.
@@ -351,7 +388,58 @@ mod tests {
             event(3, "b", "takes", Some(2)),
             event(4, "nobody", "takes", Some(1)),
         ];
-        let units = shared_units(&outcome(&["a", "b"], events));
-        assert_eq!(units.into_iter().collect::<Vec<_>>(), [(2, vec!["a".to_owned(), "b".to_owned()])]);
+        let outcome = outcome(&["a", "b"], events);
+        let units = shared_units(&outcome);
+        assert_eq!(units.into_iter().collect::<Vec<_>>(), [((2, "p"), vec!["a".to_owned(), "b".to_owned()])]);
+    }
+
+    /// Two units on the shelf, one of them added by somebody's request, and three buyers who each got another.
+    fn with_more_than_stocked(first: Event) -> Outcome {
+        let takes = [(20, "a", 3), (30, "b", 2), (40, "c", 1)];
+        let mut events = vec![first];
+        events.extend(takes.map(|(at_us, key, unit)| event(at_us, key, "takes", Some(unit))));
+        let mut outcome = outcome(&["a", "b", "c"], events);
+        outcome.books.counts[0].stocked = 2;
+        outcome.verdict = judge(&outcome.books, &told(&["a", "b", "c"]));
+        outcome
+    }
+
+    #[test]
+    fn where_no_unit_is_shared_those_who_came_after_the_last_are_told_of_and_the_request_that_was_at_fault() {
+        let hostile = Event { kind: EventKind::Fault, ..event(10, "x", "asks for -1 units", None) };
+        let timeline = timeline(&with_more_than_stocked(hostile)).unwrap();
+        assert!(
+            timeline.title.starts_with("1 units were sold after all that there were"),
+            "{}",
+            timeline.title
+        );
+        let told: Vec<(&str, &str)> =
+            timeline.lines.iter().map(|line| (line.who.as_str(), line.what.as_str())).collect();
+        assert_eq!(told, [("A", "asks for -1 units"), ("B", "takes")]);
+        assert_eq!(timeline.lines[1].after_us, 30, "the third buyer of two units");
+    }
+
+    #[test]
+    fn where_units_come_back_none_counts_as_shared() {
+        let back = Event { kind: EventKind::GivesBack, ..event(25, "gone", "gives back", None) };
+        let mut outcome = with_more_than_stocked(back);
+        for event in &mut outcome.events {
+            event.unit = event.unit.map(|_| 1);
+        }
+        assert!(shared_units(&outcome).is_empty());
+        let timeline = timeline(&outcome).unwrap();
+        assert!(timeline.title.contains("after all that there were"), "{}", timeline.title);
+    }
+
+    #[test]
+    fn units_of_two_products_are_not_the_same() {
+        let events = vec![event(1, "a", "takes", Some(1)), event(2, "b", "takes", Some(1))];
+        let mut outcome = outcome(&["a", "b"], events);
+        assert_eq!(shared_units(&outcome).len(), 1);
+        outcome.books.orders[1].product = "q".to_owned();
+        let units = shared_units(&outcome);
+        let shared: Vec<((i64, &str), usize)> =
+            units.iter().map(|(unit, keys)| (*unit, keys.len())).collect();
+        assert_eq!(shared, [((1, "p"), 1), ((1, "q"), 1)]);
     }
 }

@@ -207,6 +207,19 @@ fn migrate(program: &Path, postgres: &str) -> Result<()> {
     Ok(())
 }
 
+/// A `yoink` program in one line: where it is, what it says of its version, and how old its file is.
+pub(crate) fn described(program: &Path) -> String {
+    let said = Command::new(program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let version = match said {
+        Ok(said) if said.status.success() => String::from_utf8_lossy(&said.stdout).trim().to_owned(),
+        _ => "which does not tell its version".to_owned(),
+    };
+    let written = program.metadata().and_then(|file| file.modified());
+    let age = written.ok().and_then(|written| written.elapsed().ok());
+    let age = age.map_or_else(String::new, |age| format!(", written {} minutes ago", age.as_secs() / 60));
+    format!("{} ({version}{age})", program.display())
+}
+
 /// The `yoink` program beside the lab's own. Where it is missing and the lab was started by cargo, it is built first.
 ///
 /// # Errors

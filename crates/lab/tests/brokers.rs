@@ -11,13 +11,19 @@ use serde_json::Value;
 use yoink_lab::shop::{Addresses, Lock, Shop, Trace};
 use yoink_testkit::RedisServer;
 
-use common::{figure, lab, small};
+use common::{figure, has_timeline, lab, small};
 
 const FIGURES: [&str; 6] = ["oversold", "lost", "duplicated", "mismatched", "phantom", "stuck"];
 
-/// Runs strategies one after the other, and gives what came of each.
+/// Runs strategies one after the other, and gives what came of each as a report has it. What is broken has a timeline.
 fn run(names: &[&str]) -> Vec<Value> {
-    let Value::Array(outcomes) = small("run", names) else { panic!("no list of results") };
+    let folder = tempfile::tempdir().unwrap();
+    small(&[&["report"], names, &["--out", folder.path().to_str().unwrap()]].concat());
+    let report = std::fs::read(folder.path().join("report.json")).unwrap();
+    let outcomes: Vec<Value> = serde_json::from_slice(&report).unwrap();
+    for outcome in &outcomes {
+        assert_eq!(has_timeline(outcome), outcome["ok"] == false, "{outcome:#}");
+    }
     let strategies: Vec<&str> = outcomes.iter().filter_map(|outcome| outcome["strategy"].as_str()).collect();
     assert_eq!(strategies, names);
     outcomes
@@ -95,7 +101,18 @@ async fn a_lock_is_one_holders_until_its_life_is_over() {
 
 #[test]
 fn an_engine_without_its_program_says_what_to_do() {
-    let output = lab(&["run", "embedded", "--yoink", "/nowhere/yoink"], 2);
+    let output = lab(&["run", "embedded", "--yoink", "/nowhere/yoink", "--json"], 2);
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(complained.contains("cannot start /nowhere/yoink"), "{complained}");
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((results.as_array().unwrap().len(), &results[0]["strategy"]), (1, &"embedded".into()));
+    assert!(results[0]["error"].as_str().unwrap().contains("cannot start /nowhere/yoink"), "{results}");
+}
+
+#[test]
+fn which_program_sells_for_an_engine_is_said() {
+    let output = small(&["run", "embedded", "--json"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let line = said.lines().find(|line| line.contains("the engines are ")).unwrap_or_default();
+    assert!(line.contains("yoink (yoink ") && line.contains(" minutes ago)"), "{said}");
 }

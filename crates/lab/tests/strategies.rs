@@ -7,13 +7,15 @@ mod common;
 use serde_json::Value;
 use yoink_testkit::{Postgres, RedisServer};
 
-use common::{figure, lab, small};
+use common::{figure, has_timeline, lab, small};
 
-/// Runs a strategy by the real program and gives its result. The run has to end as the catalogue says.
+/// Runs a strategy by the real program and gives its result. The run has to end as the catalogue says. What is broken has
+/// a timeline.
 fn run(name: &str) -> Value {
-    let results = small("run", &[name]);
-    assert_eq!(results.as_array().unwrap().len(), 1);
-    let result = results[0].clone();
+    let told = small(&["explain", name, "--json"]).stdout;
+    let explained: Value = serde_json::from_slice(&told).unwrap();
+    let result = explained["result"].clone();
+    assert_eq!(has_timeline(&explained), result["ok"] == false, "{explained:#}");
     assert_eq!((result["strategy"].as_str(), result["stocked"].as_u64()), (Some(name), Some(20)));
     assert!(result["took_s"].as_f64().unwrap() < 30.0, "{result:#}");
     result

@@ -8,10 +8,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use common::{figure, lab, small};
+use common::{figure, has_timeline, lab, small};
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn explained(arguments: &[&str]) -> Value {
+    serde_json::from_slice(&small(&[&["explain", "--json"], arguments].concat()).stdout).unwrap()
 }
 
 fn field<'a>(line: &'a Value, name: &str) -> &'a str {
@@ -24,7 +28,7 @@ fn an_explanation_shows_two_buyers_who_read_the_same_stock_before_either_writes_
     let words = String::from_utf8(output.stdout).unwrap();
     assert!(words.contains("every number adds up") && words.contains("Why:"), "{words}");
 
-    let document = small("explain", &["naive"]);
+    let document = explained(&["naive"]);
     let lines = document.pointer("/timeline/lines").and_then(Value::as_array).unwrap();
     let times: Vec<u64> = lines.iter().map(|line| line.get("after_us").unwrap().as_u64().unwrap()).collect();
     assert!(times.is_sorted() && times[0] == 0, "{times:?}");
@@ -37,6 +41,10 @@ fn an_explanation_shows_two_buyers_who_read_the_same_stock_before_either_writes_
     assert_eq!(field(reads[0].1, "detail"), field(reads[1].1, "detail"), "{document}");
     assert_ne!(field(reads[0].1, "who"), field(reads[1].1, "who"), "{document}");
     assert!(reads[1].0 < writes[1].0, "{document}");
+
+    let two = explained(&["naive", "--products", "2"]);
+    let title = two.pointer("/timeline/title").and_then(Value::as_str).unwrap_or_default();
+    assert!(has_timeline(&two) && title.contains("unit of "), "{two:#}");
 }
 
 #[test]

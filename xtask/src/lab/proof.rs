@@ -79,7 +79,8 @@ pub(crate) fn run(args: &ProofArgs) -> Result<Counted> {
         let (buyers, units) = (args.buyers.to_string(), args.units.to_string());
         let mut arguments = vec!["run", "--buyers", &buyers, "--units", &units];
         arguments.extend(std::iter::repeat_n(name.as_str(), args.runs));
-        let runs = lab.json(&arguments)?;
+        let mut runs = lab.json(&arguments)?;
+        runs.retain(|run| run.get("error").is_none());
         let proof = Proof { name: name.clone(), breaks, runs };
         let slowest = proof.runs.iter().map(|run| figure(run, "took_s")).fold(0.0, f64::max);
         let (expected, runs) = (proof.as_expected(), proof.runs.len());

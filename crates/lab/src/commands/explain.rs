@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::run::run_all;
 use super::{chosen, show};
+use crate::catalogue::Seller;
 use crate::cli::ExplainArgs;
 use crate::design::diff;
 use crate::run::Outcome;
@@ -19,7 +20,8 @@ use crate::timeline::{Timeline, timeline};
 /// The run gave no result.
 pub async fn explain(args: ExplainArgs) -> Result<ExitCode> {
     let entries = chosen(std::slice::from_ref(&args.strategy))?;
-    let results = run_all(&entries, &args.setting).await?;
+    let results = run_all(&entries, &args.setting).await;
+    results.ensure_any()?;
     let outcome = results.outcomes.first().context("nothing was run")?;
     let timeline = timeline(outcome);
     if args.json {
@@ -49,7 +51,10 @@ fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
             text += "\nThere is nothing to show: every number adds up.\n"
         }
         (None, true) => text += "\nThis time nothing was broken. Run it again, or with more buyers.\n",
-        (None, false) => text += "\nWho sold it did not write down its steps, so there is no timeline.\n",
+        (None, false) if matches!(entry.seller, Seller::Engine(_)) => {
+            text += "\nWho sold it did not write down its steps, so there is no timeline.\n";
+        }
+        (None, false) => text += "\nNothing that the shop wrote down shows it, so there is no timeline.\n",
     }
     let word = if entry.defect.is_some() { "The repair:  " } else { "Why:         " };
     text += &format!("\n{word} {}\n", entry.repair);

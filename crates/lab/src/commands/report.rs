@@ -16,7 +16,8 @@ use crate::stage::lab_folder;
 /// A run gave no result, or a file cannot be written.
 pub async fn report(args: ReportArgs) -> Result<ExitCode> {
     let entries = chosen(&args.strategies)?;
-    let results = run_all(&entries, &args.setting).await?;
+    let results = run_all(&entries, &args.setting).await;
+    results.ensure_any()?;
     let folder = args.out.unwrap_or_else(|| lab_folder().join("report"));
     let setting = &args.setting;
     let each = if setting.products == 1 {

@@ -5,36 +5,59 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
 
 use super::{chosen, complain, show};
-use crate::catalogue::Entry;
+use crate::catalogue::{Entry, Seller};
 use crate::cli::{RunArgs, Setting};
 use crate::run::{Outcome, Size, run as run_one};
 use crate::stage::{Given, Servers};
 use crate::table;
+use crate::yoink::{described, find_program};
 
 /// Runs strategies one after the other. Ends well if each went as the catalogue says: the wrong ones showed their
 /// defect, the right ones none.
 ///
 /// # Errors
-/// No run gave a result.
+/// No run gave a result. In JSON, what kept each from it is said all the same.
 pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let entries = chosen(&args.strategies)?;
-    let results = run_all(&entries, &args.setting).await?;
+    let results = run_all(&entries, &args.setting).await;
     if args.json {
-        show(&serde_json::to_string_pretty(&table::json(&results.outcomes))?)?;
+        show(&serde_json::to_string_pretty(&results.json())?)?;
+        results.ensure_any()?;
     } else {
+        results.ensure_any()?;
         show(&table::text(&results.outcomes))?;
     }
     Ok(results.exit())
 }
 
 impl Results {
+    /// Whether there is anything to show.
+    ///
+    /// # Errors
+    /// There is no result.
+    pub(super) fn ensure_any(&self) -> Result<()> {
+        if self.outcomes.is_empty() {
+            let names: Vec<&str> = self.failed.iter().map(|(name, _)| *name).collect();
+            bail!("no result: {}", names.join(", "));
+        }
+        Ok(())
+    }
+
+    /// One document: an object per strategy; after those with a result, `strategy` and `error` of those without.
+    fn json(&self) -> Value {
+        let failed = self.failed.iter().map(|(name, error)| json!({"strategy": name, "error": error}));
+        Value::Array(self.outcomes.iter().map(table::object).chain(failed).collect())
+    }
+
     /// How the program ends: well if every strategy did as the catalogue says.
     pub(super) fn exit(&self) -> ExitCode {
         let surprises = self.outcomes.iter().filter(|outcome| !outcome.is_as_expected());
         let mut names: Vec<&str> = surprises.map(|outcome| outcome.entry.name).collect();
-        names.extend(&self.failed);
+        names.extend(self.failed.iter().map(|(name, _)| *name));
         if names.is_empty() {
             return ExitCode::SUCCESS;
         }
@@ -46,21 +69,25 @@ impl Results {
 /// What came of several runs.
 pub(super) struct Results {
     pub(super) outcomes: Vec<Outcome>,
-    /// Names of those that gave no result.
-    failed: Vec<&'static str>,
+    /// Names of those that gave no result, and what kept each from it.
+    failed: Vec<(&'static str, String)>,
 }
 
-/// Runs strategies one after the other.
-///
-/// # Errors
-/// None gave a result.
-pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Result<Results> {
-    let given = Given {
+/// Runs strategies one after the other. Says before which `yoink` sells for the engines, if one is among them.
+pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Results {
+    let mut given = Given {
         postgres: setting.postgres.clone(),
         redis: setting.redis.clone(),
         amqp: setting.amqp.clone(),
         yoink: setting.yoink.clone(),
     };
+    if entries.iter().any(|entry| matches!(entry.seller, Seller::Engine(_))) {
+        // Where there is none, each engine's run says so.
+        given.yoink = given.yoink.or_else(|| block_in_place(find_program).ok());
+        if let Some(program) = &given.yoink {
+            complain(&format!("the engines are {}", described(program)));
+        }
+    }
     let mut servers = Servers::new(given);
     let size = Size { buyers: setting.buyers, units: setting.units, products: setting.products };
     let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
@@ -69,15 +96,12 @@ pub(super) async fn run_all(entries: &[Entry], setting: &Setting) -> Result<Resu
             Ok(outcome) => outcomes.push(outcome),
             Err(error) => {
                 complain(&format!("{}: {error:#}", entry.name));
-                failed.push(entry.name);
+                failed.push((entry.name, format!("{error:#}")));
             }
         }
     }
     // What the others came to is worth showing all the same.
-    if outcomes.is_empty() {
-        bail!("no result: {}", failed.join(", "));
-    }
-    Ok(Results { outcomes, failed })
+    Results { outcomes, failed }
 }
 
 /// Runs one. What it wrote is kept if that was asked for, or if it did not go as the catalogue says.

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::{Generation, Generations};
-use crate::shop::{Answer, Attempt, read_attempt, sell};
+use crate::shop::{Answer, Attempt, Shop, read_attempt, sell};
 
 pub(super) fn router(generations: Arc<Generations>) -> Router {
     Router::new()
@@ -53,10 +53,7 @@ async fn answer(generation: &Generation, headers: &HeaderMap, body: &[u8]) -> Re
             generation.figures.accepted();
             // The third generation answers 202, with the body of the second.
             let status = if generation.version < 3 { StatusCode::CREATED } else { StatusCode::ACCEPTED };
-            match bought(generation, &attempt, &order).await {
-                Ok(body) => (status, Json(body)).into_response(),
-                Err(trouble) => broken(&trouble),
-            }
+            (status, Json(bought(&generation.shop, &attempt, &order).await)).into_response()
         }
         other => render(generation, other),
     }
@@ -80,32 +77,32 @@ fn render(generation: &Generation, told: Result<Answer>) -> Response {
         }
         Err(trouble) => {
             figures.failed();
-            broken(&trouble)
+            error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error", &format!("{trouble:#}"))
         }
     }
 }
 
-/// The body of the first three generations: the product as it is now, and the order.
-async fn bought(generation: &Generation, attempt: &Attempt, order: &str) -> Result<Value> {
-    let client = generation.shop.stores.postgres().await?;
-    let row = client.query_one("SELECT name, stock FROM products WHERE id = $1", &[&attempt.product]).await?;
-    Ok(json!({
-        "updatedProduct": {
-            "id": attempt.product,
-            "name": row.get::<_, String>(0),
-            "stock": row.get::<_, i32>(1),
-        },
+/// The body of the first three generations: the product as it is now, and the order. The order stands, so a product that
+/// cannot be read is left out.
+async fn bought(shop: &Shop, attempt: &Attempt, order: &str) -> Value {
+    let mut body = json!({
         "placedOrder": {
             "id": order,
             "userId": attempt.user,
             "productId": attempt.product,
             "quantity": attempt.quantity,
         },
-    }))
+    });
+    if let (Ok(product), Some(fields)) = (product(shop, &attempt.product).await, body.as_object_mut()) {
+        fields.insert("updatedProduct".to_owned(), product);
+    }
+    body
 }
 
-fn broken(trouble: &anyhow::Error) -> Response {
-    error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error", &format!("{trouble:#}"))
+async fn product(shop: &Shop, id: &str) -> Result<Value> {
+    let client = shop.stores.postgres().await?;
+    let row = client.query_one("SELECT name, stock FROM products WHERE id = $1", &[&id]).await?;
+    Ok(json!({"id": id, "name": row.get::<_, String>(0), "stock": row.get::<_, i32>(1)}))
 }
 
 fn error(status: StatusCode, error: &str, message: &str) -> Response {
@@ -148,5 +145,21 @@ async fn metrics(State(generations): State<Arc<Generations>>) -> Response {
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble:#}")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shop::{Addresses, Trace};
+
+    #[tokio::test]
+    async fn an_order_is_told_of_where_its_product_cannot_be_read() {
+        // A shop without a PostgreSQL gets no connection to it.
+        let opened = Shop::open(&Addresses::default(), "run".to_owned(), Trace::nowhere(), None).await;
+        let (user, product, key) = ("u".to_owned(), "p".to_owned(), "k".to_owned());
+        let body = bought(&opened.unwrap(), &Attempt { user, product, quantity: 2, key }, "o").await;
+        let order = json!({"id": "o", "userId": "u", "productId": "p", "quantity": 2});
+        assert_eq!(body, json!({"placedOrder": order}));
     }
 }

@@ -100,11 +100,15 @@ fn stock(outcome: &Outcome) -> Result<Option<Chart>> {
 fn units(outcome: &Outcome) -> Result<Option<Chart>> {
     const TITLE: &str = "How many buyers got the same unit (the last one is 1)";
     let units = shared_units(outcome);
-    if units.is_empty() {
+    // Several products have several last units; one row of bars cannot show them.
+    if units.is_empty() || outcome.books.counts.len() > 1 {
         return Ok(None);
     }
-    let (names, buyers): (Vec<String>, Vec<f32>) =
-        units.into_iter().take(UNITS_SHOWN).map(|(unit, keys)| (unit.to_string(), keys.len() as f32)).unzip();
+    let (names, buyers): (Vec<String>, Vec<f32>) = units
+        .into_iter()
+        .take(UNITS_SHOWN)
+        .map(|((unit, _), keys)| (unit.to_string(), keys.len() as f32))
+        .unzip();
     let mut chart = BarChart::new(vec![("buyers", buyers).into()], names);
     chart.width = WIDTH;
     chart.height = HEIGHT;

@@ -40,6 +40,8 @@ pub enum EventKind {
     /// A step of a request or a worker.
     #[default]
     Step,
+    /// A step by which a unit is for sale again.
+    GivesBack,
     /// The database could not be used.
     DatabaseError,
     /// The lab did it.
@@ -89,6 +91,17 @@ impl Trace {
             ..Event::default()
         };
         self.write(&event);
+    }
+
+    /// A unit of the request `key` is put back on the shelf.
+    pub fn gives_back(&self, key: &str, step: &str, detail: &str) {
+        self.write(&Event {
+            key: key.to_owned(),
+            step: step.to_owned(),
+            detail: detail.to_owned(),
+            kind: EventKind::GivesBack,
+            ..Event::default()
+        });
     }
 
     /// The database could not be used by the request `key`.
@@ -173,10 +186,20 @@ mod tests {
         trace.step("a", "reads", "stock = 1");
         trace.takes("a", "writes", "stock = 0", 1);
         trace.database_error("b", "timeout");
+        trace.gives_back("b", "gives back", "stock 0 -> 1");
         trace.fault("", "PostgreSQL is shut down");
         let events = read_trace(&path).unwrap();
         let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
-        assert_eq!(kinds, [EventKind::Step, EventKind::Step, EventKind::DatabaseError, EventKind::Fault]);
+        assert_eq!(
+            kinds,
+            [
+                EventKind::Step,
+                EventKind::Step,
+                EventKind::DatabaseError,
+                EventKind::GivesBack,
+                EventKind::Fault
+            ]
+        );
         assert_eq!((events[1].unit, events[1].key.as_str()), (Some(1), "a"));
         assert!(events.windows(2).all(|pair| pair[0].at_us <= pair[1].at_us));
     }

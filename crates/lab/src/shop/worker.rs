@@ -88,7 +88,7 @@ pub async fn write_order_and_stock(shop: &Shop, job: &Job) -> Result<()> {
 pub async fn give_unit_back(shop: &Shop, job: &Job) -> Result<()> {
     let stock = give_back(&mut shop.stores.redis()?, &job.product, job.quantity).await?;
     let detail = format!("stock {} -> {stock}", stock.saturating_sub(job.quantity));
-    shop.trace.step(&job.key, "the dead letter's unit is given back in Redis", &detail);
+    shop.trace.gives_back(&job.key, "the dead letter's unit is given back in Redis", &detail);
     Ok(())
 }
 

@@ -60,7 +60,11 @@ impl UnknownCommit {
                 shop.trace.database_error(&attempt.key, &format!("{error:#}"));
                 let stock = give_back(&mut shop.stores.redis()?, &attempt.product, attempt.quantity).await?;
                 let detail = format!("stock {} -> {stock}", stock.saturating_sub(attempt.quantity));
-                shop.trace.step(&attempt.key, "takes that for a failure and gives the unit back", &detail);
+                shop.trace.gives_back(
+                    &attempt.key,
+                    "takes that for a failure and gives the unit back",
+                    &detail,
+                );
                 Err(error)
             }
         }

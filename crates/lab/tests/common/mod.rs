@@ -22,14 +22,17 @@ pub fn lab(arguments: &[&str], code: i32) -> Output {
     output
 }
 
-/// What `command` says in JSON of strategies that sell 20 units to 200 buyers. Each has to go as the catalogue says.
-pub fn small(command: &str, strategies: &[&str]) -> Value {
-    let crowd = ["--buyers", "200", "--units", "20", "--json"];
-    let output = lab(&[&[command], strategies, &crowd].concat(), 0);
-    serde_json::from_slice(&output.stdout).unwrap()
+/// Runs the lab with 20 units and 200 buyers. Each strategy has to go as the catalogue says.
+pub fn small(arguments: &[&str]) -> Output {
+    lab(&[arguments, &["--buyers", "200", "--units", "20"]].concat(), 0)
 }
 
 /// A figure of a result.
 pub fn figure(result: &Value, name: &str) -> u64 {
     result[name].as_u64().unwrap_or_else(|| panic!("no {name} in {result:#}"))
+}
+
+/// Whether a timeline is told of a run, and something in it.
+pub fn has_timeline(told: &Value) -> bool {
+    told.pointer("/timeline/lines").and_then(Value::as_array).is_some_and(|lines| lines.len() > 1)
 }
