@@ -21,12 +21,15 @@ pub(crate) fn write(part: &str, markdown: &str) -> Result<()> {
 fn with_part(page: &str, engine: &str, markdown: &str) -> String {
     let (begin, end) = (format!("<!-- {engine} -->\n"), format!("<!-- end of {engine} -->\n"));
     let part = format!("{begin}\n{}\n\n{end}", markdown.trim());
-    if let Some((head, rest)) = page.split_once(&begin)
-        && let Some((_, tail)) = rest.split_once(&end)
+    // What stands before the first part is the head, of whatever age; a page without a part is none of ours.
+    let parts =
+        if page.contains("<!-- end of ") { page.find("<!-- ").and_then(|at| page.get(at..)) } else { None };
+    let page = format!("{HEAD}\n{}", parts.unwrap_or_default());
+    if let Some((before, rest)) = page.split_once(&begin)
+        && let Some((_, after)) = rest.split_once(&end)
     {
-        return format!("{head}{part}{tail}");
+        return format!("{before}{part}{after}");
     }
-    let page = if page.contains("<!-- end of ") { page } else { HEAD };
     format!("{}\n\n{part}", page.trim_end())
 }
 
@@ -146,6 +149,10 @@ mod tests {
         let both = with_part(&first, "redis", "two");
         let again = with_part(&both, "embedded", "three");
         assert_eq!(again, both.replace("one", "three"));
+        let aged = both.replace(HEAD, "# Results\n\nAnother head.\n");
+        assert!(aged.contains("Another"));
+        assert_eq!(with_part(&aged, "embedded", "three"), again);
+        assert!(with_part(&aged, "lab", "four").starts_with(both.trim_end()));
     }
 
     #[test]
