@@ -10,8 +10,10 @@ use crate::say::say;
 use crate::steps::Counted;
 
 const BROWSER: &str = "chromium";
-/// A blank page of this size is far smaller.
-const PICTURE_BYTES_MIN: u64 = 50_000;
+/// What a chart adds to the picture of the page, at the least.
+const CHART_BYTES_MIN: u64 = 5_000;
+/// Hides what is drawn in charts, and leaves their places.
+const HIDDEN: &str = "<style>svg > * { display: none }</style></head>";
 /// Strategies of which one breaks, one holds, and one is an engine.
 const SHOWN: [&str; 3] = ["naive", "atomic-sql", "embedded"];
 
@@ -39,13 +41,31 @@ pub(crate) fn run(lab: &Lab) -> Result<Counted> {
         ensure!(shown.contains(&format!("id=\"{name}-latency\"")), "the browser shows no latency of {name}");
     }
     ensure!(shown.contains("buyer B"), "the browser shows no timeline");
-    let picture = folder.join("report.png");
-    let option = format!("--screenshot={}", picture.display());
-    browse(&folder, &["--window-size=1100,4000", "--hide-scrollbars", &option], &page)?;
-    let bytes = std::fs::metadata(&picture).context("the browser made no picture")?.len();
-    ensure!(bytes > PICTURE_BYTES_MIN, "the picture of the page is empty: {bytes} bytes");
-    say(format!("report: a picture of it is {}", picture.display()));
+    let charts = u64::try_from(shown.matches("<figure").count())?;
+    let bare = out.join("without-charts.html");
+    let html = std::fs::read_to_string(out.join("report.html")).context("the lab wrote no page")?;
+    ensure!(html.contains("</head>"), "the page has no head in which charts can be hidden");
+    std::fs::write(&bare, html.replacen("</head>", HIDDEN, 1))
+        .context("cannot write a page without charts")?;
+    let without = picture(&folder, "without-charts.png", &format!("file://{}", bare.display()))?;
+    let with = picture(&folder, "report.png", &page)?;
+    ensure!(
+        with >= without + charts * CHART_BYTES_MIN,
+        "{charts} charts are not drawn: the picture has {with} bytes, and {without} without them"
+    );
+    say(format!("report: a picture of it is {}", folder.join("report.png").display()));
     Ok(Counted::of(u64::try_from(SHOWN.len())?, "strategies seen in a browser"))
+}
+
+/// Makes a picture of a page in place of the one that was there, and gives its size in bytes.
+fn picture(folder: &Path, name: &str, page: &str) -> Result<u64> {
+    let picture = folder.join(name);
+    if picture.exists() {
+        std::fs::remove_file(&picture).with_context(|| format!("cannot remove {}", picture.display()))?;
+    }
+    let option = format!("--screenshot={}", picture.display());
+    browse(folder, &["--window-size=1100,4000", "--hide-scrollbars", &option], page)?;
+    Ok(std::fs::metadata(&picture).context("the browser made no picture")?.len())
 }
 
 /// Gives what the browser writes.
