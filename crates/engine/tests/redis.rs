@@ -34,6 +34,8 @@ mod loss;
 mod meddling;
 #[path = "redis/mistakes.rs"]
 mod mistakes;
+#[path = "redis/other_edits.rs"]
+mod other_edits;
 #[path = "redis/overlap.rs"]
 mod overlap;
 #[path = "redis/rate_limit.rs"]

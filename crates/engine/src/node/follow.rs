@@ -7,7 +7,7 @@ use std::time::Duration;
 use yoink_core::Timestamp;
 
 use super::Node;
-use crate::postgres::{Backlog, Postgres, PostgresError};
+use crate::postgres::{Backlog, ErrorClass, Postgres, PostgresError};
 
 /// How often those who wait for the ledger are told.
 const TELL_EVERY: Duration = Duration::from_millis(15);
@@ -53,8 +53,14 @@ impl Node {
         let retry_at = self.retry_at(now);
         for order in postgres.due_refused(now, REFUSED_MAX).await? {
             let then = options.on_dead_letter;
-            let tried = postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await?;
-            self.note_retried(tried);
+            match postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await {
+                Ok(tried) => self.note_retried(tried),
+                // Of this order alone, as far as can be told: the others are not held up by it.
+                Err(error) if matches!(error.class(), ErrorClass::Permanent | ErrorClass::Unclassified) => {
+                    self.note_delivery_error(&error);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -110,7 +110,6 @@ impl Loader {
             ("done", "0".to_owned()),
             ("delivered", row.sold.to_string()),
             ("given", row.given().to_string()),
-            ("backlog", self.shared.options.backlog_max.to_string()),
             ("version", row.version.to_string()),
         ];
         fields.extend(description(row));

@@ -111,10 +111,15 @@ impl Keeper {
         }
     }
 
-    /// Asks every server for its settings. Whether all of them told: of those that did not, what they told last holds.
+    /// Asks every server for its settings. Whether all of them told: of PostgreSQL and of a single Redis that did not, what
+    /// they told last holds. Of a cluster's servers one that is silent may have been replaced by another.
     async fn check_settings(&self) -> bool {
         let node = &self.shared.node;
         let mut have_all_told = true;
+        let mut used = self.servers.addresses();
+        if used.len() > 1 {
+            used.clear();
+        }
         for server in self.servers.all().await {
             let told = match &server {
                 Ok(server) => {
@@ -125,10 +130,10 @@ impl Keeper {
             have_all_told &= told.is_some();
             if let Some((address, complaints)) = told {
                 node.note_settings(address, complaints);
+                used.push(address.to_owned());
             }
         }
         have_all_told &= check_postgres(node, &self.postgres).await;
-        let mut used = self.servers.addresses();
         used.push(self.postgres.target().to_owned());
         node.forget_settings_but(&used);
         have_all_told

@@ -211,6 +211,7 @@ impl LaneDriver {
             Some((interval_us, at_once)) => call.arg(interval_us).arg(at_once),
             None => call.arg("").arg(""),
         };
+        call.arg(self.shared.options.backlog_max);
         for ticket in tickets {
             call.arg(to_hex(ticket.order)).arg(ticket.customer.as_str()).arg(ticket.quantity);
             if let Mode::Offer { number, accepted_at, price } = ticket.mode {

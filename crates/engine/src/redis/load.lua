@@ -32,7 +32,7 @@ end
 if ARGV[3] == 'begin' then
   -- Whoever edits it by hand may write what no epoch can be.
   local epoch = tonumber(sale[1])
-  if epoch and epoch < 2 ^ 31
+  if epoch and epoch <= 2 ^ 30
       and (epoch > tonumber(ARGV[1]) or (sale[1] == ARGV[1] and sale[2] ~= 'loading')) then
     return 'E|' .. sale[1]
   end

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use redis::RedisError;
 use uuid::Uuid;
 
-use super::look::is_of_another_type;
+use super::look::{is_of_another_type, text_of};
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
@@ -218,7 +218,8 @@ impl Loader {
             tracing::warn!(product = %row.id, epoch, "Redis is filled anew with a product: selling stops for a moment");
             self.close(server, row.number, last, rescues).await?;
             failpoint::hit("loader.closed");
-            match found.is_of_another_product_than(row) {
+            // Without a ledger that went back it is the name that is wrong: what is in the stream was granted.
+            match rescues && found.is_of_another_product_than(row) {
                 true => self.forget_stream(server, row.number, last).await?,
                 false => self.worker(row.number).drain(epoch).await?,
             }
@@ -281,11 +282,11 @@ impl Loader {
         let mut connection = server.connection.clone();
         // Whoever edits it by hand may write what is no number.
         let sale = self.shared.keys(row.number, row.epoch).sale;
-        let asked: Result<Vec<Option<String>>, RedisError> =
+        let asked: Result<Vec<Option<Vec<u8>>>, RedisError> =
             redis::cmd("HMGET").arg(sale).arg(&FOUND_FIELDS[..]).query_async(&mut connection).await;
         let values = match asked {
             Err(error) if is_of_another_type(&error) => Vec::new(),
-            asked => asked?,
+            asked => asked?.into_iter().map(text_of).collect(),
         };
         let field = |name: &str| {
             let place = FOUND_FIELDS.iter().position(|field| *field == name)?;

@@ -27,7 +27,14 @@ pub(crate) async fn look(
     for field in of_sale {
         call.arg(*field);
     }
-    call.invoke_async(&mut server.connection.clone()).await
+    let (of_sale, entries, of_buyers): (Vec<Option<Vec<u8>>>, _, Option<Vec<u8>>) =
+        call.invoke_async(&mut server.connection.clone()).await?;
+    Ok((of_sale.into_iter().map(text_of).collect(), entries, text_of(of_buyers)))
+}
+
+/// A value as text. Anybody may have written what is none: that is like no value of this engine's, and tells so.
+pub(crate) fn text_of(value: Option<Vec<u8>>) -> Option<String> {
+    value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether a key holds what no script of this engine puts there: somebody else wrote to it.

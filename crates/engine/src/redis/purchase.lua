@@ -6,7 +6,7 @@
 -- ARGV  1 epoch   2 the server that the caller talks to   3 deadline, microseconds, or ''   4 'buy' or 'offer'
 --       5 time, microseconds, or '' for this server's
 --       6 the rate limit of a customer: microseconds after which he may be granted one more, or ''
---       7 how many he may be granted at once    then for each purchase: order id, customer, quantity
+--       7 how many he may be granted at once   8 how many grants may wait for the ledger    then for each purchase: order id, customer, quantity
 --       and for each offer also: its number, when it was accepted, microseconds, and its price, 'amount|currency'
 --
 -- Answers one text per purchase, its parts separated by '|':
@@ -37,10 +37,10 @@
 
 local is_offer = ARGV[4] == 'offer'
 local stride = is_offer and 6 or 3
-local asked = (#ARGV - 7) / stride
+local asked = (#ARGV - 8) / stride
 -- The place before the first argument of a purchase.
 local function place(i)
-  return 7 + stride * (i - 1)
+  return 8 + stride * (i - 1)
 end
 local function all(answer)
   local answers = {}
@@ -70,10 +70,10 @@ end
 
 -- A key of another type is somebody else's; it has no fields.
 local sale = redis.pcall('HMGET', KEYS[1], 'epoch', 'server', 'state', 'available', 'credited', 'granted', 'number',
-  'done', 'limit', 'max', 'starts_at', 'ends_at', 'paused', 'price', 'backlog')
+  'done', 'limit', 'max', 'starts_at', 'ends_at', 'paused', 'price')
 if not sale[1] then return all('N') end
 if sale[1] ~= ARGV[1] then
-  local epoch = whole(sale[1], 2147483647)
+  local epoch = whole(sale[1], 2 ^ 30)
   return all(epoch and string.format('E|%d', epoch) or 'N')
 end
 if sale[2] ~= ARGV[2] then return all('I') end
@@ -91,8 +91,8 @@ if type(length) ~= 'number' or (length == 0 and redis.call('EXISTS', KEYS[3]) ==
 
 local units_max, number_max = 1e12, 2 ^ 32 - 1
 local available, credited, granted = whole(sale[4], units_max), whole(sale[5], units_max), whole(sale[6], units_max)
-local number, done, backlog = whole(sale[7], units_max), whole(sale[8], units_max), whole(sale[15], 2 ^ 64)
-local is_counted = available and credited and granted and number and done and backlog
+local number, done, backlog = whole(sale[7], units_max), whole(sale[8], units_max), tonumber(ARGV[8])
+local is_counted = available and credited and granted and number and done
 local adds_up = is_counted and available == credited - granted
 local limit, max = sale[9] ~= '' and whole(sale[9], number_max), whole(sale[10], number_max)
 local starts_at, ends_at = time_or_none(sale[11]), time_or_none(sale[12])

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::filling::description;
+use super::shown::epoch_of;
 use crate::postgres::ProductRow;
 
 /// What a look reads of a sale.
@@ -81,7 +82,7 @@ impl Sale {
 
     /// Whether it is that of this epoch.
     pub(crate) fn is_of(&self, epoch: i32) -> bool {
-        self.text("epoch").and_then(|text| text.parse().ok()) == Some(epoch)
+        self.text("epoch").and_then(epoch_of) == Some(epoch)
     }
 
     /// By how many units the figures differ from what they should be; one that is none counts as 0.
@@ -92,7 +93,7 @@ impl Sale {
 
     /// Why nothing can be sold from it as this epoch on this server, whatever its figures are.
     pub(crate) fn obstacle(&self, epoch: i32, server: &str) -> Option<Seen> {
-        let Some(found) = self.text("epoch").and_then(|text| text.parse::<i32>().ok()) else {
+        let Some(found) = self.text("epoch").and_then(epoch_of) else {
             return Some(Seen::Missing);
         };
         match found.cmp(&epoch) {
@@ -105,8 +106,9 @@ impl Sale {
         }
     }
 
-    /// `None` if one of them is none.
+    /// `None` if one of them is none, or one of those that are held against the ledger.
     pub(crate) fn figures(&self) -> Option<SaleFigures> {
+        let _of_ledger = (self.figure("delivered")?, self.figure("given")?);
         Some(SaleFigures {
             available: self.figure("available")?,
             credited: self.figure("credited")?,

@@ -6,6 +6,14 @@ use std::cmp::Ordering;
 
 use crate::postgres::{ProductRow, SaleState};
 
+/// No sale comes to as many epochs. Somebody who writes a higher one must not use them all up.
+const EPOCH_MAX: i32 = 1 << 30;
+
+/// The epoch that a sale says it is of; `None` if that can be none.
+pub(crate) fn epoch_of(text: &str) -> Option<i32> {
+    text.parse().ok().filter(|epoch| (1..=EPOCH_MAX).contains(epoch))
+}
+
 /// What a sale in Redis shows of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shown {
@@ -25,7 +33,7 @@ impl Shown {
     pub(crate) fn of<'a>(field: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         let figure = |name| field(name).and_then(|value| value.parse().ok()).unwrap_or(0);
         Some(Self {
-            epoch: field("epoch")?.parse().ok()?,
+            epoch: epoch_of(field("epoch")?)?,
             version: field("version").and_then(|value| value.parse().ok()).unwrap_or(0),
             delivered: figure("delivered"),
             given: figure("given"),

@@ -24,8 +24,8 @@ const GARBAGE: [Option<&str>; 9] = [
 ];
 /// What is said about a product.
 const DESCRIPTION: [&str; 6] = ["limit", "max", "starts_at", "ends_at", "paused", "price"];
-const FIGURES: [&str; 6] = ["available", "credited", "granted", "number", "done", "backlog"];
-const STOCK: u64 = 20;
+const FIGURES: [&str; 5] = ["available", "credited", "granted", "number", "done"];
+pub const STOCK: u64 = 20;
 const LIMIT: u32 = 3;
 const MAX: u32 = 5;
 /// How long mending a hundred products may take.
@@ -124,7 +124,7 @@ async fn ask(
 }
 
 /// Asks until there is an answer that does not say "later".
-async fn ask_patiently(
+pub async fn ask_patiently(
     engine: &Engine,
     product: &str,
     customer: &str,
@@ -181,12 +181,12 @@ fn script_failures(shop: &Shop) -> String {
     calls.split("failed_calls=").nth(1).unwrap().to_owned()
 }
 
-fn numbers(shop: &Shop) -> BTreeMap<String, i64> {
+pub fn numbers(shop: &Shop) -> BTreeMap<String, i64> {
     let rows = shop.sql("SELECT id, number FROM products").into_iter();
     rows.map(|row| (row[0].clone().unwrap(), row[1].as_deref().unwrap().parse().unwrap())).collect()
 }
 
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < MENDED_WITHIN, "{what} after {MENDED_WITHIN:?}");

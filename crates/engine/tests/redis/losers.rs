@@ -113,7 +113,7 @@ const LOSERS: [Loser; 14] = [
     ("paused", &[("paused", "1")], ("late", 1, "late"), refused!(Rejection::SalePaused)),
     ("the limit", &[("limit", "1")], ("recent", 1, "more"), refused!(Rejection::LimitReached { .. })),
     ("sold out", &[], ("late", 7, "late"), refused!(Rejection::SoldOut { available: 6 })),
-    ("too much waits", &[("backlog", "1")], ("late", 1, "late"), |answer| {
+    ("too much waits", &[("number", "2000000")], ("late", 1, "late"), |answer| {
         *answer == Err(CallError::Overloaded)
     }),
     ("another epoch", &[("epoch", "99")], ("late", 1, "late"), is_rebuilding),
