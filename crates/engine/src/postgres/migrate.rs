@@ -73,7 +73,11 @@ impl Postgres {
             return Err(PostgresOpenError::Newer { target, found: *found, known });
         }
         let mut missing = Vec::new();
-        for migration in runner().get_migrations() {
+        let runner = runner();
+        // They come in the order of their names, where the tenth is before the second.
+        let mut migrations: Vec<_> = runner.get_migrations().iter().collect();
+        migrations.sort_by_key(|migration| migration.version());
+        for migration in migrations {
             match applied.iter().find(|(version, _)| *version == migration.version()) {
                 None => missing.push(migration.to_string()),
                 Some((_, checksum)) if *checksum != migration.checksum().to_string() => {
