@@ -14,7 +14,7 @@ use crate::shop::{Bought, SHOE, Shop, insist, request, rounds};
 const STOCK: u64 = 20_000;
 /// From the return of the ledger until Redis sells from a new epoch. A person waits for 2 s; a machine that builds
 /// something else may need more.
-const MENDED_WITHIN: Duration = Duration::from_secs(8);
+const MENDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Waits until Redis sells from an epoch after this one.
 fn wait_until_mended(shop: &Shop, epoch: i64) {
