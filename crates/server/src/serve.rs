@@ -359,9 +359,7 @@ async fn serve_connection(tcp: TcpStream, conn: Arc<Conn>, front: Rc<Front>) {
         .max_headers(settings.headers_max)
         .max_header_size(settings.header_bytes_max)
         .max_buf_size(settings.header_bytes_max.max(8_192))
-        // Whoever has said everything is answered all the same. With it off, hyper reads on while a purchase is decided,
-        // to notice a client that left, and needs a second buffer for each connection that waits (decision 17).
-        .half_close(true)
+        .half_close(false)
         // With it on, answers that precede a malformed request would never be sent.
         .pipeline_flush(false);
     let stream = Stream::new(tcp, Arc::clone(&conn));

@@ -82,7 +82,7 @@ impl Shared {
             if !lost.is_empty() {
                 tracing::warn!(
                     messages = lost.len(),
-                    "the broker has lost messages that it had confirmed; they are queued again"
+                    "no worker has seen messages that were confirmed: lost, or held by a worker; they are queued again"
                 );
                 self.publisher.publish_again(lost);
             }

@@ -141,7 +141,8 @@ impl RabbitEngine {
         Before::Bought(Ok(Purchased { order, seq, accepted_at, unit_price, replayed, status }))
     }
 
-    /// Whether there is an order under the request's key already.
+    /// Whether there is an order under the request's key already, or may be: whoever was told that nobody knows asks
+    /// again as often as it takes.
     ///
     /// # Errors
     /// None, so far: while the ledger cannot be asked it counts as no.
@@ -150,7 +151,8 @@ impl RabbitEngine {
         let Some(listed) = self.desk().find_product(&request.product).await else { return Ok(false) };
         let ids = &self.shared().node.order_ids;
         let order = ids.seal(ids.derive(listed.row.number, &request.customer, key));
-        Ok(matches!(self.bought_before(order, request).await, Before::Bought(_)))
+        Ok(self.shared().unsettled.has(order)
+            || matches!(self.bought_before(order, request).await, Before::Bought(_)))
     }
 
     /// What can be told without a decision.

@@ -82,7 +82,7 @@ fn what_waits_for_a_lock_in_the_hand_of_a_worker_is_not_lost() {
     edge.close_blocking(Duration::from_secs(5));
     shop.sql("UPDATE publishers SET reported_at = 0");
     shop.redis.command(&["SET", &shop.lock(), "somebody", "PX", "600000"]).unwrap();
-    let lock_life = Duration::from_secs(3);
+    let lock_life = Duration::from_secs(6);
     let worker = shop.open(|options| options.lock_life = lock_life);
     shop.wait_in_hand();
     until("the queue is known to be empty", || worker.rabbit_status().unwrap().queued == Some(0));
