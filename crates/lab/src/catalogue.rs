@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 
 use crate::scene::Act;
-use crate::shop::{Shop, Strategy};
+use crate::shop::{CONNECTIONS, Shop, Strategy};
 use crate::strategies;
 
 /// What an audit can find. Also the name of the figure that counts it.
@@ -56,10 +56,24 @@ pub enum Kind {
 /// What a strategy breaks, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defect {
-    /// What the audit finds.
+    /// What the audit finds in every run.
     pub breaks: Broken,
+    /// What it may find besides, because it comes of the same defect.
+    pub also: &'static [Broken],
     /// How it comes about, in one sentence.
     pub how: &'static str,
+}
+
+impl Defect {
+    /// Its name; then, in brackets, what comes with it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let also: Vec<&str> = self.also.iter().map(|broken| broken.name()).collect();
+        match also.is_empty() {
+            true => self.breaks.name().to_owned(),
+            false => format!("{} (also {})", self.breaks.name(), also.join(", ")),
+        }
+    }
 }
 
 /// The servers that a strategy needs.
@@ -85,10 +99,25 @@ pub enum Shelf {
 /// Who sells.
 #[derive(Clone, Copy, Debug)]
 pub enum Seller {
-    /// A shop of the lab's, with the number that it sells from.
-    Strategy(Open, Shelf),
+    /// A shop of the lab's.
+    Strategy {
+        /// How it begins.
+        open: Open,
+        /// The number that it sells from.
+        shelf: Shelf,
+        /// Connections to PostgreSQL that its buyers and workers share.
+        connections: usize,
+    },
     /// `yoink serve --engine NAME`.
     Engine(&'static str),
+}
+
+impl Seller {
+    /// A shop of the lab's with the shop's own pool of connections to PostgreSQL.
+    #[must_use]
+    pub const fn strategy(open: Open, shelf: Shelf) -> Seller {
+        Seller::Strategy { open, shelf, connections: CONNECTIONS }
+    }
 }
 
 /// Opens a strategy in a shop.
@@ -115,14 +144,27 @@ pub struct Entry {
     pub scene: &'static [Act],
     /// What happens at a named point of the shop's code, as [`crate::shop::Points::parse`] reads it.
     pub point: Option<&'static str>,
-    /// Connections to PostgreSQL that its buyers and workers share in the shop; `None` if an engine sells, which has pools
-    /// of its own.
-    pub connections: Option<usize>,
     /// Who sells.
     pub seller: Seller,
 }
 
 impl Entry {
+    /// Connections to PostgreSQL that its buyers and workers share in the shop; `None` if an engine sells, which has pools
+    /// of its own.
+    #[must_use]
+    pub fn connections(&self) -> Option<usize> {
+        match self.seller {
+            Seller::Strategy { connections, .. } => Some(connections),
+            Seller::Engine(_) => None,
+        }
+    }
+
+    /// Whether its defect may show in this way.
+    #[must_use]
+    pub fn may_break(&self, broken: Broken) -> bool {
+        self.defect.is_some_and(|defect| defect.breaks == broken || defect.also.contains(&broken))
+    }
+
     /// What is done to it in a run, in one sentence.
     #[must_use]
     pub fn scene_in_words(&self) -> String {

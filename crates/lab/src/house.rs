@@ -48,7 +48,7 @@ impl House {
     /// It does not open.
     pub async fn open(opening: Opening, servers: &Servers) -> Result<House> {
         match opening.entry.seller {
-            Seller::Strategy(_, shelf) => Ok(House::Lab(Box::new(LabShop::open(opening, shelf).await?))),
+            Seller::Strategy { shelf, .. } => Ok(House::Lab(Box::new(LabShop::open(opening, shelf).await?))),
             Seller::Engine(engine) => {
                 let shop = block_in_place(|| YoinkShop::open(engine, opening, &servers.yoink()?))?;
                 Ok(House::Yoink(Box::new(shop)))

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use self::redis_log::RedisLog;
 use crate::audit::{Told, Verdict, judge};
 use crate::books::Books;
-use crate::catalogue::{Entry, Seller};
+use crate::catalogue::{Broken, Entry, Seller};
 use crate::crowd::{Answers, Crowd, Wave};
 use crate::house::{House, Opening};
 use crate::scene::Act;
@@ -88,17 +88,21 @@ impl Outcome {
         Some((written.len() - 1) as f64 / seconds)
     }
 
-    /// Whether it went as the catalogue says: the defect shows, or nothing does.
+    /// Whether it went as the catalogue says: the defect shows and nothing else, or nothing at all does.
     #[must_use]
     pub fn is_as_expected(&self) -> bool {
-        match self.entry.defect {
+        let goes_so = match self.entry.defect {
             Some(defect) => self.verdict.count(defect.breaks) > 0,
             // Who sells nothing breaks nothing, and is no shop.
-            None => {
-                let is_sold_out = self.verdict.sold == self.verdict.stocked;
-                self.verdict.is_ok() && (is_sold_out || self.had_too_few_buyers())
-            }
-        }
+            None => self.verdict.sold == self.verdict.stocked || self.had_too_few_buyers(),
+        };
+        goes_so && self.unexpected().next().is_none()
+    }
+
+    /// What the audit found that the catalogue does not say of this strategy.
+    pub fn unexpected(&self) -> impl Iterator<Item = Broken> {
+        let found = self.verdict.findings.iter().map(|finding| finding.breaks);
+        found.filter(|broken| !self.entry.may_break(*broken))
     }
 
     /// Whether fewer units were asked for than there were. Whoever clicks twice asks once.
@@ -346,5 +350,56 @@ impl<'a> Stage<'a> {
             memory_mib: self.house.memory_mib(),
             took_s: 0.0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Finding;
+    use crate::catalogue::find;
+
+    /// What came of a run of a strategy that sold out, with these findings.
+    fn outcome(strategy: &str, found: &[Broken]) -> Outcome {
+        let finding =
+            |breaks: &Broken| Finding { breaks: *breaks, count: 1, says: String::new(), keys: Vec::new() };
+        Outcome {
+            entry: find(strategy).unwrap(),
+            verdict: Verdict { stocked: 5, sold: 5, findings: found.iter().map(finding).collect() },
+            answers: Answers::default(),
+            events: Vec::new(),
+            books: Books::default(),
+            memory_mib: None,
+            took_s: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_defect_that_the_catalogue_does_not_tell_of_is_not_as_expected() {
+        for (strategy, found, unexpected) in [
+            ("naive", &[Broken::Oversold][..], &[][..]),
+            ("naive", &[Broken::Oversold, Broken::Duplicated], &[Broken::Duplicated]),
+            ("naive", &[Broken::Stuck], &[Broken::Stuck]),
+            ("everysec", &[Broken::Oversold, Broken::Lost], &[]),
+            ("everysec", &[Broken::Lost, Broken::Stuck], &[Broken::Stuck]),
+            ("embedded", &[], &[]),
+            ("embedded", &[Broken::Lost], &[Broken::Lost]),
+        ] {
+            let outcome = outcome(strategy, found);
+            assert_eq!(outcome.unexpected().collect::<Vec<_>>(), unexpected, "{strategy}: {found:?}");
+            assert_eq!(outcome.is_as_expected(), unexpected.is_empty(), "{strategy}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_defect_that_does_not_show_and_a_shop_that_does_not_sell_are_not_as_expected() {
+        assert!(!outcome("naive", &[]).is_as_expected());
+        assert!(!outcome("everysec", &[Broken::Oversold]).is_as_expected(), "it comes with what must show");
+        let mut unsold = outcome("embedded", &[]);
+        assert!(unsold.is_as_expected());
+        unsold.verdict.sold = 0;
+        assert!(unsold.is_as_expected(), "nobody asked");
+        unsold.answers.told = vec![Told { key: "k".to_owned(), quantity: 5, ..Told::default() }];
+        assert!(!unsold.is_as_expected());
     }
 }

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::audit::Finding;
-use crate::catalogue::Broken;
+use crate::catalogue::{Broken, Entry};
 use crate::run::Outcome;
 
 /// The columns of the table.
@@ -67,7 +67,8 @@ fn server_error_rate(outcome: &Outcome) -> f64 {
 }
 
 fn in_words(outcome: &Outcome) -> String {
-    let broken: Vec<String> = outcome.verdict.findings.iter().map(broken_in_words).collect();
+    let broken = outcome.verdict.findings.iter().map(|finding| broken_in_words(&outcome.entry, finding));
+    let broken: Vec<String> = broken.collect();
     match (broken.is_empty(), outcome.is_as_expected()) {
         (true, true) => "every number adds up".to_owned(),
         (true, false) => "NOT AS EXPECTED: it broke nothing".to_owned(),
@@ -76,10 +77,13 @@ fn in_words(outcome: &Outcome) -> String {
     }
 }
 
-/// What is broken; with its count, if that has no column of its own.
-fn broken_in_words(finding: &Finding) -> String {
+/// What is broken; with its count, if that has no column of its own. Of a strategy with a defect it is told if that is
+/// another.
+fn broken_in_words(entry: &Entry, finding: &Finding) -> String {
     let name = finding.breaks.name();
-    if COLUMNS.contains(&name) { name.to_owned() } else { format!("{} {name}", finding.count) }
+    let words = if COLUMNS.contains(&name) { name.to_owned() } else { format!("{} {name}", finding.count) };
+    let is_another = entry.defect.is_some() && !entry.may_break(finding.breaks);
+    if is_another { format!("unexpectedly {words}") } else { words }
 }
 
 /// One run in one line.
@@ -103,6 +107,7 @@ pub fn object(outcome: &Outcome) -> Value {
         "stuck": verdict.count(Broken::Stuck),
         "ok": verdict.is_ok(),
         "as_expected": outcome.is_as_expected(),
+        "unexpected": outcome.unexpected().map(Broken::name).collect::<Vec<_>>(),
         "findings": verdict.findings.iter().map(|finding| finding.says.clone()).collect::<Vec<_>>(),
         "stocked": verdict.stocked,
         "sold": verdict.sold,
@@ -119,7 +124,7 @@ pub fn object(outcome: &Outcome) -> Value {
         "p95_ms": answers.percentile_ms(95),
         "p99_ms": answers.percentile_ms(99),
         "memory_mib": outcome.memory_mib,
-        "connections": outcome.entry.connections,
+        "connections": outcome.entry.connections(),
         "written_per_s": outcome.written_per_s(),
         "took_s": outcome.took_s,
     })
@@ -128,12 +133,17 @@ pub fn object(outcome: &Outcome) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::find;
 
     #[test]
     fn what_has_no_column_is_told_with_its_count() {
         let finding = |breaks| Finding { breaks, count: 7, says: String::new(), keys: Vec::new() };
-        assert_eq!(broken_in_words(&finding(Broken::Lost)), "lost");
-        assert_eq!(broken_in_words(&finding(Broken::Mismatched)), "7 mismatched");
-        assert_eq!(broken_in_words(&finding(Broken::Phantom)), "7 phantom");
+        let words = |strategy, breaks| broken_in_words(&find(strategy).unwrap(), &finding(breaks));
+        assert_eq!(words("everysec", Broken::Lost), "lost");
+        assert_eq!(words("everysec", Broken::Oversold), "oversold");
+        assert_eq!(words("everysec", Broken::Stuck), "unexpectedly stuck");
+        assert_eq!(words("commit-then-die", Broken::Mismatched), "7 mismatched");
+        assert_eq!(words("naive", Broken::Phantom), "unexpectedly 7 phantom");
+        assert_eq!(words("redis", Broken::Lost), "lost", "of what has no defect, everything is unexpected");
     }
 }

@@ -86,6 +86,9 @@ fn the_list_names_every_strategy_once_and_what_it_breaks() {
         .map(|entry| field(entry, "strategy"))
         .collect();
     assert_eq!(right, ["atomic-sql", "row-lock", "embedded", "redis", "rabbitmq"]);
+    let also = |entry: &&Value| entry["also"].as_array().is_some_and(|also| !also.is_empty());
+    let with_more: Vec<&str> = entries.iter().filter(also).map(|entry| field(entry, "strategy")).collect();
+    assert_eq!(with_more, ["commit-then-die", "lock-by-user", "everysec"]);
 }
 
 #[test]

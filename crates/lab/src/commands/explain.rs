@@ -38,7 +38,7 @@ fn in_words(outcome: &Outcome, timeline: Option<&Timeline>) -> String {
     let entry = &outcome.entry;
     let mut text = format!("{}: {}\n\n", entry.name, entry.line);
     if let Some(defect) = entry.defect {
-        text += &format!("What breaks:  {}, because {}.\n", defect.breaks.name(), defect.how);
+        text += &format!("What breaks:  {}, because {}.\n", defect.name(), defect.how);
     }
     text += &format!("What is done: {}.\n", entry.scene_in_words());
     text += &format!("This run:     {}\n", table::line(outcome));

@@ -51,6 +51,7 @@ fn described(entry: &Entry) -> Value {
         },
         "does": entry.line,
         "breaks": entry.defect.map(|defect| defect.breaks.name()),
+        "also": entry.defect.iter().flat_map(|defect| defect.also).map(|broken| broken.name()).collect::<Vec<_>>(),
         "how": entry.defect.map(|defect| defect.how),
         "repair": entry.repair,
     })

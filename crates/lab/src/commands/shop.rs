@@ -16,7 +16,7 @@ use crate::shop::{Addresses, Shop, Trace, serve};
 /// The shop cannot be opened.
 pub async fn shop(args: ShopArgs) -> Result<ExitCode> {
     let entry = catalogue::find(&args.strategy).context("there is no such strategy")?;
-    let Seller::Strategy(open, _) = entry.seller else { bail!("{} is sold by yoink itself", entry.name) };
+    let Seller::Strategy { open, .. } = entry.seller else { bail!("{} is sold by yoink itself", entry.name) };
     let addresses = Addresses { postgres: args.postgres, redis: args.redis, amqp: args.amqp };
     let trace = Trace::open(&args.trace)?;
     let shop = Shop::open(&addresses, args.run, trace, args.point.as_deref()).await?;

@@ -71,7 +71,7 @@ async fn open_one(
     figures: Figures,
 ) -> Result<Generation> {
     let entry = catalogue::find(name).with_context(|| format!("there is no strategy {name}"))?;
-    let Seller::Strategy(open, _) = entry.seller else { bail!("{name} is sold by yoink itself") };
+    let Seller::Strategy { open, .. } = entry.seller else { bail!("{name} is sold by yoink itself") };
     let Addresses { postgres, redis, amqp } = servers.addresses(entry.needs, &[]).await?;
     let url = postgres.as_deref().context("there is no PostgreSQL")?;
     open_books(&connect(url).await?, &entry, &goods.products, goods.units).await?;

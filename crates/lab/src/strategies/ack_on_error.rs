@@ -13,8 +13,7 @@ use uuid::Uuid;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
 use crate::shop::{
-    Answer, Attempt, CONNECTIONS, Confirms, Job, Messages, NewOrder, Queue, Shop, Strategy, insert_order,
-    take_units,
+    Answer, Attempt, Confirms, Job, Messages, NewOrder, Queue, Shop, Strategy, insert_order, take_units,
 };
 
 pub(super) const ENTRY: Entry = Entry {
@@ -23,6 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "a worker that acknowledges every message, also those that it could not write",
     defect: Some(Defect {
         breaks: Broken::Lost,
+        also: &[],
         how: "while PostgreSQL is away the worker acknowledges what it cannot write: accepted orders are gone",
     }),
     repair: "acknowledge after the commit, and only then; what failed comes again, and in the end to the dead letters",
@@ -38,8 +38,7 @@ pub(super) const ENTRY: Entry = Entry {
         Act::Crowd(40),
     ],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 /// Messages that the worker may have been sent; it handles them one after the other.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, NewOrder, Shop, Strategy, insert_order, take_units};
+use crate::shop::{Answer, Attempt, NewOrder, Shop, Strategy, insert_order, take_units};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "atomic-sql",
@@ -23,8 +23,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 struct AtomicSql {

@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
 use crate::shop::{
-    Answer, Attempt, CONNECTIONS, Confirms, Job, Lock, Message, Messages, NewOrder, Queue, Shop, Strategy,
-    insert_order, insert_order_and_lower_stock,
+    Answer, Attempt, Confirms, Job, Lock, Message, Messages, NewOrder, Queue, Shop, Strategy, insert_order,
+    insert_order_and_lower_stock,
 };
 
 pub(super) const ENTRY: Entry = Entry {
@@ -32,6 +32,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "RabbitMQ and a lock in Redis: answer \"queued\", let a worker sell under the lock",
     defect: Some(Defect {
         breaks: Broken::Lost,
+        also: &[],
         how: "while PostgreSQL is away the worker logs an error for each message and acknowledges it: accepted orders are \
               gone",
     }),
@@ -48,8 +49,7 @@ pub(super) const ENTRY: Entry = Entry {
         Act::Crowd(20),
     ],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 /// Messages that the worker has in hand at once.

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::atomic_sql::buy_in_one_transaction;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, Shop, Strategy};
+use crate::shop::{Answer, Attempt, Shop, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "check-then-store-key",
@@ -18,6 +18,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "the idempotency key is looked up before the purchase and stored after it",
     defect: Some(Defect {
         breaks: Broken::Duplicated,
+        also: &[],
         how: "the second of two clicks looks the key up before the first has stored it, and both buy",
     }),
     repair: "write the key in the transaction that buys, under a unique index: the second click fails there",
@@ -26,8 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     // The first buyers are so few that there are units for both of their clicks.
     scene: &[Act::DoubleClicks(4), Act::Crowd(96)],
     point: Some("bought:1:pause:2000"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 struct CheckThenStoreKey {

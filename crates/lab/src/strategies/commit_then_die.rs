@@ -2,7 +2,8 @@
 //!
 //! The defect: a worker that dies between the two finds the job in the queue again. Nothing in the order says which job
 //! it came from, because its id is made when it is written. It is not the id that the buyer was told either, so the audit
-//! also finds that every order is another than its buyer was told of.
+//! also finds that every order is another than its buyer was told of; and the second order is for a unit more than was
+//! taken.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{CONNECTIONS, Job, NewOrder, Queued, Shop, Strategy, Work, insert_order};
+use crate::shop::{Job, NewOrder, Queued, Shop, Strategy, Work, insert_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "commit-then-die",
@@ -20,6 +21,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "the worker commits the order and dies before it acknowledges the job",
     defect: Some(Defect {
         breaks: Broken::Duplicated,
+        also: &[Broken::Oversold, Broken::Mismatched],
         how: "the job that was never acknowledged is done again, and writes a second order under another id; and no order \
               has the id that its buyer was told",
     }),
@@ -28,8 +30,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: Some("committed:3:die"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::strategy(open, Shelf::Redis),
 };
 
 fn open(shop: Arc<Shop>) -> BoxFuture<'static, Result<Arc<dyn Strategy>>> {

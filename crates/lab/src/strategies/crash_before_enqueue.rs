@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, PlainWork, Queued, Shop, Strategy};
+use crate::shop::{Answer, Attempt, PlainWork, Queued, Shop, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "crash-before-enqueue",
@@ -17,6 +17,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "take the unit, then queue the order; the process dies between the two",
     defect: Some(Defect {
         breaks: Broken::Stuck,
+        also: &[],
         how: "a process that dies after it took a unit and before it queued the order leaves the unit to nobody",
     }),
     repair: "take the unit and queue the order in one script, so that there is no between",
@@ -24,8 +25,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: Some("taken:5:die"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::strategy(open, Shelf::Redis),
 };
 
 struct CrashBeforeEnqueue {

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{CONNECTIONS, Job, NewOrder, Queued, Shop, Strategy, Work, give_unit_back, insert_order};
+use crate::shop::{Job, NewOrder, Queued, Shop, Strategy, Work, give_unit_back, insert_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "double-compensation",
@@ -18,6 +18,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "give a dead letter's unit back, then remove the dead letter; the process dies between the two",
     defect: Some(Defect {
         breaks: Broken::Oversold,
+        also: &[],
         how: "the dead letter that outlives a crash is dealt with again, and its unit is given back a second time",
     }),
     repair: "give back and remove in one script, which does nothing if the dead letter is not there any more",
@@ -26,8 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "ALTER TABLE orders ADD CONSTRAINT known_users CHECK (status = 'FAILED' OR hashtext(user_id) % 3 <> 0);",
     scene: &[Act::Crowd(40), Act::BuyOut(10)],
     point: Some("given-back:1:die"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::strategy(open, Shelf::Redis),
 };
 
 fn open(shop: Arc<Shop>) -> BoxFuture<'static, Result<Arc<dyn Strategy>>> {

@@ -27,7 +27,6 @@ pub(super) const EMBEDDED: Entry = Entry {
     schema: "",
     scene: SCENE,
     point: None,
-    connections: None,
     seller: Seller::Engine("embedded"),
 };
 

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{CONNECTIONS, Job, Queued, Shop, Strategy, Work, write_order};
+use crate::shop::{Job, Queued, Shop, Strategy, Work, write_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "everysec",
@@ -19,6 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "Redis with appendfsync everysec loses its power in the middle of the sale",
     defect: Some(Defect {
         breaks: Broken::Lost,
+        also: &[Broken::Oversold],
         how: "the last second of Redis is undone: queued orders are gone though their buyers were told yes, \
               and the units of written ones are sold again",
     }),
@@ -36,8 +37,7 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     // A worker that is held up: the queue still has jobs when the power fails.
     point: Some("worker:3:pause:4000"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::strategy(open, Shelf::Redis),
 };
 
 fn open(shop: Arc<Shop>) -> BoxFuture<'static, Result<Arc<dyn Strategy>>> {

@@ -2,7 +2,8 @@
 //! if the value is one's own.
 //!
 //! The defect: the `finally` also runs for whoever did not get the lock, and a second click of the same buyer has the
-//! same value. Waiting for its twin, it opens the twin's lock, and a third request comes in while the first one writes.
+//! same value. Waiting for its twin, it opens the twin's lock, and a third request comes in while the first one writes. That
+//! may be the twin itself, which finds no order yet either: then the audit also finds two orders of one request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, Lock, PATIENCE, Shop, Strategy, read_check_write};
+use crate::shop::{Answer, Attempt, Lock, PATIENCE, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "lock-by-user",
@@ -21,6 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "a lock in Redis with the buyer's id in it, opened in `finally`",
     defect: Some(Defect {
         breaks: Broken::Oversold,
+        also: &[Broken::Duplicated],
         how: "a buyer's second click, which has not got the lock, opens the one that the first click holds",
     }),
     repair: "a value that no other request has, and opened only by the request that got it",
@@ -30,8 +32,7 @@ pub(super) const ENTRY: Entry = Entry {
     // The first of all, whose twin cannot have been here before; long enough for it to ask for the lock, even if the
     // second click comes a second late, because the network had to ask twice.
     point: Some("inside-lock:1:pause:3000"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 const LOCK_LIFE: Duration = Duration::from_secs(5);

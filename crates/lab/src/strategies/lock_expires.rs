@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, Lock, Shop, Strategy, read_check_write};
+use crate::shop::{Answer, Attempt, Lock, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "lock-expires",
@@ -22,6 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "a lock in Redis that expires, and nothing that keeps a late holder from writing",
     defect: Some(Defect {
         breaks: Broken::Oversold,
+        also: &[],
         how: "a holder waits for longer than its lock lives and then writes an old stock over what others have sold",
     }),
     repair: "the store refuses a write that is overtaken (a fencing token), or decides by itself: stock >= quantity",
@@ -29,8 +30,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: Some("inside-lock:5:pause:700"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 const LOCK_LIFE: Duration = Duration::from_millis(100);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, Shop, Strategy, read_check_write};
+use crate::shop::{Answer, Attempt, Shop, Strategy, read_check_write};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "naive",
@@ -19,6 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "V1: read the stock, check it, write it back",
     defect: Some(Defect {
         breaks: Broken::Oversold,
+        also: &[],
         how: "between one buyer's read and write others read the same stock, and each sells the same unit",
     }),
     repair: "let the database decide: one UPDATE that takes a unit only where stock >= quantity",
@@ -26,8 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 struct Naive {

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::atomic_sql::buy_in_one_transaction;
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, Shop, Strategy};
+use crate::shop::{Answer, Attempt, Shop, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "negative-quantity",
@@ -18,6 +18,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "a quantity of -5 passes the check of the stock, and adds 5 units",
     defect: Some(Defect {
         breaks: Broken::Oversold,
+        also: &[],
         how: "stock >= -5 is always true, and stock - -5 is more than before: one request makes 5 units",
     }),
     repair: "refuse quantities below 1 at the door, and again in the database by a CHECK",
@@ -25,8 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Hostile(-5), Act::Crowd(100)],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 struct NegativeQuantity {

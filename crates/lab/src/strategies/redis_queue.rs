@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, Job, Queued, Shop, Strategy, Work, write_order_and_stock};
+use crate::shop::{Answer, Attempt, Job, Queued, Shop, Strategy, Work, write_order_and_stock};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "redis-queue",
@@ -25,6 +25,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "V4: a script takes the unit in Redis, and a worker writes the order from a queue",
     defect: Some(Defect {
         breaks: Broken::Lost,
+        also: &[],
         how: "while the database is down for five seconds, every job fails at once, after 1 s and after 2 s more, and is \
               cancelled, though its buyer was told yes",
     }),
@@ -43,8 +44,7 @@ pub(super) const ENTRY: Entry = Entry {
         Act::Crowd(60),
     ],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::strategy(open, Shelf::Redis),
 };
 
 struct RedisQueue {

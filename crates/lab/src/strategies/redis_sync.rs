@@ -29,6 +29,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "V3: a script takes the unit in Redis, then the order is written in the same request",
     defect: Some(Defect {
         breaks: Broken::Stuck,
+        also: &[],
         how: "with 2 connections to PostgreSQL and 4 ms of patience for one, most of a crowd gets none: those buyers are \
               told 500, and their units are never given back",
     }),
@@ -37,8 +38,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::Strategy { open, shelf: Shelf::Redis, connections: CONNECTIONS },
 };
 
 struct RedisSync {

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use super::atomic_sql::write_order_and_commit;
 use crate::catalogue::{Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, Shop, Strategy};
+use crate::shop::{Answer, Attempt, Shop, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "row-lock",
@@ -23,8 +23,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(100)],
     point: None,
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Postgres),
+    seller: Seller::strategy(open, Shelf::Postgres),
 };
 
 struct RowLock {

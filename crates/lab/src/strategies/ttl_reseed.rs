@@ -12,9 +12,7 @@ use redis::AsyncCommands as _;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{
-    Answer, Attempt, CONNECTIONS, Job, Queued, Shop, Strategy, Work, stock_key, write_order_and_stock,
-};
+use crate::shop::{Answer, Attempt, Job, Queued, Shop, Strategy, Work, stock_key, write_order_and_stock};
 
 /// After how many milliseconds the stock in Redis expires.
 const TTL_MS: u64 = 1_000;
@@ -25,6 +23,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "the stock in Redis expires, and is filled again from a database that lags behind the queue",
     defect: Some(Defect {
         breaks: Broken::Oversold,
+        also: &[],
         how: "what is queued and not yet written counts as unsold when the stock is filled again from PostgreSQL",
     }),
     repair: "a count that is sold from is no cache: it never expires, and is rebuilt from the orders, queued ones too",
@@ -33,8 +32,7 @@ pub(super) const ENTRY: Entry = Entry {
     scene: &[Act::Crowd(50), Act::Wait(Duration::from_millis(TTL_MS + 100)), Act::Crowd(50)],
     // A worker that is held up for some seconds: by a slow disk, a lock, or the crowd itself.
     point: Some("worker:3:pause:3000"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::strategy(open, Shelf::Redis),
 };
 
 struct TtlReseed {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::catalogue::{Broken, Defect, Entry, Kind, Needs, Seller, Shelf};
 use crate::scene::Act;
-use crate::shop::{Answer, Attempt, CONNECTIONS, NewOrder, Shop, Strategy, give_back, insert_order};
+use crate::shop::{Answer, Attempt, NewOrder, Shop, Strategy, give_back, insert_order};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "unknown-commit",
@@ -19,6 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
     line: "the answer to COMMIT is lost, and taken for a failure",
     defect: Some(Defect {
         breaks: Broken::Oversold,
+        also: &[],
         how: "the order was committed, only the answer was lost: its unit is given back and sold a second time",
     }),
     repair: "after a lost answer ask again under the order's id, and give back only what is known to have failed",
@@ -26,8 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     schema: "",
     scene: &[Act::Crowd(60), Act::BuyOut(10)],
     point: Some("committed:3:cut"),
-    connections: Some(CONNECTIONS),
-    seller: Seller::Strategy(open, Shelf::Redis),
+    seller: Seller::strategy(open, Shelf::Redis),
 };
 
 struct UnknownCommit {
