@@ -59,20 +59,15 @@ pub(crate) struct TestArgs {
     pub(crate) long: bool,
 }
 
-/// Does all steps, prints the table, and fails if one failed.
+/// Does all steps, prints the table, and fails if one failed. `also`: what the tests need, and can wait for, and reading
+/// the code does not.
 ///
 /// # Errors
 /// Only what keeps the steps from being done at all.
-pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
+pub(crate) fn run(args: &TestArgs, also: Option<Step<'_>>) -> Result<ExitCode> {
     let mut steps = Steps::default();
-    steps.run("format", || cargo(&["fmt", "--all", "--check"], "workspace formatted"));
-    steps.run("tidy", || Ok(Counted::of(1, tidy::run()?)));
-    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--"];
-    steps.run("lints", || cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings"));
-    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--features", EVERYTHING, "--"];
-    steps.run("lints, faults", || {
-        cargo(&[&lints[..], &["-D", "warnings"]].concat(), "workspace without warnings")
-    });
+    let also = also.map(|step| ("", vec![step]));
+    steps.run_beside(also.into_iter().chain([("", reading())]).collect());
     steps.run("tests", tests);
     let binary = Mutex::new(None);
     steps.run_beside(on_servers(args, &binary));
@@ -82,6 +77,21 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
     }
     writeln!(std::io::stdout().lock(), "\n{}", steps.table())?;
     Ok(if steps.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is seen without running anything.
+fn reading() -> Vec<Step<'static>> {
+    let lints = |features: &'static [&'static str]| -> Box<dyn FnOnce() -> Result<Counted> + Send> {
+        let words =
+            [&["clippy", "--workspace", "--all-targets", "--quiet"], features, &["--", "-D", "warnings"]];
+        Box::new(move || cargo(&words.concat(), "workspace without warnings"))
+    };
+    vec![
+        ("format", Box::new(|| cargo(&["fmt", "--all", "--check"], "workspace formatted"))),
+        ("tidy", Box::new(|| Ok(Counted::of(1, tidy::run()?)))),
+        ("lints", lints(&[])),
+        ("lints, faults", lints(&["--features", EVERYTHING])),
+    ]
 }
 
 /// What runs the tests' build against servers, and mostly waits for them; beside it, what the drills need is built.
