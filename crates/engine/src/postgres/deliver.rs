@@ -43,6 +43,36 @@ impl Grant {
     }
 }
 
+/// How grants are written to the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// While their epoch is on sale. What comes after it was sealed is not written at all and is told apart
+    /// ([`Delivered::Sealed`]).
+    Carry,
+    /// As [`Self::Carry`], and what comes after the epoch was sealed is revoked: for orders that got no unit of the epoch
+    /// on sale either.
+    Deliver,
+    /// Those that the ledger does not have, into an epoch that Redis is yet to be filled with, as [`Self::Deliver`] would.
+    /// Those that it has are [`Delivered::Known`]. All are [`Delivered::Sealed`], and nothing is written, if another epoch
+    /// is on sale by now or this one was opened.
+    Rescue,
+    /// As [`Self::Rescue`], for orders that had ended: they take no unit. Those that the ledger did not have are
+    /// [`Delivered::Revoked`].
+    RescueEnded,
+}
+
+impl Way {
+    /// The function of the ledger that does it.
+    fn function(self) -> &'static str {
+        match self {
+            Self::Carry => "carry",
+            Self::Deliver => "deliver",
+            Self::Rescue => "rescue",
+            Self::RescueEnded => "rescue_ended",
+        }
+    }
+}
+
 /// What became of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Delivered {
@@ -143,85 +173,25 @@ pub enum Retried {
 }
 
 impl Postgres {
-    /// Carries what Redis granted of an epoch of a product into the ledger, in one transaction. May be called again
-    /// with the same grants: what is there stays as it is. What comes after the epoch was sealed is not written at all
-    /// and is told apart ([`Delivered::Sealed`]). `retry_at` is when refused ones are tried again.
+    /// Writes grants of an epoch of a product to the ledger, in one transaction. May be called again with the same grants:
+    /// what is there stays as it is. `retry_at` is when refused ones are tried again.
     ///
     /// # Errors
     /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the grants cannot even be sent, or has no
     /// units; nothing happened, so try them one by one.
-    pub async fn carry(
-        &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("carry", (product, epoch), now, retry_at, grants).await
-    }
-
-    /// As [`Self::carry`], and what comes after the epoch was sealed is revoked: for orders that got no unit of the
-    /// epoch on sale either.
-    ///
-    /// # Errors
-    /// As [`Self::carry`].
     pub async fn deliver(
         &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("deliver", (product, epoch), now, retry_at, grants).await
-    }
-
-    /// Writes those of these orders that the ledger does not have into an epoch that Redis is yet to be filled with, as
-    /// [`Self::deliver`] would. Those that it has are [`Delivered::Known`]. All are [`Delivered::Sealed`], and nothing is
-    /// written, if another epoch is on sale by now or this one was opened.
-    ///
-    /// # Errors
-    /// As [`Self::carry`].
-    pub async fn rescue(
-        &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("rescue", (product, epoch), now, retry_at, grants).await
-    }
-
-    /// As [`Self::rescue`], for orders that had ended: they take no unit. Those that the ledger did not have are
-    /// [`Delivered::Revoked`].
-    ///
-    /// # Errors
-    /// As [`Self::carry`].
-    pub async fn rescue_ended(
-        &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("rescue_ended", (product, epoch), now, retry_at, grants).await
-    }
-
-    async fn write_grants(
-        &self,
-        function: &str,
+        way: Way,
         (product, epoch): (i32, i32),
-        now: Timestamp,
-        retry_at: Timestamp,
+        (retry_at, now): (Timestamp, Timestamp),
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
         let numbers: Vec<i64> = grants.iter().map(|grant| grant.number).collect();
         let columns: Columns<'_> = grants.iter().map(Grant::parts).collect();
-        let sql =
-            format!("SELECT order_id, outcome FROM {function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+        let sql = format!(
+            "SELECT order_id, outcome FROM {}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            way.function()
+        );
         let parameters: [Parameter<'_>; 11] = [
             &product,
             &epoch,

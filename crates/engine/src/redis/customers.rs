@@ -6,14 +6,12 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::audit::LOOKS_MAX;
-use super::look::is_of_another_type;
+use super::look::{is_of_another_type, page_of_fields};
 use super::servers::Server;
 use super::{RedisEngine, keeper_pause};
 use crate::CallError;
 use crate::postgres::{Grant, ProductRow};
 
-/// Fields of the buyers that are read at once.
-const PAGE_FIELDS: usize = 1_000;
 /// Customers that are looked at again, where more are said differently.
 const SUSPECTS_MAX: usize = 100;
 /// Of those, the ones that are named.
@@ -21,8 +19,6 @@ const NAMED_MAX: usize = 5;
 
 /// The units of a customer as Redis has them (`None`: it cannot be read), and as they should be.
 type Said = (Option<u64>, u64);
-/// Where the next page begins, 0 if there is none; and fields with their values.
-type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 
 impl RedisEngine {
     /// Which customers of a product certainly have another number of units in Redis than in the ledger, in words. Orders
@@ -125,16 +121,11 @@ async fn all_customers(
 ) -> Result<bool, RedisError> {
     let mut cursor = 0_u64;
     loop {
-        let mut scan = redis::cmd("HSCAN");
-        scan.arg(buyers).arg(cursor).arg("MATCH").arg("c*").arg("COUNT").arg(PAGE_FIELDS);
-        let page: Result<Page, _> = scan.query_async(&mut server.connection.clone()).await;
-        let (next, page) = match page {
-            Err(error) if is_of_another_type(&error) => return Ok(false),
-            page => page?,
-        };
+        let Some((next, page)) = page_of_fields(server, buyers, cursor).await? else { return Ok(false) };
         for (field, value) in page {
-            let field = String::from_utf8_lossy(&field);
-            take(field.strip_prefix('c').unwrap_or(&field).to_owned(), units_in(&value));
+            if let Some(customer) = field.strip_prefix(b"c") {
+                take(String::from_utf8_lossy(customer).into_owned(), units_in(&value));
+            }
         }
         if next == 0 {
             return Ok(true);

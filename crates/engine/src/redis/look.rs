@@ -10,6 +10,26 @@ use super::servers::Server;
 /// What a look shows, all of it at one instant.
 pub(crate) type Seen = (Vec<Option<String>>, StreamRangeReply, Option<String>);
 
+/// Fields that a page has, about.
+const PAGE_FIELDS: usize = 1_000;
+
+/// Some fields of a hash, with their values, and where the next page begins: at 0 if this was the last.
+pub(crate) type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
+
+/// The fields of a hash from `cursor` on, which is 0 at first. A field that is there from the first page to the last is
+/// on at least one of them, perhaps on several. `None`: the key is of another type.
+///
+/// # Errors
+/// Redis cannot be asked.
+pub(crate) async fn page_of_fields(server: &Server, key: &str, cursor: u64) -> RedisResult<Option<Page>> {
+    let mut scan = redis::cmd("HSCAN");
+    scan.arg(key).arg(cursor).arg("COUNT").arg(PAGE_FIELDS);
+    match scan.query_async(&mut server.connection.clone()).await {
+        Err(error) if is_of_another_type(&error) => Ok(None),
+        page => page.map(Some),
+    }
+}
+
 /// Looks at fields of the sale, at its oldest entries from `first` on ("-": from the beginning), and at a field of its
 /// buyers.
 ///

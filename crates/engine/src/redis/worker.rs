@@ -24,7 +24,7 @@ use super::servers::{NoServer, Server, Servers};
 use super::status::Command;
 use crate::failpoint;
 use crate::node::Patience;
-use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError};
+use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError, Way};
 
 /// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
 const ENTRIES_MAX: usize = 16;
@@ -57,17 +57,6 @@ struct Entry {
     grants: usize,
     /// Units of them that the ledger has charged to the epoch.
     charged: u64,
-}
-
-/// How grants are written to the ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// As [`Postgres::carry`].
-    Carry,
-    /// As [`Postgres::rescue`].
-    Rescue,
-    /// As [`Postgres::rescue_ended`].
-    RescueEnded,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -370,11 +359,7 @@ impl Worker {
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
         let now = self.shared.node.now();
         let retry_at = self.shared.node.retry_at(now);
-        match way {
-            Way::Carry => self.postgres.carry(self.product, epoch, now, retry_at, grants).await,
-            Way::Rescue => self.postgres.rescue(self.product, epoch, now, retry_at, grants).await,
-            Way::RescueEnded => self.postgres.rescue_ended(self.product, epoch, now, retry_at, grants).await,
-        }
+        self.postgres.deliver(way, (self.product, epoch), (retry_at, now), grants).await
     }
 
     async fn settle(

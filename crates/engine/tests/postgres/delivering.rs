@@ -2,7 +2,7 @@
 
 use yoink_core::{Event, Fact, NewProduct, ProductChange};
 use yoink_engine::postgres::{
-    CreditKind, Delivered, EndKind, Ended, ErrorClass, Grant, OnRefusal, Postgres, Retried,
+    CreditKind, Delivered, EndKind, Ended, ErrorClass, Grant, OnRefusal, Postgres, Retried, Way,
 };
 use yoink_engine::{DeadLetterFilter, DeadLetterRefusal, DeadLetterState, OrderStatus};
 
@@ -121,7 +121,7 @@ async fn what_a_customer_has_above_the_limit_is_revoked() {
     // The second of ann's is too much, the third fits; bob's all fit.
     let more = [grant(3, "ann", 2), grant(4, "ann", 1), grant(5, "bob", 2), grant(6, "ann", 1)];
     let (confirmed, revoked) = (Delivered::Confirmed, Delivered::Revoked);
-    let delivered = ledger.deliver(product, 1, NOW, LATER, &more).await.unwrap();
+    let delivered = ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &more).await.unwrap();
     let outcome = |number| delivered.iter().find(|(id, _)| *id == order(number)).unwrap().1;
     assert_eq!([3, 4, 5, 6].map(outcome), [revoked, confirmed, confirmed, revoked]);
     assert_eq!(delivered.len(), 4);
@@ -173,10 +173,11 @@ async fn units_below_one_make_no_room() {
     let (_database, ledger) = Database::with_ledger(2).await;
     let product = on_sale(&ledger, "1", 1).await;
     for quantity in [0, -5] {
-        let refused = ledger.deliver(product, 1, NOW, LATER, &[grant(1, "ann", quantity)]).await;
+        let refused =
+            ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &[grant(1, "ann", quantity)]).await;
         assert_eq!(refused.unwrap_err().class(), ErrorClass::Permanent);
     }
-    let unsendable = ledger.deliver(product, 1, NOW, LATER, &[grant(1, "a\0nn", 1)]).await;
+    let unsendable = ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &[grant(1, "a\0nn", 1)]).await;
     assert_eq!(unsendable.unwrap_err().class(), ErrorClass::Permanent);
     assert_eq!(counted(&ledger).await.sold, 0);
 }
@@ -320,7 +321,7 @@ async fn two_hundred_overlapping_deliveries_sell_what_there_is_and_no_more() {
                 (call + 1..call + 6).map(|number| grant(number, &format!("c{number}"), 1)).collect();
             loop {
                 // All connections are in use, with so many callers: that is what they are told, and they ask again.
-                match ledger.deliver(product, 1, NOW, LATER, &grants).await {
+                match ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &grants).await {
                     Ok(delivered) => return delivered,
                     Err(error) => assert_eq!(error.class(), ErrorClass::Transient, "{error}"),
                 }
