@@ -16,6 +16,8 @@ mod core_generator;
 mod backlog;
 #[path = "redis/certain.rs"]
 mod certain;
+#[path = "redis/counting.rs"]
+mod counting;
 #[path = "redis/crash.rs"]
 mod crash;
 #[path = "redis/cuts.rs"]

@@ -1,7 +1,6 @@
 //! Do the numbers add up? Recounts the ledger's events with [`yoink_core::audit`], counts the ledger's rows, and holds
 //! both against what Redis says and what is in the stream.
 
-use redis::RedisError;
 use yoink_core::audit::{InvariantId, Report};
 
 use super::RedisEngine;
@@ -36,7 +35,7 @@ struct InRedis {
     figures: SaleFigures,
     /// Where what is said about the product is not what the ledger says, in words.
     differences: Vec<String>,
-    /// Orders in the stream, whether somebody has them in hand or not.
+    /// Orders in the stream that the ledger does not have, whether somebody has them in hand or not.
     waiting_orders: u64,
     /// Their units.
     waiting_units: u64,
@@ -163,7 +162,7 @@ impl RedisEngine {
 
     async fn look_at_both(&self, product: i32) -> Result<Look, CallError> {
         let before = self.ledger_side(product).await?;
-        let redis = self.redis_side(&before.0).await.map_err(|_| CallError::Unreachable)?;
+        let redis = self.redis_side(&before.0).await?;
         let after = self.ledger_side(product).await?;
         let compared = match redis {
             Some(redis) => hold_against(&before.0, before.1, redis),
@@ -181,10 +180,8 @@ impl RedisEngine {
     }
 
     /// What Redis says about a product that the ledger says this of.
-    async fn redis_side(&self, row: &ProductRow) -> Result<Option<InRedis>, RedisError> {
-        let Ok(server) = self.servers().of(row.number).await else {
-            return Err((redis::ErrorKind::Io, "Redis cannot be reached").into());
-        };
+    async fn redis_side(&self, row: &ProductRow) -> Result<Option<InRedis>, CallError> {
+        let server = self.servers().of(row.number).await.map_err(|_| CallError::Unreachable)?;
         let (mut waiting_orders, mut waiting_units) = (0_u64, 0_u64);
         let sale = self.read_sale(&server, row, |grant| {
             waiting_orders += 1;
@@ -199,25 +196,31 @@ impl RedisEngine {
         Ok(Some(InRedis { figures, differences, waiting_orders, waiting_units }))
     }
 
-    /// A sale, and every grant in its stream, which `take` is told of; nothing if one of its keys is of another type.
+    /// A sale, and every grant in its stream that the ledger does not have, which `take` is told of; nothing if one of its
+    /// keys is of another type. (The ledger has a grant before it leaves the stream.)
     pub(super) async fn read_sale(
         &self,
         server: &Server,
         row: &ProductRow,
         mut take: impl FnMut(&Grant),
-    ) -> Result<Option<Sale>, RedisError> {
+    ) -> Result<Option<Sale>, CallError> {
         let keys = self.shared().keys(row.number, row.epoch);
         let mut from = "-".to_owned();
         loop {
             let asked = look(server, &keys, &SALE_FIELDS, (&from, PAGE_ENTRIES), "e").await;
             let (sale, page, _) = match asked {
                 Err(error) if is_of_another_type(&error) => return Ok(None),
-                asked => asked?,
+                asked => asked.map_err(|_| CallError::Unreachable)?,
             };
-            for entry in &page.ids {
-                let lines: String = entry.get("v1").unwrap_or_default();
-                lines.lines().filter_map(|line| parse_line(line).ok()).for_each(|grant| take(&grant));
-            }
+            let lines: Vec<String> = page.ids.iter().filter_map(|entry| entry.get("v1")).collect();
+            let grants: Vec<Grant> = lines
+                .iter()
+                .flat_map(|lines| lines.lines())
+                .filter_map(|line| parse_line(line).ok())
+                .collect();
+            let known = self.postgres().grants_among(row.number, row.epoch, &grants).await?;
+            let waiting = grants.iter().filter(|grant| !known.contains(&(grant.order, grant.number)));
+            waiting.for_each(&mut take);
             match page.ids.last() {
                 Some(last) if page.ids.len() == PAGE_ENTRIES => from = format!("({}", last.id),
                 _ => return Ok(Some(Sale(sale))),

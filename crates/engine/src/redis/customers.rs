@@ -65,8 +65,7 @@ impl RedisEngine {
         let sale = self.read_sale(&server, &row, |grant: &Grant| {
             take(&grant.customer, i64::from(grant.quantity));
         });
-        let sale = sale.await.map_err(|_| CallError::Unreachable)?;
-        if sale.is_none_or(|sale| sale.obstacle(row.epoch, &server.identity).is_some()) {
+        if sale.await?.is_none_or(|sale| sale.obstacle(row.epoch, &server.identity).is_some()) {
             return Ok(Vec::new());
         }
         let ledger = self.postgres().units_of_all_customers(product, |customer, live| {
@@ -95,10 +94,9 @@ impl RedisEngine {
                 orders.push(Uuid::from_bytes(grant.order.0));
             }
         });
-        let sale = sale.await.map_err(|_| CallError::Unreachable)?;
-        let sells = sale.is_some_and(|sale| sale.obstacle(row.epoch, &server.identity).is_none());
+        let sells = sale.await?.is_some_and(|sale| sale.obstacle(row.epoch, &server.identity).is_none());
         let Some(found) = found.filter(|_| sells) else { return Ok(None) };
-        // The ledger may have orders already that have not left the stream.
+        // The ledger may have got them since.
         let ledger = self.postgres().units_of_customers(product, names, &orders).await?;
         let said = names.iter().zip(found).map(|(customer, found)| {
             let live = ledger.get(*customer).copied().unwrap_or(0);
