@@ -5,7 +5,8 @@ use yoink_core::audit::{InvariantId, Report};
 
 use super::RedisEngine;
 use super::entry::parse_line;
-use super::look::{is_of_another_type, look};
+use super::foreign::Foreign;
+use super::look::{every_field, is_of_another_type, look};
 use super::seen::{SALE_FIELDS, Sale, SaleFigures};
 use super::servers::Server;
 use crate::CallError;
@@ -165,9 +166,9 @@ impl RedisEngine {
         let redis = self.redis_side(&before.0).await?;
         let after = self.ledger_side(product).await?;
         let compared = match redis {
-            Some(redis) => hold_against(&before.0, before.1, redis),
+            Ok(redis) => hold_against(&before.0, before.1, redis),
             // Being filled anew, if it is so only for a moment.
-            None => Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() },
+            Err(why) => Compared { detail: Some(why), ..Compared::default() },
         };
         Ok(Look { before, after, compared })
     }
@@ -179,8 +180,8 @@ impl RedisEngine {
         Ok((row, grants))
     }
 
-    /// What Redis says about a product that the ledger says this of.
-    async fn redis_side(&self, row: &ProductRow) -> Result<Option<InRedis>, CallError> {
+    /// What Redis says about a product that the ledger says this of. Inside: why there is nothing to compare, in words.
+    async fn redis_side(&self, row: &ProductRow) -> Result<Result<InRedis, String>, CallError> {
         let server = self.servers().of(row.number).await.map_err(|_| CallError::Unreachable)?;
         let (mut waiting_orders, mut waiting_units) = (0_u64, 0_u64);
         let sale = self.read_sale(&server, row, |grant| {
@@ -188,12 +189,18 @@ impl RedisEngine {
             waiting_units += u64::from(grant.quantity.unsigned_abs());
         });
         let sale = sale.await?.filter(|sale| sale.is_of(row.epoch));
+        let mut foreign = Foreign::default();
+        let key = self.shared().keys(row.number, row.epoch).sale;
+        let read = every_field(&server, &key, |field, value| foreign.note(field, &value)).await;
+        read.map_err(|_| CallError::Unreachable)?;
+        let foreign = foreign.in_words("sale");
         let Some((sale, figures)) = sale.and_then(|sale| sale.figures().map(|figures| (sale, figures)))
         else {
-            return Ok(None);
+            let words = ["Redis does not sell it".to_owned()].into_iter().chain(foreign);
+            return Ok(Err(words.collect::<Vec<_>>().join("; ")));
         };
-        let differences = sale.differences(row);
-        Ok(Some(InRedis { figures, differences, waiting_orders, waiting_units }))
+        let differences = sale.differences(row).into_iter().chain(foreign).collect();
+        Ok(Ok(InRedis { figures, differences, waiting_orders, waiting_units }))
     }
 
     /// A sale, and every grant in its stream that the ledger does not have, which `take` is told of; nothing if one of its

@@ -30,6 +30,27 @@ pub(crate) async fn page_of_fields(server: &Server, key: &str, cursor: u64) -> R
     }
 }
 
+/// Tells `take` of every field of a hash and of its value, of some perhaps more than once. False: the key is of another
+/// type.
+///
+/// # Errors
+/// Redis cannot be asked.
+pub(crate) async fn every_field(
+    server: &Server,
+    key: &str,
+    mut take: impl FnMut(Vec<u8>, Vec<u8>),
+) -> RedisResult<bool> {
+    let mut cursor = 0;
+    loop {
+        let Some((next, fields)) = page_of_fields(server, key, cursor).await? else { return Ok(false) };
+        fields.into_iter().for_each(|(field, value)| take(field, value));
+        if next == 0 {
+            return Ok(true);
+        }
+        cursor = next;
+    }
+}
+
 /// Looks at fields of the sale, at its oldest entries from `first` on ("-": from the beginning), and at a field of its
 /// buyers.
 ///

@@ -19,6 +19,7 @@ mod customers;
 mod entry;
 mod facade;
 mod filling;
+mod foreign;
 mod keeper;
 mod keys;
 mod lane;
