@@ -14,6 +14,8 @@ mod core_generator;
 
 #[path = "redis/backlog.rs"]
 mod backlog;
+#[path = "redis/broken_trigger.rs"]
+mod broken_trigger;
 #[path = "redis/certain.rs"]
 mod certain;
 #[path = "redis/counting.rs"]

@@ -157,7 +157,7 @@ pub enum Ended {
 /// What happens to an order that was refused for good.
 pub use crate::delivery::OnDeadLetter as OnRefusal;
 
-/// What became of trying a refused order again.
+/// What became of trying a refused order again, or of giving one up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retried {
     /// It is an order now.
@@ -170,6 +170,19 @@ pub enum Retried {
     Released,
     /// There was nothing to do.
     Settled,
+}
+
+impl Retried {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "confirmed" => Some(Self::Confirmed),
+            "retrying" => Some(Self::Retrying),
+            "parked" => Some(Self::Parked),
+            "released" => Some(Self::Released),
+            "settled" => Some(Self::Settled),
+            _ => None,
+        }
+    }
 }
 
 impl Postgres {
@@ -265,14 +278,43 @@ impl Postgres {
         let rows = self
             .change("try a refused order again", sql, &[&id, &attempts_max, &release, &retry_at.0, &now.0])
             .await?;
-        row::parsed(row::only(&rows, "retry")?, "outcome", |text| match text {
-            "confirmed" => Some(Retried::Confirmed),
-            "retrying" => Some(Retried::Retrying),
-            "parked" => Some(Retried::Parked),
-            "released" => Some(Retried::Released),
-            "settled" => Some(Retried::Settled),
-            _ => None,
-        })
+        row::parsed(row::only(&rows, "retry")?, "outcome", Retried::parse)
+    }
+
+    /// Makes a grant that failed `attempts` times, for an error that nobody could classify and while others were taken, a
+    /// dead letter, as if the table of orders had refused it. [`Retried::Settled`]: nothing was done, because the ledger has
+    /// it or its epoch is not on sale, or it was revoked, because there is no unit for it.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn give_up(
+        &self,
+        (product, epoch): (i32, i32),
+        grant: &Grant,
+        (attempts, error): (u32, &str),
+        then: OnRefusal,
+        now: Timestamp,
+    ) -> Result<Retried, PostgresError> {
+        let sql = "SELECT give_up($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS outcome";
+        let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
+        let (release, order) = (then == OnRefusal::Release, row::uuid(grant.order));
+        let parameters: [Parameter<'_>; 13] = [
+            &product,
+            &epoch,
+            &error,
+            &attempts,
+            &release,
+            &now.0,
+            &order,
+            &grant.number,
+            &grant.customer,
+            &grant.quantity,
+            &grant.price,
+            &grant.currency,
+            &grant.accepted_at,
+        ];
+        let rows = self.change("give an order up", sql, &parameters).await?;
+        row::parsed(row::only(&rows, "give up")?, "outcome", Retried::parse)
     }
 
     /// Keeps what could not be read as an order at all, once.

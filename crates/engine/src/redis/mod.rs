@@ -16,6 +16,7 @@ mod buy;
 mod changes;
 mod checks;
 mod customers;
+mod doubts;
 mod entry;
 mod facade;
 mod filling;
@@ -41,6 +42,7 @@ mod shown;
 mod status;
 mod stock;
 mod worker;
+mod writing;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -129,7 +129,10 @@ impl Loader {
         let mut outcomes = Vec::new();
         for some in grants.chunks(ORDERS_MAX) {
             let written = worker.write(way, epoch, some).await?;
-            outcomes.extend(written.into_iter().map(|(_, outcome)| outcome));
+            if let Some(error) = written.error {
+                return Err(error.into());
+            }
+            outcomes.extend(written.delivered.into_iter().map(|(_, outcome)| outcome));
             if outcomes.contains(&Delivered::Sealed) {
                 return Err(LoadError::Refused("another loader has opened it by now".to_owned()));
             }

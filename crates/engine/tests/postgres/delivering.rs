@@ -354,3 +354,49 @@ async fn only_letter(ledger: &Postgres) -> yoink_engine::DeadLetter {
     assert_eq!(letters.len(), 1);
     letters.remove(0)
 }
+
+#[tokio::test]
+async fn an_order_that_is_given_up_is_a_dead_letter_and_its_units_come_back_once() {
+    let (_database, ledger) = Database::with_ledger(2).await;
+    let product = on_sale_to_each(&ledger, Some(4)).await;
+    let give_up = async |epoch, grant: &Grant, then| {
+        ledger.give_up((product, epoch), grant, (20, "broken"), then, NOW).await.unwrap()
+    };
+    let (released, parked) = (grant(1, "ann", 4), grant(2, "bob", 3));
+    assert_eq!(give_up(1, &released, OnRefusal::Release).await, Retried::Released);
+    assert_eq!(give_up(1, &parked, OnRefusal::Park).await, Retried::Parked);
+    let both = [released, parked];
+    for grant in &both {
+        assert_eq!(give_up(1, grant, OnRefusal::Release).await, Retried::Settled, "it is there");
+    }
+    assert_eq!(deliver(&ledger, product, 1, &both).await, [Delivered::Known; 2]);
+    let found = ledger.order(order(1)).await.unwrap().unwrap();
+    assert_eq!((found.status, found.reason.as_deref()), (OrderStatus::Failed, Some("dead letter 1")));
+    let filter = DeadLetterFilter { limit: 10, ..DeadLetterFilter::default() };
+    let letters = ledger.dead_letters(&filter).await.unwrap();
+    let states = letters.iter().map(|letter| (letter.state, letter.attempts, letter.error.as_str()));
+    let expected = [DeadLetterState::Releasing, DeadLetterState::Parked].map(|state| (state, 20, "broken"));
+    assert_eq!(states.collect::<Vec<_>>(), expected);
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.sold, counts.returned_units, counts.refused_units), (7, 4, 3));
+    // An operator may send it again, and what is wrong with it is mended.
+    ledger.retry_dead_letter(2, NOW).await.unwrap().unwrap();
+    let retried = ledger.retry_refused(order(2), 3, OnRefusal::Park, (LATER, NOW)).await.unwrap();
+    assert_eq!(retried, Retried::Confirmed);
+
+    // Neither what there is no unit for nor what is above the limit takes one.
+    let (too_many, above) = (grant(3, "cid", 8), grant(4, "bob", 2));
+    for grant in [&too_many, &above] {
+        assert_eq!(give_up(1, grant, OnRefusal::Park).await, Retried::Settled);
+        assert!(ledger.order(grant.order).await.unwrap().unwrap().reason.unwrap().starts_with("revoked"));
+    }
+    assert_eq!(deliver(&ledger, product, 1, &[too_many, above]).await, [Delivered::Revoked; 2]);
+    // Of an epoch that is not on sale nothing is written.
+    ledger.seal(product, 1, 1).await.unwrap();
+    for epoch in [1, 7] {
+        assert_eq!(give_up(epoch, &grant(5, "dan", 1), OnRefusal::Release).await, Retried::Settled);
+        assert!(ledger.order(order(5)).await.unwrap().is_none());
+    }
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.live_units, counts.revoked, counts.customers_above_limit), (3, 2, 0));
+}
