@@ -65,8 +65,9 @@ impl Doubts {
         let mut state = self.state.lock();
         *state.taken.entry(product).or_default() += new as u64;
         if !state.doubts.is_empty() {
-            let settled = delivered.iter().filter(|(_, outcome)| *outcome != Delivered::Sealed);
-            settled.for_each(|(order, _)| drop(state.doubts.remove(order)));
+            for (order, _) in delivered.iter().filter(|(_, outcome)| *outcome != Delivered::Sealed) {
+                state.doubts.remove(order);
+            }
         }
     }
 
