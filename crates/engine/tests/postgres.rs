@@ -30,7 +30,7 @@ mod server;
 mod settings;
 
 use yoink_core::{OrderId, ProductId, Timestamp};
-use yoink_engine::postgres::{Delivered, Grant, Postgres, ProductCounts};
+use yoink_engine::postgres::{Delivered, Grant, Postgres, ProductCounts, Way};
 
 /// Now, as far as the tests are concerned.
 const NOW: Timestamp = Timestamp(1_767_607_200_000_000);
@@ -65,7 +65,7 @@ async fn on_sale(ledger: &Postgres, id: &str, stock: u64) -> i32 {
 }
 
 async fn deliver(ledger: &Postgres, product: i32, epoch: i32, grants: &[Grant]) -> Vec<Delivered> {
-    let delivered = ledger.deliver(product, epoch, NOW, LATER, grants).await.unwrap();
+    let delivered = ledger.deliver(Way::Deliver, (product, epoch), (LATER, NOW), grants).await.unwrap();
     delivered.into_iter().map(|(_, outcome)| outcome).collect()
 }
 

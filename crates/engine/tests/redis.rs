@@ -14,8 +14,12 @@ mod core_generator;
 
 #[path = "redis/backlog.rs"]
 mod backlog;
+#[path = "redis/broken_trigger.rs"]
+mod broken_trigger;
 #[path = "redis/certain.rs"]
 mod certain;
+#[path = "redis/counting.rs"]
+mod counting;
 #[path = "redis/crash.rs"]
 mod crash;
 #[path = "redis/cuts.rs"]

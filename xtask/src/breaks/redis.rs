@@ -63,10 +63,10 @@ pub(super) const BREAKS: &[Break] = &[
         promise: "2 accepted is kept, redis: entries are settled before the ledger has committed",
         edits: &[Edit {
             file: "crates/engine/src/redis/worker.rs",
-            right: "        if !grants.is_empty() {\n            self.deliver(",
+            right: "        if !grants.is_empty() {\n            trouble = self.deliver(",
             wrong: concat!(
                 "        self.settle(server, epoch, keys, &entries).await?;\n",
-                "        if !grants.is_empty() {\n            self.deliver("
+                "        if !grants.is_empty() {\n            trouble = self.deliver("
             ),
         }],
         tests: REDIS,

@@ -43,6 +43,36 @@ impl Grant {
     }
 }
 
+/// How grants are written to the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// While their epoch is on sale. What comes after it was sealed is not written at all and is told apart
+    /// ([`Delivered::Sealed`]).
+    Carry,
+    /// As [`Self::Carry`], and what comes after the epoch was sealed is revoked: for orders that got no unit of the epoch
+    /// on sale either.
+    Deliver,
+    /// Those that the ledger does not have, into an epoch that Redis is yet to be filled with, as [`Self::Deliver`] would.
+    /// Those that it has are [`Delivered::Known`]. All are [`Delivered::Sealed`], and nothing is written, if another epoch
+    /// is on sale by now or this one was opened.
+    Rescue,
+    /// As [`Self::Rescue`], for orders that had ended: they take no unit. Those that the ledger did not have are
+    /// [`Delivered::Revoked`].
+    RescueEnded,
+}
+
+impl Way {
+    /// The function of the ledger that does it.
+    fn function(self) -> &'static str {
+        match self {
+            Self::Carry => "carry",
+            Self::Deliver => "deliver",
+            Self::Rescue => "rescue",
+            Self::RescueEnded => "rescue_ended",
+        }
+    }
+}
+
 /// What became of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Delivered {
@@ -127,7 +157,7 @@ pub enum Ended {
 /// What happens to an order that was refused for good.
 pub use crate::delivery::OnDeadLetter as OnRefusal;
 
-/// What became of trying a refused order again.
+/// What became of trying a refused order again, or of giving one up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retried {
     /// It is an order now.
@@ -142,86 +172,39 @@ pub enum Retried {
     Settled,
 }
 
+impl Retried {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "confirmed" => Some(Self::Confirmed),
+            "retrying" => Some(Self::Retrying),
+            "parked" => Some(Self::Parked),
+            "released" => Some(Self::Released),
+            "settled" => Some(Self::Settled),
+            _ => None,
+        }
+    }
+}
+
 impl Postgres {
-    /// Carries what Redis granted of an epoch of a product into the ledger, in one transaction. May be called again
-    /// with the same grants: what is there stays as it is. What comes after the epoch was sealed is not written at all
-    /// and is told apart ([`Delivered::Sealed`]). `retry_at` is when refused ones are tried again.
+    /// Writes grants of an epoch of a product to the ledger, in one transaction. May be called again with the same grants:
+    /// what is there stays as it is. `retry_at` is when refused ones are tried again.
     ///
     /// # Errors
     /// See [`PostgresError`]. [`super::ErrorClass::Permanent`]: one of the grants cannot even be sent, or has no
     /// units; nothing happened, so try them one by one.
-    pub async fn carry(
-        &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("carry", (product, epoch), now, retry_at, grants).await
-    }
-
-    /// As [`Self::carry`], and what comes after the epoch was sealed is revoked: for orders that got no unit of the
-    /// epoch on sale either.
-    ///
-    /// # Errors
-    /// As [`Self::carry`].
     pub async fn deliver(
         &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("deliver", (product, epoch), now, retry_at, grants).await
-    }
-
-    /// Writes those of these orders that the ledger does not have into an epoch that Redis is yet to be filled with, as
-    /// [`Self::deliver`] would. Those that it has are [`Delivered::Known`]. All are [`Delivered::Sealed`], and nothing is
-    /// written, if another epoch is on sale by now or this one was opened.
-    ///
-    /// # Errors
-    /// As [`Self::carry`].
-    pub async fn rescue(
-        &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("rescue", (product, epoch), now, retry_at, grants).await
-    }
-
-    /// As [`Self::rescue`], for orders that had ended: they take no unit. Those that the ledger did not have are
-    /// [`Delivered::Revoked`].
-    ///
-    /// # Errors
-    /// As [`Self::carry`].
-    pub async fn rescue_ended(
-        &self,
-        product: i32,
-        epoch: i32,
-        now: Timestamp,
-        retry_at: Timestamp,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        self.write_grants("rescue_ended", (product, epoch), now, retry_at, grants).await
-    }
-
-    async fn write_grants(
-        &self,
-        function: &str,
+        way: Way,
         (product, epoch): (i32, i32),
-        now: Timestamp,
-        retry_at: Timestamp,
+        (retry_at, now): (Timestamp, Timestamp),
         grants: &[Grant],
     ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
         let numbers: Vec<i64> = grants.iter().map(|grant| grant.number).collect();
         let columns: Columns<'_> = grants.iter().map(Grant::parts).collect();
-        let sql =
-            format!("SELECT order_id, outcome FROM {function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+        let sql = format!(
+            "SELECT order_id, outcome FROM {}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            way.function()
+        );
         let parameters: [Parameter<'_>; 11] = [
             &product,
             &epoch,
@@ -295,14 +278,43 @@ impl Postgres {
         let rows = self
             .change("try a refused order again", sql, &[&id, &attempts_max, &release, &retry_at.0, &now.0])
             .await?;
-        row::parsed(row::only(&rows, "retry")?, "outcome", |text| match text {
-            "confirmed" => Some(Retried::Confirmed),
-            "retrying" => Some(Retried::Retrying),
-            "parked" => Some(Retried::Parked),
-            "released" => Some(Retried::Released),
-            "settled" => Some(Retried::Settled),
-            _ => None,
-        })
+        row::parsed(row::only(&rows, "retry")?, "outcome", Retried::parse)
+    }
+
+    /// Makes a grant that failed `attempts` times, for an error that nobody could classify and while others were taken, a
+    /// dead letter, as if the table of orders had refused it. [`Retried::Settled`]: nothing was done, because the ledger has
+    /// it or its epoch is not on sale, or it was revoked, because there is no unit for it.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn give_up(
+        &self,
+        (product, epoch): (i32, i32),
+        grant: &Grant,
+        (attempts, error): (u32, &str),
+        then: OnRefusal,
+        now: Timestamp,
+    ) -> Result<Retried, PostgresError> {
+        let sql = "SELECT give_up($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS outcome";
+        let attempts = i32::try_from(attempts).unwrap_or(i32::MAX);
+        let (release, order) = (then == OnRefusal::Release, row::uuid(grant.order));
+        let parameters: [Parameter<'_>; 13] = [
+            &product,
+            &epoch,
+            &error,
+            &attempts,
+            &release,
+            &now.0,
+            &order,
+            &grant.number,
+            &grant.customer,
+            &grant.quantity,
+            &grant.price,
+            &grant.currency,
+            &grant.accepted_at,
+        ];
+        let rows = self.change("give an order up", sql, &parameters).await?;
+        row::parsed(row::only(&rows, "give up")?, "outcome", Retried::parse)
     }
 
     /// Keeps what could not be read as an order at all, once.

@@ -37,7 +37,7 @@ pub use self::audit::{Backlog, LedgerAudit, ProductCounts};
 pub use self::connection::{Connections, KeptConnection};
 pub use self::credit::{Credit, CreditKind};
 pub use self::decide::{Decided, Request, Verdict};
-pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried};
+pub use self::deliver::{Delivered, EndKind, Ended, Grant, OnRefusal, Retried, Way};
 pub use self::error::{ErrorClass, PostgresError, PostgresOpenError};
 pub(crate) use self::grants::number_of_rescued;
 pub use self::migrate::migrate;

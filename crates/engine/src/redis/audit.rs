@@ -1,12 +1,12 @@
 //! Do the numbers add up? Recounts the ledger's events with [`yoink_core::audit`], counts the ledger's rows, and holds
 //! both against what Redis says and what is in the stream.
 
-use redis::RedisError;
 use yoink_core::audit::{InvariantId, Report};
 
 use super::RedisEngine;
 use super::entry::parse_line;
-use super::look::{is_of_another_type, look};
+use super::foreign::Foreign;
+use super::look::{every_field, is_of_another_type, look};
 use super::seen::{SALE_FIELDS, Sale, SaleFigures};
 use super::servers::Server;
 use crate::CallError;
@@ -36,7 +36,7 @@ struct InRedis {
     figures: SaleFigures,
     /// Where what is said about the product is not what the ledger says, in words.
     differences: Vec<String>,
-    /// Orders in the stream, whether somebody has them in hand or not.
+    /// Orders in the stream that the ledger does not have, whether somebody has them in hand or not.
     waiting_orders: u64,
     /// Their units.
     waiting_units: u64,
@@ -163,12 +163,12 @@ impl RedisEngine {
 
     async fn look_at_both(&self, product: i32) -> Result<Look, CallError> {
         let before = self.ledger_side(product).await?;
-        let redis = self.redis_side(&before.0).await.map_err(|_| CallError::Unreachable)?;
+        let redis = self.redis_side(&before.0).await?;
         let after = self.ledger_side(product).await?;
         let compared = match redis {
-            Some(redis) => hold_against(&before.0, before.1, redis),
+            Ok(redis) => hold_against(&before.0, before.1, redis),
             // Being filled anew, if it is so only for a moment.
-            None => Compared { detail: Some("Redis does not sell it".to_owned()), ..Compared::default() },
+            Err(why) => Compared { detail: Some(why), ..Compared::default() },
         };
         Ok(Look { before, after, compared })
     }
@@ -180,44 +180,54 @@ impl RedisEngine {
         Ok((row, grants))
     }
 
-    /// What Redis says about a product that the ledger says this of.
-    async fn redis_side(&self, row: &ProductRow) -> Result<Option<InRedis>, RedisError> {
-        let Ok(server) = self.servers().of(row.number).await else {
-            return Err((redis::ErrorKind::Io, "Redis cannot be reached").into());
-        };
+    /// What Redis says about a product that the ledger says this of. Inside: why there is nothing to compare, in words.
+    async fn redis_side(&self, row: &ProductRow) -> Result<Result<InRedis, String>, CallError> {
+        let server = self.servers().of(row.number).await.map_err(|_| CallError::Unreachable)?;
         let (mut waiting_orders, mut waiting_units) = (0_u64, 0_u64);
         let sale = self.read_sale(&server, row, |grant| {
             waiting_orders += 1;
             waiting_units += u64::from(grant.quantity.unsigned_abs());
         });
         let sale = sale.await?.filter(|sale| sale.is_of(row.epoch));
+        let mut foreign = Foreign::default();
+        let key = self.shared().keys(row.number, row.epoch).sale;
+        let read = every_field(&server, &key, |field, value| foreign.note(field, &value)).await;
+        read.map_err(|_| CallError::Unreachable)?;
+        let foreign = foreign.in_words("sale");
         let Some((sale, figures)) = sale.and_then(|sale| sale.figures().map(|figures| (sale, figures)))
         else {
-            return Ok(None);
+            let words = ["Redis does not sell it".to_owned()].into_iter().chain(foreign);
+            return Ok(Err(words.collect::<Vec<_>>().join("; ")));
         };
-        let differences = sale.differences(row);
-        Ok(Some(InRedis { figures, differences, waiting_orders, waiting_units }))
+        let differences = sale.differences(row).into_iter().chain(foreign).collect();
+        Ok(Ok(InRedis { figures, differences, waiting_orders, waiting_units }))
     }
 
-    /// A sale, and every grant in its stream, which `take` is told of; nothing if one of its keys is of another type.
+    /// A sale, and every grant in its stream that the ledger does not have, which `take` is told of; nothing if one of its
+    /// keys is of another type. (The ledger has a grant before it leaves the stream.)
     pub(super) async fn read_sale(
         &self,
         server: &Server,
         row: &ProductRow,
         mut take: impl FnMut(&Grant),
-    ) -> Result<Option<Sale>, RedisError> {
+    ) -> Result<Option<Sale>, CallError> {
         let keys = self.shared().keys(row.number, row.epoch);
         let mut from = "-".to_owned();
         loop {
             let asked = look(server, &keys, &SALE_FIELDS, (&from, PAGE_ENTRIES), "e").await;
             let (sale, page, _) = match asked {
                 Err(error) if is_of_another_type(&error) => return Ok(None),
-                asked => asked?,
+                asked => asked.map_err(|_| CallError::Unreachable)?,
             };
-            for entry in &page.ids {
-                let lines: String = entry.get("v1").unwrap_or_default();
-                lines.lines().filter_map(|line| parse_line(line).ok()).for_each(|grant| take(&grant));
-            }
+            let lines: Vec<String> = page.ids.iter().filter_map(|entry| entry.get("v1")).collect();
+            let grants: Vec<Grant> = lines
+                .iter()
+                .flat_map(|lines| lines.lines())
+                .filter_map(|line| parse_line(line).ok())
+                .collect();
+            let known = self.postgres().grants_among(row.number, row.epoch, &grants).await?;
+            let waiting = grants.iter().filter(|grant| !known.contains(&(grant.order, grant.number)));
+            waiting.for_each(&mut take);
             match page.ids.last() {
                 Some(last) if page.ids.len() == PAGE_ENTRIES => from = format!("({}", last.id),
                 _ => return Ok(Some(Sale(sale))),

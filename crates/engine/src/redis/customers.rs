@@ -6,14 +6,13 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use super::audit::LOOKS_MAX;
-use super::look::is_of_another_type;
+use super::foreign::{Foreign, is_text};
+use super::look::{every_field, is_of_another_type};
 use super::servers::Server;
 use super::{RedisEngine, keeper_pause};
 use crate::CallError;
 use crate::postgres::{Grant, ProductRow};
 
-/// Fields of the buyers that are read at once.
-const PAGE_FIELDS: usize = 1_000;
 /// Customers that are looked at again, where more are said differently.
 const SUSPECTS_MAX: usize = 100;
 /// Of those, the ones that are named.
@@ -21,19 +20,19 @@ const NAMED_MAX: usize = 5;
 
 /// The units of a customer as Redis has them (`None`: it cannot be read), and as they should be.
 type Said = (Option<u64>, u64);
-/// Where the next page begins, 0 if there is none; and fields with their values.
-type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 
 impl RedisEngine {
-    /// Which customers of a product certainly have another number of units in Redis than in the ledger, in words. Orders
-    /// move while they are counted: who seems to is looked at again, and a difference is believed if every look shows the
-    /// same.
+    /// Which customers of a product certainly have another number of units in Redis than in the ledger, and what stands
+    /// among them that is not this engine's, in words. Orders move while they are counted: who seems to differ is looked at
+    /// again, and a difference is believed if every look shows the same.
     pub(super) async fn compare_customers(&self, product: i32) -> Result<Option<String>, CallError> {
+        let mut foreign = Foreign::default();
         let mut suspects: BTreeMap<String, Option<Said>> = BTreeMap::new();
-        suspects.extend(self.suspects(product).await?.into_iter().map(|customer| (customer, None)));
+        let found = self.suspects(product, &mut foreign).await?;
+        suspects.extend(found.into_iter().map(|customer| (customer, None)));
         for _ in 0..LOOKS_MAX {
             if suspects.is_empty() {
-                return Ok(None);
+                break;
             }
             tokio::time::sleep(keeper_pause()).await;
             let names: Vec<&str> = suspects.keys().map(String::as_str).collect();
@@ -45,19 +44,24 @@ impl RedisEngine {
                 is_same
             });
         }
-        Ok(in_words(&suspects))
+        let words: Vec<String> = foreign.in_words("buyers").into_iter().chain(in_words(&suspects)).collect();
+        Ok((!words.is_empty()).then(|| words.join("; ")))
     }
 
     /// Customers whose units one look finds to differ, some of them if there are many. None if Redis does not sell the
     /// product.
-    async fn suspects(&self, product: i32) -> Result<Vec<String>, CallError> {
+    async fn suspects(&self, product: i32, foreign: &mut Foreign) -> Result<Vec<String>, CallError> {
         let row = self.row_of(product).await?;
         let server = self.servers().of(product).await.map_err(|_| CallError::Unreachable)?;
         let buyers = self.shared().keys(product, row.epoch).buyers;
         // In this order, in which orders move: what is in Redis now is later in the stream or in the ledger.
         let mut units: HashMap<String, Option<i64>> = HashMap::new();
-        let is_there = all_customers(&server, &buyers, |customer, found| {
-            units.insert(customer, found.and_then(|found| i64::try_from(found).ok()));
+        let is_there = every_field(&server, &buyers, |field, value| match customer_of(&field) {
+            Some(customer) => {
+                let found = units_in(&value).and_then(|found| i64::try_from(found).ok());
+                units.insert(customer.to_owned(), found);
+            }
+            None => foreign.note(field, &value),
         });
         if !is_there.await.map_err(|_| CallError::Unreachable)? {
             return Ok(Vec::new());
@@ -69,8 +73,7 @@ impl RedisEngine {
         let sale = self.read_sale(&server, &row, |grant: &Grant| {
             take(&grant.customer, i64::from(grant.quantity));
         });
-        let sale = sale.await.map_err(|_| CallError::Unreachable)?;
-        if sale.is_none_or(|sale| sale.obstacle(row.epoch, &server.identity).is_some()) {
+        if sale.await?.is_none_or(|sale| sale.obstacle(row.epoch, &server.identity).is_some()) {
             return Ok(Vec::new());
         }
         let ledger = self.postgres().units_of_all_customers(product, |customer, live| {
@@ -99,10 +102,9 @@ impl RedisEngine {
                 orders.push(Uuid::from_bytes(grant.order.0));
             }
         });
-        let sale = sale.await.map_err(|_| CallError::Unreachable)?;
-        let sells = sale.is_some_and(|sale| sale.obstacle(row.epoch, &server.identity).is_none());
+        let sells = sale.await?.is_some_and(|sale| sale.obstacle(row.epoch, &server.identity).is_none());
         let Some(found) = found.filter(|_| sells) else { return Ok(None) };
-        // The ledger may have orders already that have not left the stream.
+        // The ledger may have got them since.
         let ledger = self.postgres().units_of_customers(product, names, &orders).await?;
         let said = names.iter().zip(found).map(|(customer, found)| {
             let live = ledger.get(*customer).copied().unwrap_or(0);
@@ -117,30 +119,10 @@ impl RedisEngine {
     }
 }
 
-/// Tells `take` of every customer in Redis and of his units, `None` if they cannot be read. Whether there are such fields.
-async fn all_customers(
-    server: &Server,
-    buyers: &str,
-    mut take: impl FnMut(String, Option<u64>),
-) -> Result<bool, RedisError> {
-    let mut cursor = 0_u64;
-    loop {
-        let mut scan = redis::cmd("HSCAN");
-        scan.arg(buyers).arg(cursor).arg("MATCH").arg("c*").arg("COUNT").arg(PAGE_FIELDS);
-        let page: Result<Page, _> = scan.query_async(&mut server.connection.clone()).await;
-        let (next, page) = match page {
-            Err(error) if is_of_another_type(&error) => return Ok(false),
-            page => page?,
-        };
-        for (field, value) in page {
-            let field = String::from_utf8_lossy(&field);
-            take(field.strip_prefix('c').unwrap_or(&field).to_owned(), units_in(&value));
-        }
-        if next == 0 {
-            return Ok(true);
-        }
-        cursor = next;
-    }
+/// Whose field of the buyers it is; `None` if nobody's.
+fn customer_of(field: &[u8]) -> Option<&str> {
+    let customer = field.strip_prefix(b"c").filter(|customer| is_text(customer))?;
+    std::str::from_utf8(customer).ok()
 }
 
 /// The units of these customers, `None` if they cannot be read; or nothing, if there are no such fields.

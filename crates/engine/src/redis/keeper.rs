@@ -28,7 +28,7 @@ use super::worker::Worker;
 use super::{Shared, checks};
 use crate::node::catalogue::Listed;
 use crate::node::check_postgres;
-use crate::postgres::{Credit, Postgres, PostgresError};
+use crate::postgres::{Credit, Postgres, PostgresError, Way};
 
 /// How often Redis is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -266,8 +266,8 @@ impl Keeper {
 
     /// Notes what a sale shows of the ledger. Whether it is another product's: a restored ledger gives numbers again.
     fn shows_another_product(&self, listed: &Listed, sale: &Sale) -> bool {
-        self.shared.note_shown(listed.row.number, Shown::of(|name| sale.text(name)));
-        sale.text("product").is_some_and(|id| id != listed.row.id.as_str())
+        self.shared.note_shown(listed.row.number, sale.shown());
+        sale.is_of_another_product_than(&listed.row)
     }
 
     /// Whether what Redis says about the product is what the ledger says, or may be. What the ledger was told since, Redis
@@ -454,8 +454,9 @@ impl Keeper {
             | Sent::Unknown(_) => return,
             Sent::Answered(Answer::Refused(_)) => {
                 // Its units went to somebody else: the buyer is told. Redis remembers it as an order that has ended.
-                let (now, revoked) = (self.shared.node.now(), offer.grant(grant.1));
-                if self.postgres.deliver(product, grant.0, now, now, &[revoked]).await.is_err() {
+                let (now, revoked) = (self.shared.node.now(), [offer.grant(grant.1)]);
+                let told = self.postgres.deliver(Way::Deliver, (product, grant.0), (now, now), &revoked);
+                if told.await.is_err() {
                     return;
                 }
             }

@@ -22,8 +22,8 @@ use uuid::Uuid;
 use super::look::{is_of_another_type, text_of};
 use super::outcome::wants_new_connection;
 use super::script;
+use super::seen::{SALE_FIELDS, Sale};
 use super::servers::{NoServer, Server, Servers};
-use super::shown::Shown;
 use super::worker::{CarryError, Worker};
 use super::{Shared, checks};
 use crate::failpoint;
@@ -77,30 +77,6 @@ pub(crate) struct Loader {
     pub(crate) servers: Arc<Servers>,
     pub(crate) shared: Arc<Shared>,
 }
-
-/// What Redis says of a sale.
-struct Found {
-    shown: Option<Shown>,
-    server: Option<String>,
-    state: Option<String>,
-    /// The id of its product.
-    product: Option<String>,
-    /// A loader has seen that the ledger went back.
-    is_to_be_rescued: bool,
-}
-
-impl Found {
-    fn is_of_another_product_than(&self, row: &ProductRow) -> bool {
-        self.product.as_deref().is_some_and(|id| id != row.id.as_str())
-    }
-
-    fn epoch(&self) -> Option<i32> {
-        self.shown.map(|shown| shown.epoch)
-    }
-}
-
-const FOUND_FIELDS: [&str; 8] =
-    ["epoch", "version", "delivered", "given", "state", "server", "product", "rescue"];
 
 impl Loader {
     /// Makes Redis sell a product from the ledger's present epoch, or from a new one if that is distrusted or if what is
@@ -166,15 +142,15 @@ impl Loader {
         if (row.epoch, row.state) != (before.epoch, before.state) {
             return Ok(Loaded::NotNow);
         }
-        let has_gone_back = found.shown.is_some_and(|shown| shown.is_beyond(&row));
-        let is_ours = found.epoch() == Some(row.epoch)
-            && found.server.as_deref() == Some(&*server.identity)
+        let has_gone_back = found.shown().is_some_and(|shown| shown.is_beyond(&row));
+        let is_ours = found.is_of(row.epoch)
+            && found.text("server") == Some(&*server.identity)
             && !found.is_of_another_product_than(&row);
-        let is_open = matches!(found.state.as_deref(), Some("open" | "offers"));
+        let is_open = matches!(found.text("state"), Some("open" | "offers"));
         // Of an epoch that the ledger does not know any more, something may be left in this one.
         let is_distrusted = distrusted.is_some_and(|epoch| epoch >= row.epoch);
         #[cfg(feature = "faults")]
-        if self.shared.mistakes().reseed && found.shown.is_none() && is_open_in_ledger(&row) {
+        if self.shared.mistakes().reseed && found.shown().is_none() && is_open_in_ledger(&row) {
             return self.reseed(server, &row).await.map(|()| Loaded::Yes);
         }
         let epoch = if is_ours && is_open && !is_distrusted && !has_gone_back {
@@ -188,10 +164,10 @@ impl Loader {
     }
 
     /// Goes on where a loader died that had filled Redis.
-    async fn resume(&self, server: &Server, row: &ProductRow, found: &Found) -> Result<(), LoadError> {
+    async fn resume(&self, server: &Server, row: &ProductRow, found: &Sale) -> Result<(), LoadError> {
         if !is_open_in_ledger(row) {
             self.tell_opened(row.number, row.epoch).await?;
-            if found.state.as_deref() == Some("offers") && row.epoch > 1 {
+            if found.text("state") == Some("offers") && row.epoch > 1 {
                 // Nodes begin to offer now.
                 tokio::time::sleep(OFFERS_WAIT).await;
             }
@@ -204,14 +180,14 @@ impl Loader {
         &self,
         server: &Server,
         row: &ProductRow,
-        found: &Found,
+        found: &Sale,
         has_gone_back: bool,
     ) -> Result<i32, LoadError> {
         // What a loader that died meant to do is not to be seen any more once the epoch is sealed.
-        let rescues = has_gone_back || found.is_to_be_rescued;
+        let rescues = has_gone_back || found.text("rescue").is_some();
         // An epoch that was opened, here or in a Redis that is gone, is never filled again.
         let last = found.epoch().map_or(row.epoch, |epoch| epoch.max(row.epoch));
-        let is_known = found.epoch() == Some(row.epoch) && found.state.as_deref() != Some("loading");
+        let is_known = found.is_of(row.epoch) && found.text("state") != Some("loading");
         let was_opened = is_open_in_ledger(row) || last > row.epoch || is_known;
         let mut epoch = row.epoch;
         if was_opened {
@@ -257,12 +233,12 @@ impl Loader {
         &self,
         server: &Server,
         row: &ProductRow,
-        found: &Found,
+        found: &Sale,
         epoch: i32,
     ) -> Result<(), LoadError> {
         if found.is_of_another_product_than(row) {
             tracing::error!(
-                product = %row.id, other = found.product,
+                product = %row.id, other = found.text("product"),
                 "Redis has the orders of a product that the restored ledger does not know: they are dropped"
             );
             return Ok(());
@@ -278,28 +254,18 @@ impl Loader {
         Ok(self.shared.node.catalogue.refresh(&self.postgres).await?)
     }
 
-    async fn look(&self, server: &Server, row: &ProductRow) -> Result<Found, LoadError> {
-        let mut connection = server.connection.clone();
-        // Whoever edits it by hand may write what is no number.
+    /// What Redis says of a sale. Whoever edits it by hand may write anything.
+    async fn look(&self, server: &Server, row: &ProductRow) -> Result<Sale, LoadError> {
         let sale = self.shared.keys(row.number, row.epoch).sale;
-        let asked: Result<Vec<Option<Vec<u8>>>, RedisError> =
-            redis::cmd("HMGET").arg(sale).arg(&FOUND_FIELDS[..]).query_async(&mut connection).await;
-        let values = match asked {
-            Err(error) if is_of_another_type(&error) => Vec::new(),
-            asked => asked?.into_iter().map(text_of).collect(),
-        };
-        let field = |name: &str| {
-            let place = FOUND_FIELDS.iter().position(|field| *field == name)?;
-            values.get(place)?.as_deref()
-        };
-        let text = |name: &str| field(name).map(str::to_owned);
-        Ok(Found {
-            shown: Shown::of(field),
-            server: text("server"),
-            state: text("state"),
-            product: text("product"),
-            is_to_be_rescued: field("rescue").is_some(),
-        })
+        let asked: Result<Vec<Option<Vec<u8>>>, RedisError> = redis::cmd("HMGET")
+            .arg(sale)
+            .arg(&SALE_FIELDS[..])
+            .query_async(&mut server.connection.clone())
+            .await;
+        match asked {
+            Err(error) if is_of_another_type(&error) => Ok(Sale(Vec::new())),
+            asked => Ok(Sale(asked?.into_iter().map(text_of).collect())),
+        }
     }
 
     pub(crate) async fn sell(&self, server: &Server, product: i32, epoch: i32) -> Result<(), LoadError> {

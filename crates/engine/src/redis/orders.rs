@@ -10,7 +10,7 @@ use super::look::look;
 use super::{RedisEngine, keeper_pause};
 use crate::CallError;
 use crate::node::order_id::{product_of, to_hex};
-use crate::postgres::{EndKind, Ended, Grant};
+use crate::postgres::{EndKind, Ended, Grant, Way};
 use crate::views::{OrderStatus, OrderView, PurchaseRequest, Replayed};
 
 /// How often a cancelling looks for an order that is on its way to the ledger.
@@ -141,7 +141,8 @@ impl RedisEngine {
                     // It is on its way: be its worker. When its entry comes, it is known already.
                     let product = product_of(id);
                     let grants = [grant];
-                    let delivered = self.postgres().carry(product, epoch, now, now, &grants).await?;
+                    let place = (product, epoch);
+                    let delivered = self.postgres().deliver(Way::Carry, place, (now, now), &grants).await?;
                     self.shared().heed_delivered(product, epoch, &grants, &delivered);
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     continue;

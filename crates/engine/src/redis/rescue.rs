@@ -7,26 +7,19 @@
 
 use std::collections::HashMap;
 
-use redis::RedisError;
 use yoink_core::OrderId;
 
 use super::entry::{Record, RecordKind, parse_record};
 use super::loader::{LoadError, Loader};
-use super::look::is_of_another_type;
+use super::look::page_of_fields;
 use super::servers::Server;
-use super::worker::Way;
 use crate::node::order_id::product_of;
-use crate::postgres::{Delivered, EndKind, Ended, Grant, ProductRow, Standing, number_of_rescued};
+use crate::postgres::{Delivered, EndKind, Ended, Grant, ProductRow, Standing, Way, number_of_rescued};
 
-/// Records that are read at once, about.
-const PAGE_RECORDS: usize = 1_000;
 /// Orders that are written at once.
 const ORDERS_MAX: usize = 128;
 /// Why an order ends that had ended before.
 const HAD_ENDED: &str = "it had ended before the ledger was restored to an earlier state";
-
-/// Where to go on, and fields with their values.
-type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 
 /// What Redis knows and the ledger does not.
 #[derive(Debug, Default)]
@@ -85,12 +78,8 @@ impl Loader {
         let buyers = self.shared.keys(product, 0).buyers;
         let (mut lost, mut cursor) = (Lost::default(), 0_u64);
         loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(&buyers).arg(cursor).arg("COUNT").arg(PAGE_RECORDS);
-            let page: Result<Page, RedisError> = scan.query_async(&mut server.connection.clone()).await;
-            let (next, fields) = match page {
-                Err(error) if is_of_another_type(&error) => return Ok(lost),
-                page => page?,
+            let Some((next, fields)) = page_of_fields(server, &buyers, cursor).await? else {
+                return Ok(lost);
             };
             // What is listed twice is one order.
             let records: HashMap<OrderId, Record> = fields
@@ -140,7 +129,10 @@ impl Loader {
         let mut outcomes = Vec::new();
         for some in grants.chunks(ORDERS_MAX) {
             let written = worker.write(way, epoch, some).await?;
-            outcomes.extend(written.into_iter().map(|(_, outcome)| outcome));
+            if let Some(error) = written.error {
+                return Err(error.into());
+            }
+            outcomes.extend(written.delivered.into_iter().map(|(_, outcome)| outcome));
             if outcomes.contains(&Delivered::Sealed) {
                 return Err(LoadError::Refused("another loader has opened it by now".to_owned()));
             }

@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 
 use super::filling::description;
-use super::shown::epoch_of;
+use super::shown::{Shown, epoch_of};
 use crate::postgres::ProductRow;
 
 /// What a look reads of a sale.
-pub(crate) const SALE_FIELDS: [&str; 18] = [
+pub(crate) const SALE_FIELDS: [&str; 19] = [
     "epoch",
     "server",
     "state",
@@ -26,6 +26,7 @@ pub(crate) const SALE_FIELDS: [&str; 18] = [
     "delivered",
     "given",
     "product",
+    "rescue",
 ];
 
 /// What a look at Redis found.
@@ -80,9 +81,24 @@ impl Sale {
         self.text(name)?.parse().ok()
     }
 
+    /// `None` if that can be none.
+    pub(crate) fn epoch(&self) -> Option<i32> {
+        self.text("epoch").and_then(epoch_of)
+    }
+
     /// Whether it is that of this epoch.
     pub(crate) fn is_of(&self, epoch: i32) -> bool {
-        self.text("epoch").and_then(epoch_of) == Some(epoch)
+        self.epoch() == Some(epoch)
+    }
+
+    /// What it shows of the ledger; `None` if its epoch is none.
+    pub(crate) fn shown(&self) -> Option<Shown> {
+        Shown::of(|name| self.text(name))
+    }
+
+    /// A restored ledger may give a number a second time.
+    pub(crate) fn is_of_another_product_than(&self, row: &ProductRow) -> bool {
+        self.text("product").is_some_and(|id| id != row.id.as_str())
     }
 
     /// By how many units the figures differ from what they should be; one that is none counts as 0.
@@ -93,9 +109,7 @@ impl Sale {
 
     /// Why nothing can be sold from it as this epoch on this server, whatever its figures are.
     pub(crate) fn obstacle(&self, epoch: i32, server: &str) -> Option<Seen> {
-        let Some(found) = self.text("epoch").and_then(epoch_of) else {
-            return Some(Seen::Missing);
-        };
+        let Some(found) = self.epoch() else { return Some(Seen::Missing) };
         match found.cmp(&epoch) {
             Ordering::Less => Some(Seen::Missing),
             Ordering::Greater => Some(Seen::NewerEpoch),

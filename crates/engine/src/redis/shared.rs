@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 use yoink_core::OrderId;
 
+use super::doubts::Doubts;
 use super::entry::time_of;
 use super::keys::SaleKeys;
 use super::mistakes::Mistakes;
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) options: RedisOptions,
     pub(crate) node: Arc<Node>,
     pub(crate) offers: Offers,
+    pub(crate) doubts: Doubts,
     prefix: KeyPrefix,
     /// In which epoch a product was last seen to take offers only, and when first.
     offers_since: Mutex<HashMap<i32, (i32, Instant)>>,
@@ -40,6 +42,7 @@ impl Shared {
             options,
             node,
             offers: Offers::default(),
+            doubts: Doubts::default(),
             prefix: KeyPrefix::of(ledger),
             offers_since: Mutex::default(),
             differences: Mutex::default(),

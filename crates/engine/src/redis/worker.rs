@@ -24,8 +24,10 @@ use super::servers::{NoServer, Server, Servers};
 use super::status::Command;
 use crate::failpoint;
 use crate::node::Patience;
-use crate::postgres::{Delivered, ErrorClass, Grant, Postgres, PostgresError};
+use crate::postgres::{Delivered, Grant, Postgres, PostgresError, Way};
 
+/// The place of the first entry of a stream.
+const FIRST: &str = "-";
 /// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
 const ENTRIES_MAX: usize = 16;
 /// The stream is looked at again after this long with nothing in it, and then ever less often.
@@ -59,15 +61,20 @@ struct Entry {
     charged: u64,
 }
 
-/// How grants are written to the ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// As [`Postgres::carry`].
-    Carry,
-    /// As [`Postgres::rescue`].
-    Rescue,
-    /// As [`Postgres::rescue_ended`].
-    RescueEnded,
+/// What became of some entries.
+#[derive(Debug, Default)]
+struct Carried {
+    /// How many left the stream.
+    entries: usize,
+    /// Why some did not, if that may be trouble of the ledger. What fails alone holds nothing up.
+    trouble: Option<PostgresError>,
+}
+
+impl Carried {
+    fn add(&mut self, more: Self) {
+        self.entries += more.entries;
+        self.trouble = more.trouble.or(self.trouble.take());
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +91,8 @@ impl Worker {
     /// Runs until it is aborted.
     pub(crate) async fn run(self) {
         let mut idle = IDLE_MIN;
-        // What failed is still in the stream, and nobody else takes it over for a while.
-        let mut has_failed = false;
+        // What failed is still in the stream, and nobody else takes it over for a while: where to look for it.
+        let (mut place, mut is_troubled): (Option<String>, bool) = (None, false);
         let mut patience = Patience::up_to(BACKOFF_MAX);
         let mut claimed_at: Option<Instant> = None;
         loop {
@@ -100,76 +107,106 @@ impl Worker {
                 continue;
             };
             let epoch = listed.epoch();
-            let carried = match has_failed {
-                true => self.carry_range(epoch, "+").await,
-                false => self.turn(epoch, is_time_to_claim).await,
+            let carried = match place.as_deref() {
+                Some(first) => self.carry_page(epoch, first, "+").await,
+                None => self.turn(epoch, is_time_to_claim).await.map(|carried| (carried, None)),
             };
             if is_time_to_claim {
                 claimed_at = Some(Instant::now());
             }
-            match carried {
-                Ok(0) => {
-                    has_failed = false;
-                    tokio::time::sleep(idle).await;
-                    // Many streams share one Redis: the more there are, the less often an idle one is asked for.
-                    let idle_max =
-                        IDLE_MAX.saturating_mul(self.shared.node.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
-                    idle = idle.saturating_mul(2).min(idle_max);
-                }
-                Ok(carried) => {
-                    has_failed &= carried >= ENTRIES_MAX;
-                    idle = IDLE_MIN;
-                    patience.reset();
-                }
+            let (carried, next) = match carried {
+                Ok(carried) => carried,
                 Err(error) => {
-                    has_failed = true;
+                    place = Some(FIRST.to_owned());
                     self.shared.node.note_delivery_error(&error);
                     tokio::time::sleep(patience.next()).await;
+                    continue;
                 }
+            };
+            if carried.entries > 0 {
+                idle = IDLE_MIN;
+                patience.reset();
+            }
+            let is_idle = carried.entries == 0 && next.is_none();
+            is_troubled |= carried.trouble.is_some();
+            // What comes behind what failed may be taken. Then it is begun anew.
+            place = next.or_else(|| std::mem::take(&mut is_troubled).then(|| FIRST.to_owned()));
+            if let Some(error) = carried.trouble {
+                self.shared.node.note_delivery_error(&error);
+                tokio::time::sleep(patience.next()).await;
+            } else if is_idle {
+                tokio::time::sleep(idle).await;
+                // Many streams share one Redis: the more there are, the less often an idle one is asked for.
+                let idle_max =
+                    IDLE_MAX.saturating_mul(self.shared.node.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
+                idle = idle.saturating_mul(2).min(idle_max);
             }
         }
     }
 
-    async fn turn(&self, epoch: i32, claims: bool) -> Result<usize, CarryError> {
-        let mut carried = 0;
+    async fn turn(&self, epoch: i32, claims: bool) -> Result<Carried, CarryError> {
+        let mut carried = Carried::default();
         if claims {
-            carried += self.carry_claimed(epoch).await?;
-            carried += self.carry_forgotten(epoch).await?;
+            carried.add(self.carry_claimed(epoch).await?);
+            carried.add(self.carry_forgotten(epoch).await?);
         }
-        Ok(carried + self.carry_new(epoch).await?)
+        carried.add(self.carry_new(epoch).await?);
+        Ok(carried)
     }
 
-    /// Carries everything that is in the stream of an epoch, whoever had it in hand. For the loader: once the sale is
-    /// closed nothing comes any more.
+    /// Carries everything that is in the stream of an epoch, whoever had it in hand, but for what the ledger does not take
+    /// although it takes others. For the loader: once the sale is closed nothing comes any more.
     pub(crate) async fn drain(&self, epoch: i32) -> Result<(), CarryError> {
-        while self.carry_range(epoch, "+").await? > 0 {}
+        let mut place = Some(FIRST.to_owned());
+        while let Some(first) = place {
+            let (carried, next) = self.carry_page(epoch, &first, "+").await?;
+            if let Some(error) = carried.trouble {
+                return Err(error.into());
+            }
+            place = next;
+        }
         Ok(())
     }
 
-    /// Carries the first entries of the stream up to `end`, whatever the group says of them. What the ledger has leaves
-    /// the stream, so the next call finds the next. Returns how many left it.
-    async fn carry_range(&self, epoch: i32, end: &str) -> Result<usize, CarryError> {
+    /// Carries entries of the stream from `first` up to `end`, whatever the group says of them. What the ledger has leaves
+    /// the stream. Gives where the next ones begin, unless these were the last.
+    async fn carry_page(
+        &self,
+        epoch: i32,
+        first: &str,
+        end: &str,
+    ) -> Result<(Carried, Option<String>), CarryError> {
         let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let found: Result<StreamRangeReply, RedisError> = redis::cmd("XRANGE")
             .arg(&keys.grants)
-            .arg(&["-", end, "COUNT"])
+            .arg(&[first, end, "COUNT"])
             .arg(ENTRIES_MAX)
             .query_async(&mut server.connection.clone())
             .await;
-        let found = self.heed(&server, found)?;
-        self.carry(&server, epoch, &keys, found.ids).await
+        let entries = self.heed(&server, found)?.ids;
+        let last = entries.last().filter(|_| entries.len() == ENTRIES_MAX);
+        let next = last.map(|last| format!("({}", last.id));
+        Ok((self.carry(&server, epoch, &keys, entries).await?, next))
     }
 
-    async fn carry_forgotten(&self, epoch: i32) -> Result<usize, CarryError> {
+    async fn carry_forgotten(&self, epoch: i32) -> Result<Carried, CarryError> {
         let server = self.servers.of(self.product).await?;
         let age = self.shared.options.claim_after.saturating_mul(FORGOTTEN_AFTER_CLAIMS);
         // The first part of an entry's id is the server's time in milliseconds.
         let end_ms = server.now_us() / 1_000 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        self.carry_range(epoch, &end_ms.max(0).to_string()).await
+        let end = end_ms.max(0).to_string();
+        let (mut carried, mut place) = (Carried::default(), Some(FIRST.to_owned()));
+        // Those that stay are passed by.
+        while let Some(first) = place.take_if(|_| carried.entries == 0 && carried.trouble.is_none()) {
+            let (page, next) = self.carry_page(epoch, &first, &end).await?;
+            carried.add(page);
+            place = next;
+        }
+        Ok(carried)
     }
 
-    async fn carry_new(&self, epoch: i32) -> Result<usize, CarryError> {
+    async fn carry_new(&self, epoch: i32) -> Result<Carried, CarryError> {
         let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let begun = Instant::now();
@@ -193,7 +230,7 @@ impl Worker {
         self.carry(&server, epoch, &keys, entries.collect()).await
     }
 
-    async fn carry_claimed(&self, epoch: i32) -> Result<usize, CarryError> {
+    async fn carry_claimed(&self, epoch: i32) -> Result<Carried, CarryError> {
         let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let claimed: Result<StreamAutoClaimReply, RedisError> = redis::cmd("XAUTOCLAIM")
@@ -214,7 +251,7 @@ impl Worker {
     }
 
     /// Somebody destroyed the group: begin again at the first entry. What was carried before changes nothing.
-    async fn make_group(&self, server: &Server, keys: &SaleKeys) -> Result<usize, CarryError> {
+    async fn make_group(&self, server: &Server, keys: &SaleKeys) -> Result<Carried, CarryError> {
         let mut connection = server.connection.clone();
         let exists: bool = redis::cmd("EXISTS").arg(&keys.grants).query_async(&mut connection).await?;
         if exists {
@@ -230,7 +267,7 @@ impl Worker {
                 _ => tracing::warn!(stream = keys.grants, "the consumer group was gone and was made anew"),
             }
         }
-        Ok(0)
+        Ok(Carried::default())
     }
 
     async fn carry(
@@ -239,9 +276,9 @@ impl Worker {
         epoch: i32,
         keys: &SaleKeys,
         found: Vec<StreamId>,
-    ) -> Result<usize, CarryError> {
+    ) -> Result<Carried, CarryError> {
         if found.is_empty() {
-            return Ok(0);
+            return Ok(Carried::default());
         }
         let mut grants = Vec::new();
         let mut entries = Vec::new();
@@ -253,16 +290,17 @@ impl Worker {
         failpoint::hit("worker.read");
         if self.shared.mistakes().ack_before_commit {
             self.settle(server, epoch, keys, &entries).await?;
-            return Ok(entries.len());
+            return Ok(Carried { entries: entries.len(), trouble: None });
         }
+        let mut trouble = None;
         if !grants.is_empty() {
-            self.deliver(epoch, &grants, &mut entries).await?;
+            trouble = self.deliver(epoch, &grants, &mut entries).await?;
         }
         failpoint::hit("worker.committed");
         if !entries.is_empty() {
             self.settle(server, epoch, keys, &entries).await?;
         }
-        Ok(entries.len())
+        Ok(Carried { entries: entries.len(), trouble })
     }
 
     /// Reads the grants of an entry; what cannot be read is written down in the ledger, once, for a person to look at.
@@ -289,7 +327,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn note_unreadable(
+    pub(super) async fn note_unreadable(
         &self,
         stream: &str,
         entry: &str,
@@ -300,23 +338,25 @@ impl Worker {
         Ok(self.postgres.note_unreadable(stream, entry, bytes, what, self.shared.node.now()).await?)
     }
 
-    /// Writes grants to the ledger. Of `entries`, which hold them, those are left that the ledger has.
+    /// Writes grants to the ledger. Of `entries`, which hold them, those are left that the ledger has. Gives why others are
+    /// not, if that may be trouble of the ledger.
     async fn deliver(
         &self,
         epoch: i32,
         grants: &[Grant],
         entries: &mut Vec<Entry>,
-    ) -> Result<(), CarryError> {
-        let delivered = self.write(Way::Carry, epoch, grants).await?;
-        self.shared.heed_delivered(self.product, epoch, grants, &delivered);
-        let outcomes: HashMap<OrderId, Delivered> = delivered.iter().copied().collect();
+    ) -> Result<Option<PostgresError>, CarryError> {
+        let written = self.write(Way::Carry, epoch, grants).await?;
+        self.shared.heed_delivered(self.product, epoch, grants, &written.delivered);
+        let outcomes: HashMap<OrderId, Delivered> = written.delivered.iter().copied().collect();
         // One that is there twice is charged once.
-        let has_two = outcomes.len() < delivered.len();
+        let has_two = outcomes.len() < written.delivered.len();
         let mut grants = grants.iter();
         entries.retain_mut(|entry| {
             let outcomes_of = grants.by_ref().take(entry.grants);
             let mut is_known = true;
             for grant in outcomes_of {
+                is_known &= !written.left.contains(&grant.order);
                 match outcomes.get(&grant.order) {
                     Some(Delivered::Sealed) => is_known = false,
                     Some(outcome) if outcome.is_charged() && !has_two => {
@@ -327,54 +367,7 @@ impl Worker {
             }
             is_known
         });
-        Ok(())
-    }
-
-    /// Writes grants to the ledger, in one transaction if it can be done.
-    pub(crate) async fn write(
-        &self,
-        way: Way,
-        epoch: i32,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, CarryError> {
-        let begun = Instant::now();
-        let delivered = match self.write_at_once(way, epoch, grants).await {
-            Err(error) if error.class() == ErrorClass::Permanent => {
-                // Not even a row by itself could be tried: find the one that cannot be sent. (It may be the only one.)
-                let mut delivered = Vec::new();
-                for grant in grants {
-                    match self.write_at_once(way, epoch, std::slice::from_ref(grant)).await {
-                        Ok(more) => delivered.extend(more),
-                        Err(error) if error.class() == ErrorClass::Permanent => {
-                            let stream = self.shared.keys(self.product, epoch).grants;
-                            let (place, bytes) = (format!("grant {}", grant.number), format!("{grant:?}"));
-                            self.note_unreadable(&stream, &place, bytes.as_bytes(), &error.to_string())
-                                .await?;
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                delivered
-            }
-            other => other?,
-        };
-        self.shared.node.note_delivered(begun.elapsed(), &delivered);
-        Ok(delivered)
-    }
-
-    async fn write_at_once(
-        &self,
-        way: Way,
-        epoch: i32,
-        grants: &[Grant],
-    ) -> Result<Vec<(OrderId, Delivered)>, PostgresError> {
-        let now = self.shared.node.now();
-        let retry_at = self.shared.node.retry_at(now);
-        match way {
-            Way::Carry => self.postgres.carry(self.product, epoch, now, retry_at, grants).await,
-            Way::Rescue => self.postgres.rescue(self.product, epoch, now, retry_at, grants).await,
-            Way::RescueEnded => self.postgres.rescue_ended(self.product, epoch, now, retry_at, grants).await,
-        }
+        Ok(written.error.filter(|_| !written.fail_alone))
     }
 
     async fn settle(

@@ -2,7 +2,7 @@
 
 use yoink_core::{Event, Fact, NewProduct, ProductChange};
 use yoink_engine::postgres::{
-    CreditKind, Delivered, EndKind, Ended, ErrorClass, Grant, OnRefusal, Postgres, Retried,
+    CreditKind, Delivered, EndKind, Ended, ErrorClass, Grant, OnRefusal, Postgres, Retried, Way,
 };
 use yoink_engine::{DeadLetterFilter, DeadLetterRefusal, DeadLetterState, OrderStatus};
 
@@ -121,7 +121,7 @@ async fn what_a_customer_has_above_the_limit_is_revoked() {
     // The second of ann's is too much, the third fits; bob's all fit.
     let more = [grant(3, "ann", 2), grant(4, "ann", 1), grant(5, "bob", 2), grant(6, "ann", 1)];
     let (confirmed, revoked) = (Delivered::Confirmed, Delivered::Revoked);
-    let delivered = ledger.deliver(product, 1, NOW, LATER, &more).await.unwrap();
+    let delivered = ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &more).await.unwrap();
     let outcome = |number| delivered.iter().find(|(id, _)| *id == order(number)).unwrap().1;
     assert_eq!([3, 4, 5, 6].map(outcome), [revoked, confirmed, confirmed, revoked]);
     assert_eq!(delivered.len(), 4);
@@ -173,10 +173,11 @@ async fn units_below_one_make_no_room() {
     let (_database, ledger) = Database::with_ledger(2).await;
     let product = on_sale(&ledger, "1", 1).await;
     for quantity in [0, -5] {
-        let refused = ledger.deliver(product, 1, NOW, LATER, &[grant(1, "ann", quantity)]).await;
+        let refused =
+            ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &[grant(1, "ann", quantity)]).await;
         assert_eq!(refused.unwrap_err().class(), ErrorClass::Permanent);
     }
-    let unsendable = ledger.deliver(product, 1, NOW, LATER, &[grant(1, "a\0nn", 1)]).await;
+    let unsendable = ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &[grant(1, "a\0nn", 1)]).await;
     assert_eq!(unsendable.unwrap_err().class(), ErrorClass::Permanent);
     assert_eq!(counted(&ledger).await.sold, 0);
 }
@@ -320,7 +321,7 @@ async fn two_hundred_overlapping_deliveries_sell_what_there_is_and_no_more() {
                 (call + 1..call + 6).map(|number| grant(number, &format!("c{number}"), 1)).collect();
             loop {
                 // All connections are in use, with so many callers: that is what they are told, and they ask again.
-                match ledger.deliver(product, 1, NOW, LATER, &grants).await {
+                match ledger.deliver(Way::Deliver, (product, 1), (LATER, NOW), &grants).await {
                     Ok(delivered) => return delivered,
                     Err(error) => assert_eq!(error.class(), ErrorClass::Transient, "{error}"),
                 }
@@ -352,4 +353,50 @@ async fn only_letter(ledger: &Postgres) -> yoink_engine::DeadLetter {
     let mut letters = ledger.dead_letters(&filter).await.unwrap();
     assert_eq!(letters.len(), 1);
     letters.remove(0)
+}
+
+#[tokio::test]
+async fn an_order_that_is_given_up_is_a_dead_letter_and_its_units_come_back_once() {
+    let (_database, ledger) = Database::with_ledger(2).await;
+    let product = on_sale_to_each(&ledger, Some(4)).await;
+    let give_up = async |epoch, grant: &Grant, then| {
+        ledger.give_up((product, epoch), grant, (20, "broken"), then, NOW).await.unwrap()
+    };
+    let (released, parked) = (grant(1, "ann", 4), grant(2, "bob", 3));
+    assert_eq!(give_up(1, &released, OnRefusal::Release).await, Retried::Released);
+    assert_eq!(give_up(1, &parked, OnRefusal::Park).await, Retried::Parked);
+    let both = [released, parked];
+    for grant in &both {
+        assert_eq!(give_up(1, grant, OnRefusal::Release).await, Retried::Settled, "it is there");
+    }
+    assert_eq!(deliver(&ledger, product, 1, &both).await, [Delivered::Known; 2]);
+    let found = ledger.order(order(1)).await.unwrap().unwrap();
+    assert_eq!((found.status, found.reason.as_deref()), (OrderStatus::Failed, Some("dead letter 1")));
+    let filter = DeadLetterFilter { limit: 10, ..DeadLetterFilter::default() };
+    let letters = ledger.dead_letters(&filter).await.unwrap();
+    let states = letters.iter().map(|letter| (letter.state, letter.attempts, letter.error.as_str()));
+    let expected = [DeadLetterState::Releasing, DeadLetterState::Parked].map(|state| (state, 20, "broken"));
+    assert_eq!(states.collect::<Vec<_>>(), expected);
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.sold, counts.returned_units, counts.refused_units), (7, 4, 3));
+    // An operator may send it again, and what is wrong with it is mended.
+    ledger.retry_dead_letter(2, NOW).await.unwrap().unwrap();
+    let retried = ledger.retry_refused(order(2), 3, OnRefusal::Park, (LATER, NOW)).await.unwrap();
+    assert_eq!(retried, Retried::Confirmed);
+
+    // Neither what there is no unit for nor what is above the limit takes one.
+    let (too_many, above) = (grant(3, "cid", 8), grant(4, "bob", 2));
+    for grant in [&too_many, &above] {
+        assert_eq!(give_up(1, grant, OnRefusal::Park).await, Retried::Settled);
+        assert!(ledger.order(grant.order).await.unwrap().unwrap().reason.unwrap().starts_with("revoked"));
+    }
+    assert_eq!(deliver(&ledger, product, 1, &[too_many, above]).await, [Delivered::Revoked; 2]);
+    // Of an epoch that is not on sale nothing is written.
+    ledger.seal(product, 1, 1).await.unwrap();
+    for epoch in [1, 7] {
+        assert_eq!(give_up(epoch, &grant(5, "dan", 1), OnRefusal::Release).await, Retried::Settled);
+        assert!(ledger.order(order(5)).await.unwrap().is_none());
+    }
+    let counts = counted(&ledger).await;
+    assert_eq!((counts.live_units, counts.revoked, counts.customers_above_limit), (3, 2, 0));
 }

@@ -2,7 +2,7 @@
 
 use yoink_core::{Event, Fact, Money, ProductChange, Timestamp};
 use yoink_engine::ledger::MovementKind;
-use yoink_engine::postgres::{Changed, EndKind, OnRefusal, Postgres, SaleState};
+use yoink_engine::postgres::{Changed, EndKind, OnRefusal, Postgres, SaleState, Way};
 use yoink_engine::{DeadLetterFilter, DeadLetterRefusal, DeadLetterState, OrderFilter, OrderStatus};
 
 use super::common::{product, restock};
@@ -71,9 +71,9 @@ async fn events_pass_the_cores_own_audit_and_movements_add_up() {
     ledger.adjust_stock(&restock("1", 5, "k1"), NOW).await.unwrap();
     // Whoever delivers has a clock that is behind.
     let grants = [grant(1, "ann", 2), grant(2, "bob", 3), grant(3, "cid", 5_000)];
-    ledger.deliver(number, 1, Timestamp(NOW.0 - 5), LATER, &grants[..2]).await.unwrap();
+    ledger.deliver(Way::Deliver, (number, 1), (LATER, Timestamp(NOW.0 - 5)), &grants[..2]).await.unwrap();
     ledger.end_order(order(1), EndKind::Cancelled, "changed my mind", NOW).await.unwrap();
-    ledger.deliver(number, 1, NOW, LATER, &grants[2..]).await.unwrap();
+    ledger.deliver(Way::Deliver, (number, 1), (LATER, NOW), &grants[2..]).await.unwrap();
 
     let events = ledger.events(0, 100).await.unwrap();
     assert_eq!(ledger.last_seq().await.unwrap(), events.len() as u64);

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 use yoink_engine::postgres::{
     AdjustmentOutcome, CreditKind, Delivered, EndKind, Ended, Grant, LoadedWithdrawal, Postgres,
-    SaleSnapshot, SaleState, WithdrawalEnd,
+    SaleSnapshot, SaleState, Way, WithdrawalEnd,
 };
 
 use super::common::restock;
@@ -51,7 +51,7 @@ async fn what_a_worker_carries_after_its_epoch_was_sealed_is_told_apart_and_not_
     let (_database, ledger) = Database::with_ledger(2).await;
     let product = on_sale(&ledger, "1", 10).await;
     let carry = async |epoch, grants: &[_]| {
-        let carried = ledger.carry(product, epoch, NOW, LATER, grants).await.unwrap();
+        let carried = ledger.deliver(Way::Carry, (product, epoch), (LATER, NOW), grants).await.unwrap();
         carried.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>()
     };
     let (known, sealed) = (Delivered::Known, Delivered::Sealed);

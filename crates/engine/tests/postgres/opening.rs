@@ -1,7 +1,7 @@
 //! What a ledger is before it is used.
 
 use refinery::Target;
-use yoink_engine::postgres::{ErrorClass, Postgres, PostgresOpenError, SettingsCheck, migrate};
+use yoink_engine::postgres::{ErrorClass, Postgres, PostgresOpenError, SettingsCheck, Way, migrate};
 
 use super::server::Database;
 use super::{NOW, grant, on_sale};
@@ -11,7 +11,7 @@ mod migrations {
 }
 
 /// Those behind the second.
-const LATER_MIGRATIONS: [&str; 9] = [
+const LATER_MIGRATIONS: [&str; 10] = [
     "V3__finish_withdrawal",
     "V4__queue",
     "V5__limits_and_numbers",
@@ -21,6 +21,7 @@ const LATER_MIGRATIONS: [&str; 9] = [
     "V9__failed_all_the_same",
     "V10__restored",
     "V11__raised",
+    "V12__given_up",
 ];
 
 async fn refused(database: &Database) -> PostgresOpenError {
@@ -142,11 +143,12 @@ async fn every_session_gives_up_by_itself() {
     let mut other = database.session().await;
     let lock = other.transaction().await.unwrap();
     lock.execute("SELECT FROM products FOR UPDATE", &[]).await.unwrap();
-    let error = ledger.deliver(product, 1, NOW, NOW, &[grant(1, "ann", 1)]).await.unwrap_err();
+    let error =
+        ledger.deliver(Way::Deliver, (product, 1), (NOW, NOW), &[grant(1, "ann", 1)]).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Transient);
     assert!(error.to_string().contains("55P03"), "{error}");
     lock.rollback().await.unwrap();
-    ledger.deliver(product, 1, NOW, NOW, &[grant(1, "ann", 1)]).await.unwrap();
+    ledger.deliver(Way::Deliver, (product, 1), (NOW, NOW), &[grant(1, "ann", 1)]).await.unwrap();
 }
 
 #[tokio::test]
@@ -158,7 +160,7 @@ async fn a_session_that_ends_during_a_change_leaves_its_outcome_open() {
     let lock = other.transaction().await.unwrap();
     lock.execute("SELECT FROM products FOR UPDATE", &[]).await.unwrap();
     let grants = [grant(1, "ann", 1)];
-    let delivering = ledger.deliver(product, 1, NOW, NOW, &grants);
+    let delivering = ledger.deliver(Way::Deliver, (product, 1), (NOW, NOW), &grants);
     let killing = async {
         let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                     WHERE application_name = 'yoink' AND datname = current_database() AND wait_event_type = 'Lock'";
@@ -170,7 +172,7 @@ async fn a_session_that_ends_during_a_change_leaves_its_outcome_open() {
     assert_eq!(delivered.unwrap_err().class(), ErrorClass::Unknown);
     lock.rollback().await.unwrap();
     // The connection is replaced, and asking again settles it.
-    ledger.deliver(product, 1, NOW, NOW, &grants).await.unwrap();
+    ledger.deliver(Way::Deliver, (product, 1), (NOW, NOW), &grants).await.unwrap();
     // A session that is ended while nobody uses it is nobody's trouble.
     let kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                 WHERE application_name = 'yoink' AND datname = current_database()";

@@ -1,7 +1,7 @@
 //! A ledger that was restored to an earlier state: epochs and orders that it does not know.
 
 use yoink_engine::OrderStatus;
-use yoink_engine::postgres::{Delivered, EndKind, Ended, Grant, Standing};
+use yoink_engine::postgres::{Delivered, EndKind, Ended, Grant, Standing, Way};
 
 use super::server::Database;
 use super::{LATER, NOW, counted, deliver, grant, on_sale, order};
@@ -15,10 +15,12 @@ async fn grants_of_an_epoch_or_product_that_the_ledger_never_heard_of_are_not_wr
     let (_database, ledger) = Database::with_ledger(2).await;
     let product = on_sale(&ledger, "1", 10).await;
     deliver(&ledger, product, 1, &[grant(1, "ann", 4)]).await;
-    let carried = ledger.carry(product, 5, NOW, LATER, &[grant(1, "ann", 4), grant(2, "bob", 1)]).await;
+    let carried = ledger
+        .deliver(Way::Carry, (product, 5), (LATER, NOW), &[grant(1, "ann", 4), grant(2, "bob", 1)])
+        .await;
     assert_eq!(outcomes(carried.unwrap()), [Delivered::Known, Delivered::Sealed]);
     assert!(ledger.order(order(2)).await.unwrap().is_none(), "it is neither kept nor revoked");
-    let carried = ledger.carry(product + 1, 1, NOW, LATER, &[grant(3, "cid", 1)]).await;
+    let carried = ledger.deliver(Way::Carry, (product + 1, 1), (LATER, NOW), &[grant(3, "cid", 1)]).await;
     assert_eq!(outcomes(carried.unwrap()), [Delivered::Sealed], "that product may come back");
     // The epochs in between never were.
     assert_eq!(ledger.seal(product, 1, 5).await.unwrap(), 6);
@@ -34,7 +36,7 @@ async fn what_is_brought_back_takes_units_of_the_epoch_that_is_not_opened_yet() 
     let product = on_sale(&ledger, "1", 10).await;
     deliver(&ledger, product, 1, &[grant(1, "ann", 4)]).await;
     let rescue = async |epoch, grants: &[Grant]| {
-        outcomes(ledger.rescue(product, epoch, NOW, LATER, grants).await.unwrap())
+        outcomes(ledger.deliver(Way::Rescue, (product, epoch), (LATER, NOW), grants).await.unwrap())
     };
     let lost = [grant(1, "ann", 4), grant(2, "bob", 5), grant(3, "cid", 2)];
     assert_eq!(rescue(1, &lost).await, [Delivered::Sealed; 3], "it is on sale");
@@ -56,7 +58,10 @@ async fn an_order_that_had_ended_is_brought_back_without_a_unit() {
     deliver(&ledger, product, 1, &[grant(1, "ann", 4)]).await;
     ledger.seal(product, 1, 1).await.unwrap();
     for outcome in [Delivered::Revoked, Delivered::Known] {
-        let told = ledger.rescue_ended(product, 2, NOW, LATER, &[grant(2, "bob", 3)]).await.unwrap();
+        let told = ledger
+            .deliver(Way::RescueEnded, (product, 2), (LATER, NOW), &[grant(2, "bob", 3)])
+            .await
+            .unwrap();
         assert_eq!(outcomes(told), [outcome]);
     }
     let found = ledger.order(order(2)).await.unwrap().unwrap();

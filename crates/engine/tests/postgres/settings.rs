@@ -1,6 +1,6 @@
 //! Settings that change while the ledger is in use.
 
-use yoink_engine::postgres::{Postgres, SettingsCheck};
+use yoink_engine::postgres::{Postgres, SettingsCheck, Way};
 
 use super::server::Database;
 use super::{NOW, grant, on_sale};
@@ -59,9 +59,9 @@ async fn a_session_that_began_under_a_wrong_setting_commits_nothing_once_it_is_m
     let end =
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'yoink'";
     database.execute(end).await;
-    ledger.deliver(product, 1, NOW, NOW, &[grant(1, "ann", 1)]).await.unwrap();
+    ledger.deliver(Way::Deliver, (product, 1), (NOW, NOW), &[grant(1, "ann", 1)]).await.unwrap();
     database.execute("ALTER DATABASE ledger RESET synchronous_commit").await;
-    ledger.deliver(product, 1, NOW, NOW, &[grant(2, "bob", 1)]).await.unwrap();
+    ledger.deliver(Way::Deliver, (product, 1), (NOW, NOW), &[grant(2, "bob", 1)]).await.unwrap();
     let rows = database.session().await.query("SELECT setting FROM commits", &[]).await.unwrap();
     let settings: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(settings, ["off", "on"]);

@@ -405,7 +405,7 @@ fn a_stream_without_ids_left_takes_no_unit_and_is_replaced() {
 }
 
 /// What the audit says of Redis and the ledger.
-fn difference(shop: &Shop, engine: &Engine) -> Option<String> {
+pub fn difference(shop: &Shop, engine: &Engine) -> Option<String> {
     let found = shop.run(engine.reconcile()).unwrap();
     let compared = found.invariants.into_iter().find(|invariant| invariant.id == "redis-equals-ledger");
     compared.filter(|compared| !compared.ok).map(|compared| compared.detail)

@@ -5,8 +5,8 @@ use std::time::Duration;
 use yoink_engine::Purchased;
 
 use crate::common;
-use crate::hand_edits::{STOCK, ask_patiently, numbers, wait_until};
-use crate::shop::Shop;
+use crate::hand_edits::{STOCK, ask_patiently, difference, numbers, wait_until};
+use crate::shop::{Shop, insist};
 
 /// A field of the sale, and what is written there, in Lua.
 const OTHER_EDITS: [(&str, &str); 9] = [
@@ -62,4 +62,55 @@ fn no_other_edit_costs_an_order_or_stops_the_sale() {
         assert!(figures.iter().all(Option::is_some) && figures[2] < Some(100), "{edit:?}: {figures:?}");
     }
     shop.reconcile(&mender);
+}
+
+/// A key, a field of it and its value, both in Lua, and how the field is named.
+const NO_TEXT: [(&str, &str, &str, &str); 7] = [
+    ("buyers", r"'c\0'", "'1|'", r"c\x00"),
+    ("buyers", r"'cann\0'", "'0|'", r"cann\x00"),
+    ("buyers", r"'c\255'", "'1|'", r"c\xff"),
+    ("buyers", r"'onobody'", r"'\0'", "onobody"),
+    ("buyers", r"'\195'", "''", r"\xc3"),
+    ("sale", r"'\0'", "''", r"\x00"),
+    ("sale", "'note'", r"'\255'", "note"),
+];
+
+#[test]
+fn the_audit_names_what_is_no_text_and_goes_on() {
+    let shop = Shop::start();
+    let maker = shop.open_with_shoes(STOCK, |_| ());
+    shop.run(insist(&maker, "early", 1)).unwrap();
+    shop.reconcile(&maker);
+    maker.close_blocking(Duration::ZERO);
+    let engine = shop.open(|options| options.workers = 0);
+    let change = |command: &str, name: &str, arguments: &str| {
+        let script = format!("return redis.call('{command}', KEYS[1], {arguments})");
+        shop.redis(&["EVAL", &script, "1", &shop.key(name)])
+    };
+    for (name, field, value, shown) in NO_TEXT {
+        change("HSET", name, &format!("{field}, {value}"));
+        let found = difference(&shop, &engine).unwrap_or_else(|| panic!("{field} of {name}: all is well"));
+        let words = format!("field \"{shown}\" of the {name} is not this engine's: its bytes are no text");
+        assert!(found.contains(&words), "{found}");
+        change("HDEL", name, field);
+        assert_eq!(difference(&shop, &engine), None, "{field} of {name}");
+    }
+    // A figure: nothing can be sold.
+    let given = shop.redis(&["HGET", &shop.key("sale"), "given"]).text().unwrap();
+    change("HSET", "sale", r"'given', '\255'");
+    let found = difference(&shop, &engine).unwrap();
+    assert!(found.contains("Redis does not sell it; field \"given\" of the sale"), "{found}");
+    change("HSET", "sale", &format!("'given', '{given}'"));
+    // A customer who is one, and has what cannot be read.
+    change("HSET", "buyers", r"'cearly', '\255'");
+    let found = difference(&shop, &engine).unwrap();
+    assert!(found.contains("what Redis has of customer \"early\" cannot be read"), "{found}");
+    for (name, field, value, _) in NO_TEXT {
+        change("HSET", name, &format!("{field}, {value}"));
+    }
+    shop.run(engine.repair("somebody edited it".into())).unwrap();
+    assert_eq!(difference(&shop, &engine), None);
+    let mut bought = Vec::from_iter(shop.run(insist(&engine, "early", 1)));
+    engine.close_blocking(Duration::ZERO);
+    shop.close_the_books(&shop.open(|_| ()), STOCK, &mut bought);
 }
