@@ -152,6 +152,7 @@ impl LaneDriver {
         let sent = self.call(&server, &keys, &tickets, purchase).await;
         self.shared.node.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
         self.shared.gauges.asked(Command::Purchase, begun);
+        self.shared.rush.decided();
         match sent {
             Ok(answers) if answers.len() == tickets.len() => {
                 self.shared.node.counters.batch_events.observe(tickets.len() as f64);

@@ -34,6 +34,7 @@ mod outcome;
 mod products;
 mod repair;
 mod rescue;
+mod rush;
 mod script;
 mod seen;
 mod servers;

@@ -14,6 +14,7 @@ use super::keys::SaleKeys;
 use super::mistakes::Mistakes;
 use super::offers::{Offer, Offers};
 use super::open::RedisOptions;
+use super::rush::Rush;
 use super::shown::Shown;
 use super::status::Gauges;
 use crate::node::order_id::to_hex;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     /// What the last look at each product's sale showed of the ledger.
     shown: Mutex<HashMap<i32, Shown>>,
     pub(crate) gauges: Gauges,
+    pub(crate) rush: Rush,
 }
 
 impl Shared {
@@ -48,6 +50,7 @@ impl Shared {
             differences: Mutex::default(),
             shown: Mutex::default(),
             gauges: Gauges::new(),
+            rush: Rush::default(),
         }
     }
 

@@ -18,6 +18,7 @@ use yoink_core::OrderId;
 use super::Shared;
 use super::entry::parse_line;
 use super::keys::{GROUP, SaleKeys};
+use super::lane::CALL_PURCHASES_MAX;
 use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
@@ -28,8 +29,10 @@ use crate::postgres::{Delivered, Grant, Postgres, PostgresError, Way};
 
 /// The place of the first entry of a stream.
 const FIRST: &str = "-";
-/// Entries that one read takes; each holds up to [`super::lane::CALL_PURCHASES_MAX`] grants.
+/// Entries that one read takes; each holds up to [`CALL_PURCHASES_MAX`] grants.
 const ENTRIES_MAX: usize = 16;
+/// Entries that one read takes if they are small: each transaction of the ledger has its price, however little is in it.
+const SMALL_ENTRIES_MAX: usize = 256;
 /// The stream is looked at again after this long with nothing in it, and then ever less often.
 const IDLE_MIN: Duration = Duration::from_millis(2);
 const IDLE_MAX: Duration = Duration::from_millis(50);
@@ -66,14 +69,27 @@ struct Entry {
 struct Carried {
     /// How many left the stream.
     entries: usize,
+    /// How many grants they held.
+    grants: usize,
     /// Why some did not, if that may be trouble of the ledger. What fails alone holds nothing up.
     trouble: Option<PostgresError>,
 }
 
 impl Carried {
+    fn of(entries: &[Entry], trouble: Option<PostgresError>) -> Self {
+        Self { entries: entries.len(), grants: entries.iter().map(|entry| entry.grants).sum(), trouble }
+    }
+
     fn add(&mut self, more: Self) {
         self.entries += more.entries;
+        self.grants += more.grants;
         self.trouble = more.trouble.or(self.trouble.take());
+    }
+
+    /// How many entries of this size the next read is to take.
+    fn next_count(&self) -> usize {
+        let size = self.grants.checked_div(self.entries).unwrap_or(CALL_PURCHASES_MAX).max(1);
+        (ENTRIES_MAX * CALL_PURCHASES_MAX / size).clamp(ENTRIES_MAX, SMALL_ENTRIES_MAX)
     }
 }
 
@@ -95,6 +111,7 @@ impl Worker {
         let (mut place, mut is_troubled): (Option<String>, bool) = (None, false);
         let mut patience = Patience::up_to(BACKOFF_MAX);
         let mut claimed_at: Option<Instant> = None;
+        let mut count = ENTRIES_MAX;
         loop {
             if self.shared.node.delivery_is_paused() {
                 tokio::time::sleep(IDLE_MAX).await;
@@ -107,9 +124,10 @@ impl Worker {
                 continue;
             };
             let epoch = listed.epoch();
+            let begun = Instant::now();
             let carried = match place.as_deref() {
                 Some(first) => self.carry_page(epoch, first, "+").await,
-                None => self.turn(epoch, is_time_to_claim).await.map(|carried| (carried, None)),
+                None => self.turn(epoch, is_time_to_claim, count).await.map(|carried| (carried, None)),
             };
             if is_time_to_claim {
                 claimed_at = Some(Instant::now());
@@ -127,6 +145,7 @@ impl Worker {
                 idle = IDLE_MIN;
                 patience.reset();
             }
+            count = carried.next_count();
             let is_idle = carried.entries == 0 && next.is_none();
             is_troubled |= carried.trouble.is_some();
             // What comes behind what failed may be taken. Then it is begun anew.
@@ -140,17 +159,19 @@ impl Worker {
                 let idle_max =
                     IDLE_MAX.saturating_mul(self.shared.node.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
                 idle = idle.saturating_mul(2).min(idle_max);
+            } else {
+                self.shared.rush.rest_after(begun.elapsed()).await;
             }
         }
     }
 
-    async fn turn(&self, epoch: i32, claims: bool) -> Result<Carried, CarryError> {
+    async fn turn(&self, epoch: i32, claims: bool, count: usize) -> Result<Carried, CarryError> {
         let mut carried = Carried::default();
         if claims {
             carried.add(self.carry_claimed(epoch).await?);
             carried.add(self.carry_forgotten(epoch).await?);
         }
-        carried.add(self.carry_new(epoch).await?);
+        carried.add(self.carry_new(epoch, count).await?);
         Ok(carried)
     }
 
@@ -206,7 +227,7 @@ impl Worker {
         Ok(carried)
     }
 
-    async fn carry_new(&self, epoch: i32) -> Result<Carried, CarryError> {
+    async fn carry_new(&self, epoch: i32, count: usize) -> Result<Carried, CarryError> {
         let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let begun = Instant::now();
@@ -215,7 +236,7 @@ impl Worker {
             .arg(GROUP)
             .arg(&self.name)
             .arg("COUNT")
-            .arg(ENTRIES_MAX)
+            .arg(count)
             .arg("STREAMS")
             .arg(&keys.grants)
             .arg(">")
@@ -290,7 +311,7 @@ impl Worker {
         failpoint::hit("worker.read");
         if self.shared.mistakes().ack_before_commit {
             self.settle(server, epoch, keys, &entries).await?;
-            return Ok(Carried { entries: entries.len(), trouble: None });
+            return Ok(Carried::of(&entries, None));
         }
         let mut trouble = None;
         if !grants.is_empty() {
@@ -300,7 +321,7 @@ impl Worker {
         if !entries.is_empty() {
             self.settle(server, epoch, keys, &entries).await?;
         }
-        Ok(Carried { entries: entries.len(), trouble })
+        Ok(Carried::of(&entries, trouble))
     }
 
     /// Reads the grants of an entry; what cannot be read is written down in the ledger, once, for a person to look at.
@@ -400,5 +421,20 @@ impl Worker {
             self.servers.forget(server, self.product);
         }
         Ok(result?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_small_entries_more_are_read_at_a_time_but_not_more_grants() {
+        let count_after = |entries, grants| Carried { entries, grants, trouble: None }.next_count();
+        assert_eq!(count_after(0, 0), ENTRIES_MAX, "nothing is known");
+        assert_eq!(count_after(1, CALL_PURCHASES_MAX), ENTRIES_MAX);
+        assert_eq!(count_after(10, 10 * CALL_PURCHASES_MAX / 4), 4 * ENTRIES_MAX);
+        assert_eq!(count_after(7, 7), SMALL_ENTRIES_MAX);
+        assert_eq!(count_after(2, 0), SMALL_ENTRIES_MAX, "entries of no grants");
     }
 }
