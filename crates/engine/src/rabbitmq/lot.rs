@@ -233,7 +233,7 @@ impl Lot {
                     self.leave().await;
                 }
                 Err(error) => {
-                    if trouble::may_lie_in_what_was_asked(&error) {
+                    if error.may_lie_in_what_was_asked() {
                         return Ok(Ruling::Failed(error));
                     }
                     shared.node.note_delivery_error(&error);

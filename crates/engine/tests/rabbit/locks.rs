@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use yoink_engine::Engine;
+use yoink_testkit::SqlSession;
 
-use crate::shop::{Became, Shop, deciding, occupy, processed, until};
+use crate::shop::{Asked, Became, Shop, deciding, occupy, processed, until};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(600);
@@ -127,20 +128,35 @@ fn who_comes_with_an_old_token_decides_nothing_and_begins_anew() {
     assert_eq!((processed(&worker).stale, processed(&edge).requeued), (1, 0));
 }
 
-#[test]
-fn two_who_both_hold_the_lock_sell_nothing_twice() {
-    let shop = Shop::start();
+/// Requests for 30 shoes.
+struct InTwoHands {
+    edge: Engine,
+    workers: [Engine; 2],
+    /// While it lives no decision ends.
+    row: SqlSession,
+    asked: Vec<Asked>,
+}
+
+/// Two workers have 40 requests in hand, each some of them; one of the two decides, with the lock.
+fn in_two_hands(shop: &Shop) -> InTwoHands {
     let workers = [(); 2].map(|()| shop.open(|options| options.lock_life = LONG));
     let edge = shop.open_edge();
     shop.stock(&edge, 30, None);
     until("both work", || workers.iter().all(|worker| worker.rabbit_status().unwrap().is_consuming));
-    let row = occupy(&shop);
+    let row = occupy(shop);
     // One message after the other, so that both have some of them.
     let asked: Vec<_> =
         (0..40).flat_map(|number| shop.crowd(&[&edge], &format!("crowd-{number}"), 1)).collect();
     assert_eq!(shop.wait_in_hand(), 40);
-    // One of them decides with the lock, and has more in hand. Now the other one takes the lock, too.
-    until("one decides", || deciding(&shop) == 1);
+    until("one decides", || deciding(shop) == 1);
+    InTwoHands { edge, workers, row, asked }
+}
+
+#[test]
+fn two_who_both_hold_the_lock_sell_nothing_twice() {
+    let shop = Shop::start();
+    let InTwoHands { edge, workers: _workers, row, asked } = in_two_hands(&shop);
+    // The other one takes the lock, too.
     shop.redis.command(&["FLUSHALL"]).unwrap();
     until("both decide", || deciding(&shop) == 2);
     drop(row);
@@ -151,15 +167,7 @@ fn two_who_both_hold_the_lock_sell_nothing_twice() {
 #[test]
 fn a_redis_that_is_killed_and_comes_back_under_a_lock_does_no_harm() {
     let mut shop = Shop::start();
-    let workers = [(); 2].map(|()| shop.open(|options| options.lock_life = LONG));
-    let edge = shop.open_edge();
-    shop.stock(&edge, 30, None);
-    until("both work", || workers.iter().all(|worker| worker.rabbit_status().unwrap().is_consuming));
-    let row = occupy(&shop);
-    let asked: Vec<_> =
-        (0..40).flat_map(|number| shop.crowd(&[&edge], &format!("crowd-{number}"), 1)).collect();
-    assert_eq!(shop.wait_in_hand(), 40);
-    until("one decides", || deciding(&shop) == 1);
+    let InTwoHands { edge, workers: _workers, row, asked } = in_two_hands(&shop);
     shop.redis.kill();
     until("both decide", || deciding(&shop) == 2);
     shop.redis.restart().unwrap();
