@@ -21,11 +21,6 @@ use super::status::Gauges;
 use crate::failpoint;
 use crate::node::Patience;
 
-/// The longest wait between two attempts to put something aside.
-const ASIDE_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long the broker may take to confirm what is put aside.
-const CONFIRM_MAX: Duration = Duration::from_secs(5);
-
 /// Takes requests from the queue and has them decided until the node closes. Connects again by itself.
 pub(crate) async fn work(shared: Arc<Shared>) {
     let (options, ledger) = (&shared.options, shared.desk.postgres.identity().id);
@@ -36,12 +31,11 @@ pub(crate) async fn work(shared: Arc<Shared>) {
 async fn session(shared: Arc<Shared>, locks: Arc<Locks>) -> lapin::Result<End> {
     let opened = Session::open(&shared, &shared.names.orders, shared.options.prefetch).await?;
     let Some(mut session) = opened else { return Ok(End::Closing) };
-    let aside = broker::within(broker::confirming_channel(&session.link.connection)).await?;
     // As many as can be in hand.
     let (sender, receiver) = mpsc::channel(usize::from(shared.options.prefetch.max(1)));
     let worker = Worker::new(Arc::clone(&shared), Arc::clone(&session.hand), locks);
     let mut desk = Desk { shared: Arc::clone(&shared), worker, aside: sender, tasks: JoinSet::new() };
-    let aside = Aside { shared: Arc::clone(&shared), hand: Arc::clone(&session.hand), channel: aside };
+    let aside = Aside::new(Arc::clone(&shared), Arc::clone(&session.hand), Arc::clone(&session.link));
     desk.tasks.spawn(aside.run(receiver));
     shared.gauges.is_consuming.store(true, Ordering::Relaxed);
     let end = loop {
@@ -107,52 +101,5 @@ impl Desk {
                 }
             }
         }
-    }
-}
-
-/// Puts aside what cannot be read.
-struct Aside {
-    shared: Arc<Shared>,
-    hand: Arc<Hand>,
-    channel: Channel,
-}
-
-impl Aside {
-    async fn run(self, mut messages: mpsc::Receiver<Delivery>) {
-        loop {
-            let message = tokio::select! {
-                () = self.hand.wait_over() => return,
-                message = messages.recv() => message,
-            };
-            let Some(message) = message else { return };
-            if self.put(&message).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Puts a message into the other queue, however long that takes, and then acknowledges it here.
-    async fn put(&self, message: &Delivery) -> Result<(), Gone> {
-        let mut patience = Patience::up_to(ASIDE_WAIT_MAX);
-        loop {
-            match tokio::time::timeout(CONFIRM_MAX, self.publish(&message.data)).await {
-                Ok(Ok(Confirmation::Ack(None))) => break,
-                // The queue or the channel is not there any more; a new session sees to both.
-                Ok(Ok(Confirmation::Ack(Some(_))) | Err(_)) => {
-                    self.hand.end();
-                    return Err(Gone);
-                }
-                // It is full, or the broker takes nothing now.
-                Ok(Ok(_)) | Err(_) => self.hand.pause(patience.next()).await?,
-            }
-        }
-        Gauges::add(&self.shared.gauges.unreadable, 1);
-        self.hand.acknowledge(vec![message.delivery_tag]).await
-    }
-
-    async fn publish(&self, bytes: &[u8]) -> lapin::Result<Confirmation> {
-        let names = &self.shared.names;
-        let (exchange, key) = (names.dead_exchange.clone(), names.dead.clone());
-        broker::publish(&self.channel, exchange, key, bytes).await?.await
     }
 }

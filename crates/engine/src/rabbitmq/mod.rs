@@ -11,6 +11,7 @@
 //!
 //! PostgreSQL alone decides; the broker only carries, Redis only helps.
 
+mod aside;
 mod audit;
 mod background;
 mod broker;
@@ -23,6 +24,7 @@ mod hand;
 mod lock;
 mod lot;
 mod lots;
+mod making;
 mod message;
 mod open;
 mod orders;

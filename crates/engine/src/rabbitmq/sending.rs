@@ -9,6 +9,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, ConnectionStatus, ErrorKind};
 
 use super::broker::{self, Link, within};
+use super::making;
 use super::shared::Shared;
 use super::topology::{self, Queue};
 
@@ -53,17 +54,6 @@ impl Drop for Line {
     }
 }
 
-/// Makes sure that the queue is there. Nodes that start together do so one after the other: a quorum queue that two make
-/// at the same moment was seen to take nothing for minutes. A ledger that is away makes nobody wait.
-async fn ensure(shared: &Shared, link: &Link) -> lapin::Result<Queue> {
-    let turn = shared.desk.postgres.turn_to_make_queues().await.ok();
-    let ensured = topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await;
-    if let Some(turn) = turn {
-        turn.end().await;
-    }
-    ensured
-}
-
 impl Line {
     /// Waits, connects, and, if `ensures` is true, makes sure that the queue is there. That is not done at every
     /// connection, because it asks the queue.
@@ -80,7 +70,7 @@ impl Line {
         let link = Link::connect(&uri, "yoink publisher").await?;
         let ready = async {
             let queue = match ensures {
-                true => ensure(&shared, &link).await?,
+                true => making::everything(&shared, &link.connection).await?,
                 false => Queue::Known,
             };
             let channel = broker::confirming_channel(&link.connection).await?;

@@ -11,6 +11,7 @@ use lapin::{Channel, Consumer};
 
 use super::broker::{self, Link};
 use super::hand::Hand;
+use super::making;
 use super::shared::Shared;
 use super::topology;
 use crate::node::Patience;
@@ -94,7 +95,7 @@ async fn patiently<T>(link: &Link, asked: impl Future<Output = lapin::Result<T>>
 
 /// Messages of one queue, over one channel.
 pub(super) struct Session {
-    pub(super) link: Link,
+    pub(super) link: Arc<Link>,
     pub(super) hand: Arc<Hand>,
     channel: Channel,
     consumer: Consumer,
@@ -134,8 +135,13 @@ impl Session {
         let uri = broker::parse(&shared.options.amqp).map_err(std::io::Error::other)?;
         let link = Link::connect(&uri, "yoink worker").await?;
         let ready = async {
-            // Nodes make it, and give it time to be on disk.
-            topology::find(&link.connection, &shared.names).await?;
+            match topology::look_for(&link.connection, queue).await {
+                Err(error) if topology::is_missing(&error) && *queue == shared.names.dead => {
+                    making::dead_letters(shared, &link.connection).await?;
+                }
+                // Whoever publishes makes the queue of requests, and gives it time to be on disk.
+                found => found?,
+            }
             let channel = link.connection.create_channel().await?;
             channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
             let consuming = channel.basic_consume(
@@ -148,7 +154,7 @@ impl Session {
             Ok((channel, consumer))
         };
         let (channel, consumer) = patiently(&link, ready).await?;
-        Ok(Self { link, hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
+        Ok(Self { link: Arc::new(link), hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
     }
 
     /// The next message, which is in hand then.
