@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::message::Delivery;
-use lapin::{Channel, Confirmation, ErrorKind};
+use lapin::{Channel, Confirmation};
 use tokio::sync::mpsc;
 
 use super::broker::{self, Link, within};
 use super::hand::{Gone, Hand};
-use super::making;
 use super::shared::Shared;
 use super::status::Gauges;
+use super::{making, topology};
 use crate::node::Patience;
 
 /// The longest wait between two attempts to put something aside.
@@ -51,24 +51,35 @@ impl Aside {
         let mut patience = Patience::up_to(WAIT_MAX);
         let hand = Arc::clone(&self.hand);
         loop {
-            let answer = tokio::select! {
+            let is_put = tokio::select! {
                 () = hand.wait_over() => return Err(Gone),
-                answer = within(self.publish(&message.data)) => answer,
+                is_put = self.try_to_put(&message.data) => is_put,
             };
-            match answer {
-                Ok(Confirmation::Ack(None)) => break,
-                // It is full.
-                Ok(Confirmation::Nack(None)) => {}
-                // Nothing leads to a queue, or there is nothing that leads anywhere.
-                Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => self.make_queue().await,
-                Err(error) if matches!(error.kind(), ErrorKind::ProtocolError(_)) => self.make_queue().await,
-                // The broker takes nothing now, or is gone.
-                Ok(Confirmation::NotRequested) | Err(_) => {}
+            if is_put {
+                break;
             }
             hand.pause(patience.next()).await?;
         }
         Gauges::add(&self.shared.gauges.unreadable, 1);
-        self.hand.acknowledge(vec![message.delivery_tag]).await
+        hand.acknowledge(vec![message.delivery_tag]).await
+    }
+
+    /// True: the broker has confirmed that the bytes are in the queue.
+    async fn try_to_put(&mut self, bytes: &[u8]) -> bool {
+        let leads_nowhere = match within(self.publish(bytes)).await {
+            Ok(Confirmation::Ack(None)) => return true,
+            Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => true,
+            // It is full.
+            Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => false,
+            // There is no exchange; or else the broker takes nothing now, or is gone.
+            Err(error) => topology::is_missing(&error),
+        };
+        if leads_nowhere
+            && let Err(error) = within(making::dead_letters(&self.shared, &self.link.connection)).await
+        {
+            tracing::warn!(%error, "the queue of dead letters cannot be made; what cannot be read is held");
+        }
+        false
     }
 
     async fn publish(&mut self, bytes: &[u8]) -> lapin::Result<Confirmation> {
@@ -81,11 +92,5 @@ impl Aside {
         let answer = broker::publish(&channel, exchange, key, bytes).await?.await?;
         self.channel = Some(channel);
         Ok(answer)
-    }
-
-    async fn make_queue(&self) {
-        if let Err(error) = within(making::dead_letters(&self.shared, &self.link.connection)).await {
-            tracing::warn!(%error, "the queue of dead letters cannot be made; a message that cannot be read is held");
-        }
     }
 }

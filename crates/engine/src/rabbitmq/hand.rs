@@ -2,13 +2,17 @@
 //! then, and it hands them out anew when the channel ends.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+/// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
+/// take the worker for dead.
+const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// The channel is over: what was in hand is handed out again, to whoever comes first.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +90,19 @@ impl Hand {
     pub(crate) async fn wait_over(&self) {
         // The sender is here, so it is not dropped meanwhile.
         let _ = self.is_over.subscribe().wait_for(|is_over| *is_over).await;
+    }
+
+    /// Waits for so long with everything in hand.
+    ///
+    /// # Errors
+    /// The channel is over; or a message has been in hand since `since`, which is for too long and ends it.
+    pub(crate) async fn hold(&self, since: Instant, wait: Duration) -> Result<(), Gone> {
+        if since.elapsed() > HOLD_MAX {
+            tracing::warn!("what could not be decided for long is given back to the broker");
+            self.end();
+            return Err(Gone);
+        }
+        self.pause(wait).await
     }
 
     /// Waits for so long.

@@ -129,6 +129,15 @@ impl Waiting {
 impl Lots {
     /// The requests of one more message. Gives the products that no task is busy with.
     pub(super) fn add(&self, message: Vec<Taken>) -> Vec<i32> {
+        self.place(message, |lot, taken| lot.fresh.push_back(taken))
+    }
+
+    /// As [`Lots::add`]; each of these is to be tried alone, behind those that are.
+    pub(super) fn add_alone(&self, message: Vec<Taken>) -> Vec<i32> {
+        self.place(message, |lot, taken| lot.doubtful.push_back(Box::new(Doubtful::new(taken))))
+    }
+
+    fn place(&self, message: Vec<Taken>, put: impl Fn(&mut Waiting, Taken)) -> Vec<i32> {
         let mut new = Vec::new();
         let mut lots = self.by_product.lock();
         for taken in message {
@@ -137,7 +146,7 @@ impl Lots {
                 new.push(product);
                 Waiting::default()
             });
-            lot.fresh.push_back(taken);
+            put(lot, taken);
         }
         new
     }
@@ -261,6 +270,19 @@ mod tests {
         now += wait;
         assert_eq!(alone(lots.next(product, now)).taken.tag, 1);
         assert!(matches!(lots.next(product, now), Next::Nothing) && lots.finish(product));
+    }
+
+    #[test]
+    fn those_that_are_to_come_alone_do_so_and_those_that_fail_let_later_ones_go_on() {
+        let (lots, product) = (Lots::default(), product());
+        assert_eq!(lots.add_alone(vec![taken(1), taken(2)]), [product]);
+        let now = Instant::now();
+        let mut first = alone(lots.next(product, now));
+        assert!(!first.fail(0, now));
+        lots.put_back(product, first, now);
+        assert_eq!(lots.add_alone(vec![taken(3)]), [0; 0]);
+        assert_eq!([(); 2].map(|()| alone(lots.next(product, now)).taken.tag), [2, 3]);
+        assert!(matches!(lots.next(product, now), Next::Later { .. }));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
+use tokio::task::{JoinError, JoinSet};
 
 use super::broker::{self, Link};
 use super::hand::Hand;
@@ -102,7 +103,7 @@ pub(super) struct Session {
 }
 
 /// What comes next.
-pub(super) enum Next {
+enum Next {
     Message(Box<Delivery>),
     Closing,
     Gone,
@@ -157,8 +158,41 @@ impl Session {
         Ok(Self { link: Arc::new(link), hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
     }
 
+    /// Gives what comes to `take`, which may leave work to `tasks`, until the node closes or the channel is over.
+    pub(super) async fn serve(
+        &mut self,
+        shared: &Shared,
+        tasks: &mut JoinSet<()>,
+        mut take: impl FnMut(Delivery, &mut JoinSet<()>),
+    ) -> End {
+        loop {
+            tokio::select! {
+                next = self.next(shared) => match next {
+                    Next::Message(message) => take(*message, tasks),
+                    Next::Closing => return End::Closing,
+                    Next::Gone => return End::Gone,
+                },
+                Some(ended) = tasks.join_next() => self.see_to(ended),
+            }
+        }
+    }
+
+    /// Waits until all of `tasks` are done.
+    pub(super) async fn finish(&self, tasks: &mut JoinSet<()>) {
+        while let Some(ended) = tasks.join_next().await {
+            self.see_to(ended);
+        }
+    }
+
+    /// A task that was torn down leaves its product to nobody: begin anew with everything.
+    fn see_to(&self, ended: Result<(), JoinError>) {
+        if ended.is_err() {
+            self.hand.end();
+        }
+    }
+
     /// The next message, which is in hand then.
-    pub(super) async fn next(&mut self, shared: &Shared) -> Next {
+    async fn next(&mut self, shared: &Shared) -> Next {
         let next = tokio::select! {
             biased;
             () = closing(shared) => Next::Closing,

@@ -169,6 +169,30 @@ fn a_request_that_was_handed_out_too_often_is_decided_alone() {
     assert_eq!(processed(&edge).requeued, 0, "the ledger has seen them");
 }
 
+#[test]
+fn a_dead_letter_that_cannot_be_decided_holds_up_no_other() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    raise_for(&shop, Some("robot"));
+    let mut asked: Vec<_> = shop.run(ask(&edge, "robot", "key")).into_iter().collect();
+    asked.extend(shop.crowd(&[&edge], "behind", 5));
+    let copies = shop.copy_messages();
+    shop.publish("dead-letters", "dead", &copies);
+    assert_eq!(shop.rabbit.purge(&shop.queue()).unwrap(), copies.len() as u64);
+    // Nobody is left who could queue them again.
+    edge.close_blocking(PATIENCE);
+    let worker = shop.open(|_| {});
+    until("the others are decided", || confirmed(&shop) == 5);
+    let later = shop.open_edge();
+    asked.extend(shop.crowd(&[&later], "later", 5));
+    until("nobody waits for the lock", || confirmed(&shop) == 10);
+    until("it is in hand", || shop.rabbit.queue_messages(&shop.named("dead")).unwrap() == (0, 1));
+    shop.sql("DROP TRIGGER raise ON orders");
+    assert_eq!(shop.judge(&[&worker, &later], &asked), Became { confirmed: 11, rejected: 0, ended: 0 });
+    until("nothing is left there", || shop.rabbit.queue_messages(&shop.named("dead")).unwrap() == (0, 0));
+}
+
 /// An error of somebody's own, of which the ledger cannot tell what it means, for orders of one customer, or of all.
 fn raise_for(shop: &Shop, customer: Option<&str>) {
     let whose = customer.map_or(String::new(), |name| format!("WHEN (NEW.customer = '{name}')"));
