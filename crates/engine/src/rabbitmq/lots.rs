@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 use yoink_core::OrderId;
 
 use crate::node::Patience;
@@ -38,6 +39,11 @@ impl Taken {
     pub(crate) fn all(requests: Vec<Request>, tag: u64) -> Vec<Self> {
         let at = Instant::now();
         requests.into_iter().map(|request| Self { request, tag, at }).collect()
+    }
+
+    /// What only a copy of the same message has in common with it: the order, who queued it, and under which number.
+    fn identity(&self) -> (OrderId, Uuid, i64) {
+        (self.request.order, self.request.publisher, self.request.sequence)
     }
 }
 
@@ -163,15 +169,16 @@ impl Lots {
 
     /// These could not be decided together: each is to be tried alone, in their order, before all others. Gives the
     /// numbers of messages of those that are doubtful already: who queued them took them for lost. One of each is
-    /// enough.
+    /// enough. What somebody else queued with the same key, or the same node once more, is another one: until it counts
+    /// as seen, whoever queued it keeps it.
     #[must_use = "what is not kept is to be acknowledged"]
     pub(super) fn doubt(&self, product: i32, batch: Vec<Taken>) -> Vec<u64> {
         let mut lots = self.by_product.lock();
         let lot = lots.entry(product).or_default();
-        let mut known: HashSet<OrderId> =
-            lot.doubtful.iter().map(|doubtful| doubtful.taken.request.order).collect();
+        let mut known: HashSet<(OrderId, Uuid, i64)> =
+            lot.doubtful.iter().map(|doubtful| doubtful.taken.identity()).collect();
         let (new, copies): (Vec<Taken>, Vec<Taken>) =
-            batch.into_iter().partition(|taken| known.insert(taken.request.order));
+            batch.into_iter().partition(|taken| known.insert(taken.identity()));
         for taken in new.into_iter().rev() {
             lot.doubtful.push_front(Box::new(Doubtful::new(taken)));
         }
@@ -208,8 +215,6 @@ impl Lots {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     /// Of an order of its own.
@@ -314,6 +319,20 @@ mod tests {
         assert_eq!(lots.doubt(product, vec![copy(1, 11), taken(3), copy(3, 13)]), [11, 13]);
         let now = Instant::now();
         assert_eq!([(); 3].map(|()| alone(lots.next(product, now)).taken.tag), [3, 1, 2]);
+    }
+
+    #[test]
+    fn the_same_order_from_somebody_else_or_under_another_number_is_no_copy() {
+        let (lots, product) = (Lots::default(), product());
+        assert_eq!(lots.doubt(product, vec![taken(1)]), [0; 0]);
+        let queued = |publisher: Uuid, sequence: i64, tag: u64| {
+            let request = Request { publisher, sequence, ..taken(1).request };
+            Taken { request, tag, at: Instant::now() }
+        };
+        let others = vec![queued(Uuid::max(), 1, 11), queued(Uuid::nil(), 2, 12), queued(Uuid::max(), 1, 13)];
+        assert_eq!(lots.doubt(product, others), [13]);
+        let now = Instant::now();
+        assert_eq!([(); 3].map(|()| alone(lots.next(product, now)).taken.tag), [11, 12, 1]);
     }
 
     #[test]

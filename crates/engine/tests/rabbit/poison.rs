@@ -256,6 +256,27 @@ fn an_error_that_nobody_can_classify_holds_up_nobody_else_and_fails_a_request_on
 }
 
 #[test]
+fn what_two_nodes_queued_with_one_key_counts_as_seen_from_both() {
+    let shop = Shop::start();
+    let nodes = [(); 2].map(|()| shop.open_edge());
+    shop.stock(&nodes[0], 100, None);
+    raise_for(&shop, Some("robot"));
+    // The ledger has no such order yet, so neither knows of the other's.
+    let asked = nodes.each_ref().map(|node| shop.run(ask(node, "robot", "key")).unwrap());
+    assert_eq!(asked[0].order, asked[1].order);
+    // Nobody is left who could queue them again; both have told what was confirmed.
+    nodes.iter().for_each(|node| node.close_blocking(PATIENCE));
+    let unseen = "SELECT count(*) FROM publishers WHERE NOT isempty(confirmed - seen)";
+    assert_eq!(shop.count(unseen), 2);
+    let worker = shop.open(|_| {});
+    shop.wait_in_hand();
+    until("both were tried", || tries(&shop) >= 10);
+    shop.sql("DROP TRIGGER raise ON orders");
+    assert_eq!(shop.judge(&[&worker], &asked[..1]), Became { confirmed: 1, rejected: 0, ended: 0 });
+    assert_eq!(shop.count(unseen), 0, "each counts as seen");
+}
+
+#[test]
 fn an_error_that_nobody_can_classify_and_everybody_has_fails_nothing() {
     let shop = Shop::start();
     let edge = shop.open_edge();
