@@ -15,7 +15,7 @@ fn what_the_broker_loses_is_queued_again_by_whoever_sent_it() {
     assert!(shop.rabbit.purge(&shop.queue()).unwrap() > 0);
     let worker = shop.open(|_| {});
     assert_eq!(shop.judge(&[&edge, &worker], &asked).confirmed, 20);
-    assert_eq!(processed(&edge).requeued, 20);
+    assert!(processed(&edge).requeued >= 20);
 
     worker.close_blocking(Duration::from_secs(5));
     asked.extend(shop.crowd(&[&edge], "deleted", 10));
