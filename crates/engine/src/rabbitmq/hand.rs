@@ -2,6 +2,7 @@
 //! then, and it hands them out anew when the channel ends.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -47,6 +48,14 @@ impl Hand {
     /// A message has so many parts, each of which is done for itself.
     pub(crate) fn divide(&self, tag: u64, parts: usize) {
         self.open.lock().insert(tag, parts.max(1));
+    }
+
+    /// How many parts of messages are in hand; none once the channel is over.
+    pub(crate) fn count(&self) -> u64 {
+        match *self.is_over.borrow() {
+            true => 0,
+            false => self.open.lock().values().map(|parts| *parts as u64).sum(),
+        }
     }
 
     /// A part of each of these messages is done; a message may be named several times. Messages whose last part it was
@@ -114,6 +123,26 @@ impl Hand {
             Ok(()) => Err(Gone),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// The hands of all workers of this node.
+#[derive(Default)]
+pub(crate) struct Hands {
+    all: Mutex<Vec<Weak<Hand>>>,
+}
+
+impl Hands {
+    /// One more. Those that nobody uses any more are forgotten.
+    pub(crate) fn add(&self, hand: &Arc<Hand>) {
+        let mut all = self.all.lock();
+        all.retain(|hand| hand.strong_count() > 0);
+        all.push(Arc::downgrade(hand));
+    }
+
+    /// How many requests are in them.
+    pub(crate) fn count(&self) -> u64 {
+        self.all.lock().iter().filter_map(Weak::upgrade).map(|hand| hand.count()).sum()
     }
 }
 

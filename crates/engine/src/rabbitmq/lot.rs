@@ -35,7 +35,7 @@ const AFTER_TURN: Duration = Duration::from_millis(25);
 const PAUSED_WAIT: Duration = Duration::from_millis(50);
 
 /// How long a worker waits for a lock at most.
-pub(super) fn lock_wait_max(options: &RabbitOptions) -> Duration {
+fn lock_wait_max(options: &RabbitOptions) -> Duration {
     options.lock_life.saturating_mul(LOCK_LIVES_MAX)
 }
 

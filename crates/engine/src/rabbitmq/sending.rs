@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join;
+use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, ConnectionStatus, ErrorKind};
 
@@ -13,7 +15,7 @@ use super::making;
 use super::shared::Shared;
 use super::topology::{self, Queue};
 
-/// How often the queue is looked at.
+/// How often the queues are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A queue that takes so long to say how many messages it has does not know: after a restart of the broker a quorum queue
 /// has no leader for some seconds, and the broker says that it is empty.
@@ -42,9 +44,9 @@ pub(crate) struct Line {
     channel: Channel,
     shared: Arc<Shared>,
     pub(crate) opened_at: Instant,
-    /// Looks at the queue; ends with the connection.
+    /// Looks at the queues; ends with the connection.
     watch: tokio::task::JoinHandle<()>,
-    /// The queue was not there at the last look.
+    /// One of the queues was not there at the last look.
     is_queue_gone: Arc<AtomicBool>,
 }
 
@@ -74,15 +76,17 @@ impl Line {
                 false => Queue::Known,
             };
             let channel = broker::confirming_channel(&link.connection).await?;
-            Ok((channel, link.connection.create_channel().await?, queue))
+            let names = &shared.names;
+            let looks = [Look::open(&link, &names.orders).await?, Look::open(&link, &names.dead).await?];
+            Ok((channel, looks, queue))
         };
-        let (channel, looking, queue) = within(ready).await?;
+        let (channel, looks, queue) = within(ready).await?;
         if queue == Queue::New {
             tokio::time::sleep(shared.options.new_queue_rest).await;
         }
         let status = link.connection.status().clone();
         let is_queue_gone = Arc::new(AtomicBool::new(false));
-        let watch = tokio::spawn(watch(Arc::clone(&shared), looking, status, Arc::clone(&is_queue_gone)));
+        let watch = tokio::spawn(watch(Arc::clone(&shared), looks, status, Arc::clone(&is_queue_gone)));
         Ok(Self { link, channel, shared, opened_at: Instant::now(), watch, is_queue_gone })
     }
 
@@ -91,12 +95,12 @@ impl Line {
         self.link.connection.status().blocked()
     }
 
-    /// Whether the queue could not be looked at: it is not there any more, or the broker is not.
+    /// Whether the queues could not be looked at: one is not there any more, or the broker is not.
     pub(crate) fn has_ended(&self) -> bool {
         self.watch.is_finished()
     }
 
-    /// Whether the broker has said that there is no queue.
+    /// Whether the broker has said that there is no such queue.
     pub(crate) fn is_queue_gone(&self) -> bool {
         self.is_queue_gone.load(Ordering::Acquire)
     }
@@ -124,29 +128,66 @@ impl Line {
     }
 }
 
-/// Looks at the queue again and again, until that fails.
-async fn watch(shared: Arc<Shared>, channel: Channel, status: ConnectionStatus, is_gone: Arc<AtomicBool>) {
-    loop {
-        // While the broker takes nothing, it is not asked anything either.
-        let is_blocked = status.blocked();
+/// Looks at one queue.
+struct Look {
+    channel: Channel,
+    queue: ShortString,
+    /// It is left alone until then.
+    not_before: Instant,
+}
+
+impl Look {
+    async fn open(link: &Link, queue: &ShortString) -> lapin::Result<Self> {
+        let channel = link.connection.create_channel().await?;
+        Ok(Self { channel, queue: queue.clone(), not_before: Instant::now() })
+    }
+
+    /// How many messages wait in the queue; `None` if it does not know.
+    async fn look(&mut self) -> lapin::Result<Option<u64>> {
         let begun = Instant::now();
-        let looked = if is_blocked { Ok(None) } else { look(&shared, &channel).await.map(Some) };
-        let was_slow = begun.elapsed() >= LOOK_MAX;
-        let queued = looked.as_ref().ok().copied().flatten().filter(|_| !was_slow);
+        if begun < self.not_before {
+            return Ok(None);
+        }
+        let looked = within(topology::look_at(&self.channel, &self.queue)).await;
+        if begun.elapsed() < LOOK_MAX {
+            return Ok(Some(u64::from(looked?.message_count())));
+        }
+        self.not_before = Instant::now().checked_add(LEAVE_ALONE).unwrap_or(begun);
+        looked.map(|_| None)
+    }
+
+    /// As [`Look::look`], of a queue that nothing is sent to from here: only that it is not there is an error.
+    async fn look_if_there(&mut self) -> lapin::Result<Option<u64>> {
+        match self.look().await {
+            Err(error) if !topology::is_missing(&error) => Ok(None),
+            looked => looked,
+        }
+    }
+}
+
+/// Looks at the queues again and again, until that fails.
+async fn watch(
+    shared: Arc<Shared>,
+    mut looks: [Look; 2],
+    status: ConnectionStatus,
+    is_gone: Arc<AtomicBool>,
+) {
+    loop {
+        let [orders, dead] = &mut looks;
+        // While the broker takes nothing, it is not asked anything either.
+        let looked = match status.blocked() {
+            true => Ok((None, None)),
+            false => try_join(orders.look(), dead.look_if_there()).await,
+        };
+        let (queued, dead) = looked.as_ref().ok().copied().unwrap_or_default();
         shared.publisher.retained.note_queue(queued, Instant::now());
-        shared.gauges.note_queued(queued);
+        shared.gauges.note_queued(queued, dead);
         if let Err(error) = looked
             && !status.blocked()
         {
             is_gone.store(matches!(error.kind(), ErrorKind::ProtocolError(_)), Ordering::Release);
             return;
         }
-        tokio::time::sleep(if was_slow { LEAVE_ALONE } else { LOOK_EVERY }).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-/// How many messages wait in the queue.
-async fn look(shared: &Shared, channel: &Channel) -> lapin::Result<u64> {
-    let queue = within(topology::look_at(channel, &shared.names.orders)).await?;
-    Ok(u64::from(queue.message_count()))
 }

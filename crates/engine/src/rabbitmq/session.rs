@@ -155,7 +155,9 @@ impl Session {
             Ok((channel, consumer))
         };
         let (channel, consumer) = patiently(&link, ready).await?;
-        Ok(Self { link: Arc::new(link), hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
+        let hand = Arc::new(Hand::new(channel.clone()));
+        shared.hands.add(&hand);
+        Ok(Self { link: Arc::new(link), hand, channel, consumer })
     }
 
     /// Gives what comes to `take`, which may leave work to `tasks`, until the node closes or the channel is over.

@@ -37,7 +37,7 @@ impl Names {
     }
 }
 
-/// Whether the queue of requests was there.
+/// Whether a queue was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queue {
     /// It was.
@@ -48,12 +48,12 @@ pub(crate) enum Queue {
 }
 
 /// Declares everything, unless it is there. `queue_max` is how many messages may wait; above it the broker refuses more. A
-/// queue that is there is used as it is: an operator may have made it otherwise.
+/// queue that is there is used as it is: an operator may have made it otherwise. Tells of the queue of requests.
 ///
 /// # Errors
 /// The broker does not do it.
 pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u64) -> lapin::Result<Queue> {
-    let dead = ensure_dead(connection, names).await?;
+    ensure_dead(connection, names).await?;
     exchange(connection, &names.exchange).await?;
     let mut orders = quorum();
     // Whoever is above the length is told so; nothing that was accepted is dropped for it.
@@ -65,11 +65,10 @@ pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u6
     orders.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(names.dead.as_str().into()));
     orders.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     orders.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
-    let orders = queue(connection, &names.orders, &names.exchange, orders).await?;
-    Ok(if dead == Queue::New { dead } else { orders })
+    queue(connection, &names.orders, &names.exchange, orders).await
 }
 
-/// Declares what dead letters need, unless it is there.
+/// Declares what dead letters need, unless it is there. Tells of their queue.
 ///
 /// # Errors
 /// The broker does not do it.

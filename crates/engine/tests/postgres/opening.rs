@@ -11,7 +11,7 @@ mod migrations {
 }
 
 /// Those behind the second.
-const LATER_MIGRATIONS: [&str; 9] = [
+const LATER_MIGRATIONS: [&str; 10] = [
     "V3__finish_withdrawal",
     "V4__queue",
     "V5__limits_and_numbers",
@@ -21,6 +21,7 @@ const LATER_MIGRATIONS: [&str; 9] = [
     "V9__failed_all_the_same",
     "V10__restored",
     "V11__raised",
+    "V12__in_hand",
 ];
 
 async fn refused(database: &Database) -> PostgresOpenError {
