@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join_all};
 use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, ConnectionStatus, ErrorKind};
+use parking_lot::Mutex;
 
 use super::broker::{self, Link, within};
 use super::making;
 use super::shared::Shared;
 use super::topology::{self, Queue};
 
+/// Messages that wait for the broker's confirm at most: what comes meanwhile is gathered.
+pub(super) const UNDER_WAY_MAX: usize = 4;
 /// How often the queues are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A queue that takes so long to say how many messages it has does not know: after a restart of the broker a quorum queue
@@ -41,7 +44,10 @@ pub(crate) enum Outcome {
 /// A connection that is ready to send.
 pub(crate) struct Line {
     link: Link,
-    channel: Channel,
+    /// On which nothing is unanswered. Every message that is under way has a channel for itself: the client gives a message
+    /// that the broker returned to whichever confirm of its channel it comes upon next, and of several that come in one
+    /// that is any of them.
+    channels: Arc<Mutex<Vec<Channel>>>,
     shared: Arc<Shared>,
     pub(crate) opened_at: Instant,
     /// Looks at the queues; ends with the connection.
@@ -75,19 +81,20 @@ impl Line {
                 true => making::everything(&shared, &link.connection).await?,
                 false => Queue::Known,
             };
-            let channel = broker::confirming_channel(&link.connection).await?;
+            let channels = (0..UNDER_WAY_MAX).map(|_| broker::confirming_channel(&link.connection));
+            let channels = try_join_all(channels).await?;
             let names = &shared.names;
             let looks = [Look::open(&link, &names.orders).await?, Look::open(&link, &names.dead).await?];
-            Ok((channel, looks, queue))
+            Ok((Arc::new(Mutex::new(channels)), looks, queue))
         };
-        let (channel, looks, queue) = within(ready).await?;
+        let (channels, looks, queue) = within(ready).await?;
         if queue == Queue::New {
             tokio::time::sleep(shared.options.new_queue_rest).await;
         }
         let status = link.connection.status().clone();
         let is_queue_gone = Arc::new(AtomicBool::new(false));
         let watch = tokio::spawn(watch(Arc::clone(&shared), looks, status, Arc::clone(&is_queue_gone)));
-        Ok(Self { link, channel, shared, opened_at: Instant::now(), watch, is_queue_gone })
+        Ok(Self { link, channels, shared, opened_at: Instant::now(), watch, is_queue_gone })
     }
 
     /// Whether the broker takes nothing, for want of memory or disk.
@@ -105,20 +112,24 @@ impl Line {
         self.is_queue_gone.load(Ordering::Acquire)
     }
 
-    /// Hands a message over, in the order of the first polls; the answer comes with the broker's.
+    /// Hands a message over when it is first polled; the answer comes with the broker's. No more than [`UNDER_WAY_MAX`]
+    /// may be unanswered.
     pub(crate) fn send(&self, message: String) -> impl Future<Output = Outcome> + Send + use<> {
         let (exchange, key) = (self.shared.names.exchange.clone(), self.shared.names.orders.clone());
-        let channel = self.channel.clone();
+        let channels = Arc::clone(&self.channels);
         async move {
+            let Some(channel) = channels.lock().pop() else { return Outcome::NotWritten };
             let written = broker::publish(&channel, exchange, key, message.as_bytes()).await;
             let Ok(confirm) = written else { return Outcome::NotWritten };
-            match confirm.await {
+            let outcome = match confirm.await {
                 Ok(Confirmation::Ack(None)) => Outcome::Confirmed,
                 // An unroutable message is confirmed behind its return.
                 Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Outcome::Returned,
                 Ok(Confirmation::Nack(None)) => Outcome::Refused,
-                Ok(Confirmation::NotRequested) | Err(_) => Outcome::Unanswered,
-            }
+                Ok(Confirmation::NotRequested) | Err(_) => return Outcome::Unanswered,
+            };
+            channels.lock().push(channel);
+            outcome
         }
     }
 
