@@ -112,7 +112,8 @@ pub(crate) async fn look_at(channel: &Channel, queue: &ShortString) -> lapin::Re
 
 /// Whether the broker has said that what was asked for is not there.
 pub(crate) fn is_missing(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(said) if matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
+    let ErrorKind::ProtocolError(said) = error.kind() else { return false };
+    matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
 }
 
 async fn exchange(connection: &Connection, name: &ShortString) -> lapin::Result<()> {

@@ -33,7 +33,7 @@ fn what_leads_nowhere_is_not_queued() {
     let shop = Shop::start();
     let engine = open_cut_off(&shop);
     // The queue is there, and nothing leads to it.
-    shop.unbind_queue();
+    shop.unbind("requests", "orders");
     let told = shop.run(engine.purchase(request("ann", "key")));
     assert_eq!(told, Err(CallError::Unreachable));
     // The node makes it anew.

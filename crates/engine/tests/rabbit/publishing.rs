@@ -311,10 +311,16 @@ fn queue_process(shop: &Shop) -> String {
     )
 }
 
-/// Channels with an unconfirmed message stand still, and what the queue confirms waits before them.
+/// Channels with an unconfirmed message stand still, and what the queue confirms waits before them. One that waits for the
+/// queue itself says nothing.
 const HALT_CHANNELS: &str = "
-    Busy = [C || C <- rabbit_channel:list(),
-                 rabbit_channel:info(C, [messages_unconfirmed]) =/= [{messages_unconfirmed, 0}]],
+    Self = self(),
+    Unconfirmed = fun(C) ->
+        Asked = make_ref(),
+        spawn(fun() -> Self ! {Asked, rabbit_channel:info(C, [messages_unconfirmed])} end),
+        receive {Asked, [{_, N}]} -> N after 100 -> 0 end
+    end,
+    Busy = [C || C <- rabbit_channel:list(), Unconfirmed(C) > 0],
     [ok = sys:suspend(C) || C <- Busy],
     sys:resume(Q),
     timer:sleep(50),
@@ -358,7 +364,7 @@ fn who_is_told_that_nothing_happened_is_not_taken_for_somebody_whose_request_was
                 buyers.push(asking(format!("routed-{round}-{number}")));
                 until("it is on its way", || engine.figures().inbox_tickets == number);
             }
-            shop.unbind_queue();
+            shop.unbind("requests", "orders");
             shop.rabbit.eval(&format!("{queue}, {HALT_CHANNELS}")).unwrap();
             // It comes back, and is confirmed together with those before it.
             let returned = asking(format!("returned-{round}"));

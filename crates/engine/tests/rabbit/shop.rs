@@ -228,9 +228,9 @@ impl Shop {
         });
     }
 
-    /// Takes away what leads from the exchange to the queue of requests.
-    pub fn unbind_queue(&self) {
-        let (queue, exchange) = (self.queue(), self.named("requests"));
+    /// Takes away what leads from an exchange to its queue.
+    pub fn unbind(&self, exchange: &str, queue: &str) {
+        let (exchange, queue) = (self.named(exchange), self.named(queue));
         self.run(async {
             let connection =
                 Connection::connect(&self.rabbit.url(), ConnectionProperties::default()).await.unwrap();
