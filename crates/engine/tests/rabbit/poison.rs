@@ -63,14 +63,16 @@ fn a_queue_of_dead_letters_that_is_gone_or_that_nothing_leads_to_is_made_anew_an
     until("it is listed", || shop.dead_letters(&edge).len() == 1);
     assert_eq!(shop.rabbit_edge.counts().connections, connections, "nothing was handed out anew for it");
 
+    let dead = shop.named("dead");
+    shop.rabbit.delete_queue(&dead).unwrap();
+    until("there is a new one", || shop.rabbit.queue_messages(&dead).is_ok());
     for letters in [2, 3] {
-        shop.rabbit.delete_queue(&shop.named("dead")).unwrap();
+        shop.rabbit.delete_queue(&dead).unwrap();
         shop.publish("requests", "orders", &[format!("had no queue, {letters}").into_bytes()]);
         asked.extend(shop.crowd(&[&edge], &format!("beside-{letters}"), 5));
         until("it is listed", || shop.dead_letters(&edge).len() == letters);
     }
     assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 15, rejected: 0, ended: 0 });
-    let dead = shop.named("dead");
     until("nothing is left there", || shop.rabbit.queue_messages(&dead).unwrap() == (0, 0));
     assert!(processed(&worker).unreadable >= 3);
 }
