@@ -18,8 +18,8 @@ pub(super) const BREAKS: &[Break] = &[
         promise: "2 nothing is lost, rabbitmq: 202 before the broker has confirmed",
         edits: &[Edit {
             file: SENDING,
-            right: "            match confirm.await {",
-            wrong: "            drop(confirm);\n            match Ok::<_, lapin::Error>(Confirmation::Ack(None)) {",
+            right: "            let outcome = match confirm.await {",
+            wrong: "            drop(confirm);\n            let outcome = match Ok::<_, lapin::Error>(Confirmation::Ack(None)) {",
         }],
         tests: RABBIT,
         filter: "nobody_is_told_that_a_request_is_queued_before_the_broker_has_said_so",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use yoink_core::Timestamp;
 
 use super::Node;
-use crate::postgres::{Backlog, ErrorClass, Postgres, PostgresError};
+use crate::postgres::{Backlog, Postgres, PostgresError};
 
 /// How often those who wait for the ledger are told.
 const TELL_EVERY: Duration = Duration::from_millis(15);
@@ -56,9 +56,7 @@ impl Node {
             match postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await {
                 Ok(tried) => self.note_retried(tried),
                 // Of this order alone, as far as can be told: the others are not held up by it.
-                Err(error) if matches!(error.class(), ErrorClass::Permanent | ErrorClass::Unclassified) => {
-                    self.note_delivery_error(&error);
-                }
+                Err(error) if error.may_lie_in_what_was_asked() => self.note_delivery_error(&error),
                 Err(error) => return Err(error),
             }
         }

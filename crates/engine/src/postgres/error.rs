@@ -98,6 +98,15 @@ impl PostgresError {
         }
     }
 
+    /// Whether it may lie in what was asked for: nothing happened, and the same work may fail again whenever it is tried.
+    /// Otherwise it is of the ledger or of the way there, and passes.
+    pub fn may_lie_in_what_was_asked(&self) -> bool {
+        match self.class() {
+            ErrorClass::Permanent | ErrorClass::Unclassified => true,
+            ErrorClass::Transient | ErrorClass::Unknown => false,
+        }
+    }
+
     /// The pool had no connection to give.
     pub(super) fn no_connection(what: &'static str, error: PoolError) -> Self {
         let (reason, source) = match error {

@@ -4,10 +4,14 @@ use deadpool_postgres::Object;
 use uuid::Uuid;
 use yoink_core::Timestamp;
 
+use super::connection::Parameter;
 use super::{Postgres, PostgresError, row};
 
 /// Publishers report every second.
 const DEAD_AFTER_US: i64 = 5_000_000;
+/// What a node had in hand that reports no more is the broker's again after a few missed heartbeats; until then it may be in
+/// its hands.
+const HANDS_OPEN_AFTER_US: i64 = 60_000_000;
 /// Who makes a queue holds this advisory lock.
 const MAKING_QUEUES: i64 = 7_096_336;
 
@@ -171,6 +175,34 @@ impl Postgres {
             })
         });
         unseen.collect()
+    }
+
+    /// Writes down how many requests the workers of a node have in hand.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn report_in_hand(
+        &self,
+        publisher: Uuid,
+        requests: u64,
+        now: Timestamp,
+    ) -> Result<(), PostgresError> {
+        let requests = row::signed(requests);
+        let parameters: [Parameter<'_>; 3] = [&publisher, &requests, &now.0];
+        let sql = "SELECT report_in_hand($1, $2, $3)";
+        self.change("report what is in hand", sql, &parameters).await.map(drop)
+    }
+
+    /// How many requests the workers of all nodes have in hand, or may have, as of their last reports.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn in_hand(&self, now: Timestamp) -> Result<u64, PostgresError> {
+        let since = now.0.saturating_sub(HANDS_OPEN_AFTER_US);
+        let sql =
+            "SELECT coalesce(sum(in_hand), 0)::bigint AS requests FROM publishers WHERE reported_at > $1";
+        let rows = self.read("count what is in hand", sql, &[&since]).await?;
+        row::count(row::only(&rows, "count")?, "requests")
     }
 
     /// Waits until nobody else makes queues.

@@ -7,15 +7,14 @@ use yoink_core::Timestamp;
 use yoink_core::audit::{InvariantId, Report};
 
 use super::RabbitEngine;
-use super::lot::lock_wait_max;
 use crate::CallError;
 use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, Unseen};
 use crate::reconciliation::{Invariant, Reconciliation};
 
-/// How long messages may be in somebody's hands before they count as lost, besides the wait for a lock that nobody
-/// gives back: PostgreSQL ends statements that take longer.
-const IN_HAND_MAX: Duration = Duration::from_secs(10);
+/// What was missed for so long is lost. The queues are looked at every second, and workers tell every second what they
+/// have in hand: what went from the one to the other meanwhile is found by then.
+const MISSED_MAX: Duration = Duration::from_secs(10);
 /// The wait between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -56,22 +55,23 @@ impl RabbitEngine {
         Ok(judge(&ledger, &report, &missing))
     }
 
-    /// Looks for a while: what is in a worker's hands is neither in the queue nor seen.
+    /// Looks for a while: what goes from the queue to a worker is in neither of the two for a moment.
     async fn missing(&self) -> Result<Missing, CallError> {
         let shared = self.shared();
-        let in_hand_max = lock_wait_max(&shared.options).saturating_add(IN_HAND_MAX);
         // Since when it has not become less: as long as it does, somebody decides.
         let (mut since, mut fewest) = (Instant::now(), u64::MAX);
         loop {
             shared.report().await?;
-            let unseen = shared.desk.postgres.unseen().await?;
-            // Workers that are paused may have messages in hand for as long as they like.
-            let queued = shared.gauges.queued().filter(|_| !shared.node.delivery_is_paused());
-            let missing = weigh(&unseen, queued, shared.node.now());
+            let (postgres, now) = (&shared.desk.postgres, shared.node.now());
+            let unseen = postgres.unseen().await?;
+            let in_hand = postgres.in_hand(now).await?;
+            let queued = shared.gauges.queued().zip(shared.gauges.dead());
+            let queued = queued.map(|(orders, dead)| orders.saturating_add(dead));
+            let missing = weigh(&unseen, Elsewhere { queued, in_hand }, now);
             if missing.lost < fewest {
                 (since, fewest) = (Instant::now(), missing.lost);
             }
-            if missing.lost == 0 || since.elapsed() >= in_hand_max {
+            if missing.lost == 0 || since.elapsed() >= MISSED_MAX {
                 return Ok(missing);
             }
             tokio::time::sleep(LOOK_PAUSE).await;
@@ -79,8 +79,16 @@ impl RabbitEngine {
     }
 }
 
-/// `queued`: messages in the queue, if that can be told.
-fn weigh(unseen: &[Unseen], queued: Option<u64>, now: Timestamp) -> Missing {
+/// Where requests are that no worker has decided yet.
+#[derive(Clone, Copy, Debug)]
+struct Elsewhere {
+    /// Messages in the queues of requests and of dead letters, if that can be told. Each has one request or several.
+    queued: Option<u64>,
+    /// Requests that workers have in hand.
+    in_hand: u64,
+}
+
+fn weigh(unseen: &[Unseen], elsewhere: Elsewhere, now: Timestamp) -> Missing {
     let sum = |of: &[&Unseen]| of.iter().map(|publisher| publisher.messages).sum::<u64>();
     let (alive, dead): (Vec<&Unseen>, Vec<&Unseen>) =
         unseen.iter().partition(|publisher| publisher.is_of_the_living(now));
@@ -88,28 +96,31 @@ fn weigh(unseen: &[Unseen], queued: Option<u64>, now: Timestamp) -> Missing {
         let names = publishers.iter().map(|of| format!("{} of publisher {}", of.numbers, of.publisher));
         names.collect::<Vec<_>>().join(", ")
     };
-    match (sum(&alive), sum(&dead), queued) {
-        (waiting, 0, _) => {
-            let detail = format!("{waiting} confirmed messages wait for a worker");
-            Missing { lost: 0, waiting, detail }
-        }
-        (waiting, lost, Some(0)) => Missing {
-            lost,
-            waiting,
-            detail: format!(
-                "the broker confirmed {lost} messages and lost them before a worker saw them, and the nodes that could \
-                 queue them again are gone: {}",
-                named(&dead)
-            ),
-        },
-        // They may be in the queue.
-        (waiting, of_the_dead, _) => {
-            let waiting = waiting.saturating_add(of_the_dead);
-            let detail =
-                format!("{waiting} confirmed messages wait for a worker, {} among them", named(&dead));
-            Missing { lost: 0, waiting, detail }
-        }
-    }
+    let (waiting, of_the_dead, in_hand) = (sum(&alive), sum(&dead), elsewhere.in_hand);
+    let lost = match elsewhere.queued {
+        // What is in hand may be of these.
+        Some(0) => of_the_dead.saturating_sub(in_hand),
+        // They may be in a queue.
+        _ => 0,
+    };
+    let waiting = waiting.saturating_add(of_the_dead).saturating_sub(lost);
+    let detail = match (lost, of_the_dead) {
+        (0, 0) => format!("{waiting} confirmed messages wait for a worker"),
+        (0, _) => format!(
+            "{waiting} confirmed messages wait for a worker or are in the hand of one ({in_hand} are), {} among them",
+            named(&dead)
+        ),
+        (_, _) => format!(
+            "the broker confirmed {lost} messages and lost them before a worker saw them, and the nodes that could \
+             queue them again are gone: {}{}",
+            named(&dead),
+            match in_hand {
+                0 => String::new(),
+                _ => format!(" ({in_hand} are in the hand of a worker, perhaps of these)"),
+            }
+        ),
+    };
+    Missing { lost, waiting, detail }
 }
 
 fn judge(ledger: &LedgerAudit, report: &Report, missing: &Missing) -> Reconciliation {
@@ -147,15 +158,21 @@ mod tests {
         };
         let now = 100_000_000;
         let (alive, dead) = (unseen(2, now - 1_000_000), unseen(3, now - 60_000_000));
-        let lost = |unseen: &[Unseen], queued| {
-            let missing = weigh(unseen, queued, Timestamp(now));
+        let missing =
+            |unseen: &[Unseen], queued, in_hand| weigh(unseen, Elsewhere { queued, in_hand }, Timestamp(now));
+        let lost = |unseen: &[Unseen], queued, in_hand| {
+            let missing = missing(unseen, queued, in_hand);
             (missing.lost, missing.waiting)
         };
-        assert_eq!(lost(&[], Some(0)), (0, 0));
-        assert_eq!(lost(std::slice::from_ref(&alive), Some(0)), (0, 2));
-        assert_eq!(lost(&[alive.clone(), dead.clone()], Some(0)), (3, 2));
-        assert_eq!(lost(&[alive.clone(), dead.clone()], Some(1)), (0, 5));
-        assert_eq!(lost(&[alive, dead.clone()], None), (0, 5));
-        assert!(weigh(&[dead], Some(0), Timestamp(now)).detail.contains("{[3,5)} of publisher 0000"));
+        let both = [alive.clone(), dead.clone()];
+        assert_eq!(lost(&[], Some(0), 0), (0, 0));
+        assert_eq!(lost(&[alive], Some(0), 0), (0, 2));
+        assert_eq!(lost(&both, Some(0), 0), (3, 2));
+        assert_eq!(lost(&both, Some(1), 0), (0, 5));
+        assert_eq!(lost(&both, None, 0), (0, 5));
+        // Nobody knows whose it is.
+        assert_eq!(lost(&both, Some(0), 1), (2, 3));
+        assert_eq!(lost(&both, Some(0), 9), (0, 5));
+        assert!(missing(&[dead], Some(0), 1).detail.contains("{[3,5)} of publisher 0000"));
     }
 }

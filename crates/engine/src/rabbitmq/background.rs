@@ -73,6 +73,8 @@ impl Shared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            // Only the audit looks at it; the next one tells.
+            let _ = self.report_in_hand().await;
             let retained = &self.publisher.retained;
             if self.report().await.is_err() || self.node.delivery_is_paused() {
                 retained.note_standstill();
@@ -101,6 +103,20 @@ impl Shared {
         let counts = publisher.retained.counts();
         self.node.note_backlog(QUEUE, counts.confirmed, counts.seen, counts.oldest_at);
         Ok(())
+    }
+
+    /// Reports how many requests the workers of this node have in hand.
+    ///
+    /// # Errors
+    /// The ledger cannot be asked.
+    pub(crate) async fn report_in_hand(&self) -> Result<(), PostgresError> {
+        match self.options.workers {
+            0 => Ok(()),
+            _ => {
+                let (postgres, id) = (&self.desk.postgres, self.publisher.id);
+                postgres.report_in_hand(id, self.hands.count(), self.node.now()).await
+            }
+        }
     }
 
     /// Looks at the settings of PostgreSQL, for ever.

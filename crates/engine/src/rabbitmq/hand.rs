@@ -2,13 +2,18 @@
 //! then, and it hands them out anew when the channel ends.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+/// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
+/// take the worker for dead.
+const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// The channel is over: what was in hand is handed out again, to whoever comes first.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,14 @@ impl Hand {
     /// A message has so many parts, each of which is done for itself.
     pub(crate) fn divide(&self, tag: u64, parts: usize) {
         self.open.lock().insert(tag, parts.max(1));
+    }
+
+    /// How many parts of messages are in hand; none once the channel is over.
+    pub(crate) fn count(&self) -> u64 {
+        match *self.is_over.borrow() {
+            true => 0,
+            false => self.open.lock().values().map(|parts| *parts as u64).sum(),
+        }
     }
 
     /// A part of each of these messages is done; a message may be named several times. Messages whose last part it was
@@ -88,6 +101,19 @@ impl Hand {
         let _ = self.is_over.subscribe().wait_for(|is_over| *is_over).await;
     }
 
+    /// Waits for so long with everything in hand.
+    ///
+    /// # Errors
+    /// The channel is over; or a message has been in hand since `since`, which is for too long and ends it.
+    pub(crate) async fn hold(&self, since: Instant, wait: Duration) -> Result<(), Gone> {
+        if since.elapsed() > HOLD_MAX {
+            tracing::warn!("what could not be decided for long is given back to the broker");
+            self.end();
+            return Err(Gone);
+        }
+        self.pause(wait).await
+    }
+
     /// Waits for so long.
     ///
     /// # Errors
@@ -97,6 +123,26 @@ impl Hand {
             Ok(()) => Err(Gone),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// The hands of all workers of this node.
+#[derive(Default)]
+pub(crate) struct Hands {
+    all: Mutex<Vec<Weak<Hand>>>,
+}
+
+impl Hands {
+    /// One more. Those that nobody uses any more are forgotten.
+    pub(crate) fn add(&self, hand: &Arc<Hand>) {
+        let mut all = self.all.lock();
+        all.retain(|hand| hand.strong_count() > 0);
+        all.push(Arc::downgrade(hand));
+    }
+
+    /// How many requests are in them.
+    pub(crate) fn count(&self) -> u64 {
+        self.all.lock().iter().filter_map(Weak::upgrade).map(|hand| hand.count()).sum()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use yoink_core::OrderId;
 
 use super::hand::{Gone, Hand};
@@ -17,15 +17,11 @@ use super::shared::{RabbitOptions, Shared};
 use super::status::Gauges;
 use super::trouble;
 use crate::failpoint;
-use crate::node::order_id::product_of;
 use crate::postgres::{Decided, Delivered, ErrorClass, PostgresError, Request, Retried, Verdict};
 use crate::views::OrderStatus;
 
 /// While there is more than one request at a time, a batch begins so long after the one before, unless much waits.
 const PACE: Duration = Duration::from_millis(25);
-/// Above this nothing is held any longer: the broker hands it out anew. It would do so by itself after half an hour, and
-/// take the worker for dead.
-const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
 /// How often a lock that is somebody else's is asked for, in milliseconds from and to.
 const LOCKED_WAIT_MS: std::ops::Range<u64> = 5..20;
 /// Who waits for a lock gets it after its holder has had it for so long.
@@ -39,7 +35,7 @@ const AFTER_TURN: Duration = Duration::from_millis(25);
 const PAUSED_WAIT: Duration = Duration::from_millis(50);
 
 /// How long a worker waits for a lock at most.
-pub(super) fn lock_wait_max(options: &RabbitOptions) -> Duration {
+fn lock_wait_max(options: &RabbitOptions) -> Duration {
     options.lock_life.saturating_mul(LOCK_LIVES_MAX)
 }
 
@@ -49,7 +45,7 @@ pub(crate) struct Worker {
     hand: Arc<Hand>,
     locks: Arc<Locks>,
     lots: Lots,
-    /// Leaves connections to those who only ask.
+    /// See [`Worker::turn`].
     turnstile: Semaphore,
 }
 
@@ -63,7 +59,22 @@ impl Worker {
     /// The requests of one more message. Gives the lots that are to be run because no task is busy with their products.
     pub(crate) fn add(self: &Arc<Self>, message: Vec<Taken>) -> Vec<Lot> {
         self.divide(&message);
-        self.lots.add(message).into_iter().map(|product| Lot::new(self, product)).collect()
+        self.begin(self.lots.add(message))
+    }
+
+    /// As [`Worker::add`]; each of these requests is decided alone.
+    pub(crate) fn add_alone(self: &Arc<Self>, message: Vec<Taken>) -> Vec<Lot> {
+        self.divide(&message);
+        self.begin(self.lots.add_alone(message))
+    }
+
+    fn begin(self: &Arc<Self>, products: Vec<i32>) -> Vec<Lot> {
+        products.into_iter().map(|product| Lot::new(self, product)).collect()
+    }
+
+    /// Waits until the ledger may be asked for something: connections are left to those who only ask.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turnstile.acquire().await.ok()
     }
 
     /// A message is acknowledged once each of its requests is decided.
@@ -134,7 +145,7 @@ impl Lot {
                     return Ok(false);
                 }
                 // Others may come meanwhile.
-                self.hold(since, wait.min(PACE)).await?;
+                self.worker.hand.hold(since, wait.min(PACE)).await?;
             }
             Next::Nothing => {
                 self.leave().await;
@@ -218,7 +229,7 @@ impl Lot {
             let retry_at = shared.node.retry_at(now);
             failpoint::hit("lot.before-decide");
             let decided = {
-                let _turn = self.worker.turnstile.acquire().await;
+                let _turn = self.worker.turn().await;
                 let postgres = &shared.desk.postgres;
                 postgres.decide(self.product, self.fence, (retry_at, now), requests).await
             };
@@ -233,13 +244,13 @@ impl Lot {
                     self.leave().await;
                 }
                 Err(error) => {
-                    if trouble::may_lie_in_what_was_asked(&error) {
+                    if error.may_lie_in_what_was_asked() {
                         return Ok(Ruling::Failed(error));
                     }
                     shared.node.note_delivery_error(&error);
                     // Perhaps it is only this worker that has trouble.
                     self.leave().await;
-                    self.hold(since, patience.next()).await?;
+                    self.worker.hand.hold(since, patience.next()).await?;
                 }
             }
         }
@@ -279,7 +290,7 @@ impl Lot {
         let (why, message) = (error.to_string(), (shared.names.orders.as_str(), line.as_bytes()));
         let postgres = &shared.desk.postgres;
         let keep = || postgres.keep_undecidable(message, &why, (self.product, request), shared.node.now());
-        let kept = trouble::insist(&shared.node, keep, |wait| self.hold(since, wait)).await?;
+        let kept = trouble::insist(&shared.node, keep, |wait| self.worker.hand.hold(since, wait)).await?;
         if let Err(refusal) = kept {
             tracing::error!(
                 order = %request.order, %error, %refusal,
@@ -297,25 +308,9 @@ impl Lot {
     async fn wait_while_paused(&mut self, since: Instant) -> Result<(), Gone> {
         while self.worker.shared.node.delivery_is_paused() {
             self.leave().await;
-            self.hold(since, PAUSED_WAIT).await?;
+            self.worker.hand.hold(since, PAUSED_WAIT).await?;
         }
         Ok(())
-    }
-
-    /// Waits with everything in hand.
-    ///
-    /// # Errors
-    /// The channel is over, or what is in hand has been there for too long, which ends it.
-    async fn hold(&self, since: Instant, wait: Duration) -> Result<(), Gone> {
-        if since.elapsed() > HOLD_MAX {
-            tracing::warn!(
-                product = self.product,
-                "what could not be decided for long is given back to the broker"
-            );
-            self.worker.hand.end();
-            return Err(Gone);
-        }
-        self.worker.hand.pause(wait).await
     }
 }
 
@@ -356,7 +351,7 @@ impl Lot {
                         return Ok(());
                     }
                     let wait = Duration::from_millis(rand::random_range(LOCKED_WAIT_MS));
-                    self.hold(since, wait).await?;
+                    self.worker.hand.hold(since, wait).await?;
                 }
             }
         }
@@ -379,22 +374,4 @@ impl Lot {
         }
         Ok(())
     }
-}
-
-/// Decides the requests of one message, each for itself: they were handed out too often.
-///
-/// # Errors
-/// The channel is over.
-pub(crate) async fn decide_alone(worker: &Arc<Worker>, message: Vec<Taken>) -> Result<(), Gone> {
-    worker.divide(&message);
-    for taken in message {
-        let mut lot = Lot::new(worker, product_of(taken.request.order));
-        let mut left = Some(Box::new(Doubtful::new(taken)));
-        while let Some(doubtful) = left.take() {
-            lot.hold(doubtful.taken.at, doubtful.wait(Instant::now())).await?;
-            left = lot.decide_alone(doubtful).await?;
-        }
-        lot.leave().await;
-    }
-    Ok(())
 }

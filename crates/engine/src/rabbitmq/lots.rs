@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 use yoink_core::OrderId;
 
 use crate::node::Patience;
@@ -39,6 +40,11 @@ impl Taken {
         let at = Instant::now();
         requests.into_iter().map(|request| Self { request, tag, at }).collect()
     }
+
+    /// What only a copy of the same message has in common with it: the order, who queued it, and under which number.
+    fn identity(&self) -> (OrderId, Uuid, i64) {
+        (self.request.order, self.request.publisher, self.request.sequence)
+    }
 }
 
 /// A request that was not decided together with others.
@@ -67,11 +73,6 @@ impl Doubtful {
         }
         self.not_before = now.checked_add(self.patience.next()).unwrap_or(now);
         self.failures >= FAILURES_MAX
-    }
-
-    /// How long it is still to wait.
-    pub(super) fn wait(&self, now: Instant) -> Duration {
-        self.not_before.saturating_duration_since(now)
     }
 }
 
@@ -129,6 +130,15 @@ impl Waiting {
 impl Lots {
     /// The requests of one more message. Gives the products that no task is busy with.
     pub(super) fn add(&self, message: Vec<Taken>) -> Vec<i32> {
+        self.place(message, |lot, taken| lot.fresh.push_back(taken))
+    }
+
+    /// As [`Lots::add`]; each of these is to be tried alone, behind those that are.
+    pub(super) fn add_alone(&self, message: Vec<Taken>) -> Vec<i32> {
+        self.place(message, |lot, taken| lot.doubtful.push_back(Box::new(Doubtful::new(taken))))
+    }
+
+    fn place(&self, message: Vec<Taken>, put: impl Fn(&mut Waiting, Taken)) -> Vec<i32> {
         let mut new = Vec::new();
         let mut lots = self.by_product.lock();
         for taken in message {
@@ -137,7 +147,7 @@ impl Lots {
                 new.push(product);
                 Waiting::default()
             });
-            lot.fresh.push_back(taken);
+            put(lot, taken);
         }
         new
     }
@@ -154,15 +164,16 @@ impl Lots {
 
     /// These could not be decided together: each is to be tried alone, in their order, before all others. Gives the
     /// numbers of messages of those that are doubtful already: who queued them took them for lost. One of each is
-    /// enough.
+    /// enough. What somebody else queued with the same key, or the same node once more, is another one: until it counts
+    /// as seen, whoever queued it keeps it.
     #[must_use = "what is not kept is to be acknowledged"]
     pub(super) fn doubt(&self, product: i32, batch: Vec<Taken>) -> Vec<u64> {
         let mut lots = self.by_product.lock();
         let lot = lots.entry(product).or_default();
-        let mut known: HashSet<OrderId> =
-            lot.doubtful.iter().map(|doubtful| doubtful.taken.request.order).collect();
+        let mut known: HashSet<(OrderId, Uuid, i64)> =
+            lot.doubtful.iter().map(|doubtful| doubtful.taken.identity()).collect();
         let (new, copies): (Vec<Taken>, Vec<Taken>) =
-            batch.into_iter().partition(|taken| known.insert(taken.request.order));
+            batch.into_iter().partition(|taken| known.insert(taken.identity()));
         for taken in new.into_iter().rev() {
             lot.doubtful.push_front(Box::new(Doubtful::new(taken)));
         }
@@ -199,8 +210,6 @@ impl Lots {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     /// Of an order of its own.
@@ -264,6 +273,19 @@ mod tests {
     }
 
     #[test]
+    fn those_that_are_to_come_alone_do_so_and_those_that_fail_let_later_ones_go_on() {
+        let (lots, product) = (Lots::default(), product());
+        assert_eq!(lots.add_alone(vec![taken(1), taken(2)]), [product]);
+        let now = Instant::now();
+        let mut first = alone(lots.next(product, now));
+        assert!(!first.fail(0, now));
+        lots.put_back(product, first, now);
+        assert_eq!(lots.add_alone(vec![taken(3)]), [0; 0]);
+        assert_eq!([(); 2].map(|()| alone(lots.next(product, now)).taken.tag), [2, 3]);
+        assert!(matches!(lots.next(product, now), Next::Later { .. }));
+    }
+
+    #[test]
     fn if_all_fail_they_are_tried_slowly_until_one_does_not() {
         let (lots, product) = (Lots::default(), product());
         assert_eq!(lots.doubt(product, (0..100).map(taken).collect()), [0; 0]);
@@ -295,11 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn the_same_order_from_somebody_else_or_under_another_number_is_no_copy() {
+        let (lots, product) = (Lots::default(), product());
+        assert_eq!(lots.doubt(product, vec![taken(1)]), [0; 0]);
+        let queued = |publisher: Uuid, sequence: i64, tag: u64| {
+            let request = Request { publisher, sequence, ..taken(1).request };
+            Taken { request, tag, at: Instant::now() }
+        };
+        let others = vec![queued(Uuid::max(), 1, 11), queued(Uuid::nil(), 2, 12), queued(Uuid::max(), 1, 13)];
+        assert_eq!(lots.doubt(product, others), [13]);
+        let now = Instant::now();
+        assert_eq!([(); 3].map(|()| alone(lots.next(product, now)).taken.tag), [11, 12, 1]);
+    }
+
+    #[test]
     fn only_failures_while_others_are_decided_count() {
         let (mut doubtful, mut now) = (Doubtful::new(taken(1)), Instant::now());
         for _ in 0..1_000 {
             assert!(!doubtful.fail(5, now), "nothing else was decided meanwhile");
-            now += doubtful.wait(now);
+            now = doubtful.not_before;
         }
         for decided in 6..24 {
             assert!(!doubtful.fail(decided, now), "{decided}");

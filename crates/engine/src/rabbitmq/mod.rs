@@ -6,11 +6,12 @@
 //! lock.rs                                          a lock in Redis keeps workers out of each other's way; the fencing
 //!                                                  token and the row lock of PostgreSQL are what keeps units safe
 //! trouble   retained.rs                            what the broker confirmed and no worker saw is queued again
-//!           dead.rs                                what cannot be read is kept where operators see it
+//!           aside.rs → dead.rs                     what cannot be read is kept where operators see it
 //! ```
 //!
 //! PostgreSQL alone decides; the broker only carries, Redis only helps.
 
+mod aside;
 mod audit;
 mod background;
 mod broker;
@@ -23,6 +24,7 @@ mod hand;
 mod lock;
 mod lot;
 mod lots;
+mod making;
 mod message;
 mod open;
 mod orders;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::buying::Buying;
+use super::hand::Hands;
 use super::publisher::Publisher;
 use super::publishing::PublisherTask;
 use super::replays::Replays;
@@ -99,6 +100,7 @@ impl RabbitEngine {
             replays: Replays::default(),
             buying: Buying::default(),
             unsettled: Unsettled::default(),
+            hands: Hands::default(),
             closing: watch::Sender::new(false),
             options,
         });
@@ -138,8 +140,9 @@ impl RabbitEngine {
             if tokio::time::timeout(left, ended).await.is_err() {
                 tracing::warn!("closing before everything under way was answered");
             }
-            // The next node that reads the ledger knows then what was confirmed.
-            let _ = tokio::time::timeout(LAST_REPORT_MAX, shared.report()).await;
+            // Who reads the ledger next knows then what was confirmed, and that nothing is in hand.
+            let last = async { (shared.report().await, shared.report_in_hand().await) };
+            let _ = tokio::time::timeout(LAST_REPORT_MAX, last).await;
         });
         owned.background.end(Duration::from_millis(500));
     }

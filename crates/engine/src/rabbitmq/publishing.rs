@@ -18,14 +18,12 @@ use tokio::time::MissedTickBehavior;
 use super::broker;
 use super::message::{REQUESTS_MAX, encode};
 use super::publisher::{Sent, Ticket};
-use super::sending::{Line, Outcome};
+use super::sending::{Line, Outcome, UNDER_WAY_MAX};
 use super::shared::Shared;
 use super::status::Gauges;
 use crate::failpoint;
 use crate::node::Patience;
 
-/// Messages that wait for the broker's confirm at most: what comes meanwhile is gathered.
-const UNDER_WAY_MAX: usize = 4;
 /// A message that was written and is not confirmed for so long is sent once more.
 const CONFIRM_MAX: Duration = Duration::from_secs(1);
 /// A request that could not be sent for so long is given back.

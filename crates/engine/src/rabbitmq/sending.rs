@@ -5,14 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{try_join, try_join_all};
+use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, ConnectionStatus, ErrorKind};
+use parking_lot::Mutex;
 
 use super::broker::{self, Link, within};
+use super::making;
 use super::shared::Shared;
 use super::topology::{self, Queue};
 
-/// How often the queue is looked at.
+/// Messages that wait for the broker's confirm at most: what comes meanwhile is gathered.
+pub(super) const UNDER_WAY_MAX: usize = 4;
+/// How often the queues are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A queue that takes so long to say how many messages it has does not know: after a restart of the broker a quorum queue
 /// has no leader for some seconds, and the broker says that it is empty.
@@ -38,12 +44,15 @@ pub(crate) enum Outcome {
 /// A connection that is ready to send.
 pub(crate) struct Line {
     link: Link,
-    channel: Channel,
+    /// On which nothing is unanswered. Every message that is under way has a channel for itself: the client gives a message
+    /// that the broker returned to whichever confirm of its channel it comes upon next, and of several that come in one
+    /// that is any of them.
+    channels: Arc<Mutex<Vec<Channel>>>,
     shared: Arc<Shared>,
     pub(crate) opened_at: Instant,
-    /// Looks at the queue; ends with the connection.
+    /// Looks at the queues; ends with the connection.
     watch: tokio::task::JoinHandle<()>,
-    /// The queue was not there at the last look.
+    /// One of the queues was not there at the last look.
     is_queue_gone: Arc<AtomicBool>,
 }
 
@@ -51,17 +60,6 @@ impl Drop for Line {
     fn drop(&mut self) {
         self.watch.abort();
     }
-}
-
-/// Makes sure that the queue is there. Nodes that start together do so one after the other: a quorum queue that two make
-/// at the same moment was seen to take nothing for minutes. A ledger that is away makes nobody wait.
-async fn ensure(shared: &Shared, link: &Link) -> lapin::Result<Queue> {
-    let turn = shared.desk.postgres.turn_to_make_queues().await.ok();
-    let ensured = topology::ensure(&link.connection, &shared.names, shared.options.queue_max).await;
-    if let Some(turn) = turn {
-        turn.end().await;
-    }
-    ensured
 }
 
 impl Line {
@@ -80,20 +78,23 @@ impl Line {
         let link = Link::connect(&uri, "yoink publisher").await?;
         let ready = async {
             let queue = match ensures {
-                true => ensure(&shared, &link).await?,
+                true => making::everything(&shared, &link.connection).await?,
                 false => Queue::Known,
             };
-            let channel = broker::confirming_channel(&link.connection).await?;
-            Ok((channel, link.connection.create_channel().await?, queue))
+            let channels = (0..UNDER_WAY_MAX).map(|_| broker::confirming_channel(&link.connection));
+            let channels = try_join_all(channels).await?;
+            let names = &shared.names;
+            let looks = [Look::open(&link, &names.orders).await?, Look::open(&link, &names.dead).await?];
+            Ok((Arc::new(Mutex::new(channels)), looks, queue))
         };
-        let (channel, looking, queue) = within(ready).await?;
+        let (channels, looks, queue) = within(ready).await?;
         if queue == Queue::New {
             tokio::time::sleep(shared.options.new_queue_rest).await;
         }
         let status = link.connection.status().clone();
         let is_queue_gone = Arc::new(AtomicBool::new(false));
-        let watch = tokio::spawn(watch(Arc::clone(&shared), looking, status, Arc::clone(&is_queue_gone)));
-        Ok(Self { link, channel, shared, opened_at: Instant::now(), watch, is_queue_gone })
+        let watch = tokio::spawn(watch(Arc::clone(&shared), looks, status, Arc::clone(&is_queue_gone)));
+        Ok(Self { link, channels, shared, opened_at: Instant::now(), watch, is_queue_gone })
     }
 
     /// Whether the broker takes nothing, for want of memory or disk.
@@ -101,30 +102,34 @@ impl Line {
         self.link.connection.status().blocked()
     }
 
-    /// Whether the queue could not be looked at: it is not there any more, or the broker is not.
+    /// Whether the queues could not be looked at: one is not there any more, or the broker is not.
     pub(crate) fn has_ended(&self) -> bool {
         self.watch.is_finished()
     }
 
-    /// Whether the broker has said that there is no queue.
+    /// Whether the broker has said that there is no such queue.
     pub(crate) fn is_queue_gone(&self) -> bool {
         self.is_queue_gone.load(Ordering::Acquire)
     }
 
-    /// Hands a message over, in the order of the first polls; the answer comes with the broker's.
+    /// Hands a message over when it is first polled; the answer comes with the broker's. No more than [`UNDER_WAY_MAX`]
+    /// may be unanswered.
     pub(crate) fn send(&self, message: String) -> impl Future<Output = Outcome> + Send + use<> {
         let (exchange, key) = (self.shared.names.exchange.clone(), self.shared.names.orders.clone());
-        let channel = self.channel.clone();
+        let channels = Arc::clone(&self.channels);
         async move {
+            let Some(channel) = channels.lock().pop() else { return Outcome::NotWritten };
             let written = broker::publish(&channel, exchange, key, message.as_bytes()).await;
             let Ok(confirm) = written else { return Outcome::NotWritten };
-            match confirm.await {
+            let outcome = match confirm.await {
                 Ok(Confirmation::Ack(None)) => Outcome::Confirmed,
                 // An unroutable message is confirmed behind its return.
                 Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Outcome::Returned,
                 Ok(Confirmation::Nack(None)) => Outcome::Refused,
-                Ok(Confirmation::NotRequested) | Err(_) => Outcome::Unanswered,
-            }
+                Ok(Confirmation::NotRequested) | Err(_) => return Outcome::Unanswered,
+            };
+            channels.lock().push(channel);
+            outcome
         }
     }
 
@@ -134,29 +139,66 @@ impl Line {
     }
 }
 
-/// Looks at the queue again and again, until that fails.
-async fn watch(shared: Arc<Shared>, channel: Channel, status: ConnectionStatus, is_gone: Arc<AtomicBool>) {
-    loop {
-        // While the broker takes nothing, it is not asked anything either.
-        let is_blocked = status.blocked();
+/// Looks at one queue.
+struct Look {
+    channel: Channel,
+    queue: ShortString,
+    /// It is left alone until then.
+    not_before: Instant,
+}
+
+impl Look {
+    async fn open(link: &Link, queue: &ShortString) -> lapin::Result<Self> {
+        let channel = link.connection.create_channel().await?;
+        Ok(Self { channel, queue: queue.clone(), not_before: Instant::now() })
+    }
+
+    /// How many messages wait in the queue; `None` if it does not know.
+    async fn look(&mut self) -> lapin::Result<Option<u64>> {
         let begun = Instant::now();
-        let looked = if is_blocked { Ok(None) } else { look(&shared, &channel).await.map(Some) };
-        let was_slow = begun.elapsed() >= LOOK_MAX;
-        let queued = looked.as_ref().ok().copied().flatten().filter(|_| !was_slow);
+        if begun < self.not_before {
+            return Ok(None);
+        }
+        let looked = within(topology::look_at(&self.channel, &self.queue)).await;
+        if begun.elapsed() < LOOK_MAX {
+            return Ok(Some(u64::from(looked?.message_count())));
+        }
+        self.not_before = Instant::now().checked_add(LEAVE_ALONE).unwrap_or(begun);
+        looked.map(|_| None)
+    }
+
+    /// As [`Look::look`], of a queue that nothing is sent to from here: only that it is not there is an error.
+    async fn look_if_there(&mut self) -> lapin::Result<Option<u64>> {
+        match self.look().await {
+            Err(error) if !topology::is_missing(&error) => Ok(None),
+            looked => looked,
+        }
+    }
+}
+
+/// Looks at the queues again and again, until that fails.
+async fn watch(
+    shared: Arc<Shared>,
+    mut looks: [Look; 2],
+    status: ConnectionStatus,
+    is_gone: Arc<AtomicBool>,
+) {
+    loop {
+        let [orders, dead] = &mut looks;
+        // While the broker takes nothing, it is not asked anything either.
+        let looked = match status.blocked() {
+            true => Ok((None, None)),
+            false => try_join(orders.look(), dead.look_if_there()).await,
+        };
+        let (queued, dead) = looked.as_ref().ok().copied().unwrap_or_default();
         shared.publisher.retained.note_queue(queued, Instant::now());
-        shared.gauges.note_queued(queued);
+        shared.gauges.note_queued(queued, dead);
         if let Err(error) = looked
             && !status.blocked()
         {
             is_gone.store(matches!(error.kind(), ErrorKind::ProtocolError(_)), Ordering::Release);
             return;
         }
-        tokio::time::sleep(if was_slow { LEAVE_ALONE } else { LOOK_EVERY }).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-/// How many messages wait in the queue.
-async fn look(shared: &Shared, channel: &Channel) -> lapin::Result<u64> {
-    let queue = within(topology::look_at(channel, &shared.names.orders)).await?;
-    Ok(u64::from(queue.message_count()))
 }

@@ -8,9 +8,11 @@ use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
+use tokio::task::{JoinError, JoinSet};
 
 use super::broker::{self, Link};
 use super::hand::Hand;
+use super::making;
 use super::shared::Shared;
 use super::topology;
 use crate::node::Patience;
@@ -94,14 +96,14 @@ async fn patiently<T>(link: &Link, asked: impl Future<Output = lapin::Result<T>>
 
 /// Messages of one queue, over one channel.
 pub(super) struct Session {
-    pub(super) link: Link,
+    pub(super) link: Arc<Link>,
     pub(super) hand: Arc<Hand>,
     channel: Channel,
     consumer: Consumer,
 }
 
 /// What comes next.
-pub(super) enum Next {
+enum Next {
     Message(Box<Delivery>),
     Closing,
     Gone,
@@ -134,8 +136,13 @@ impl Session {
         let uri = broker::parse(&shared.options.amqp).map_err(std::io::Error::other)?;
         let link = Link::connect(&uri, "yoink worker").await?;
         let ready = async {
-            // Nodes make it, and give it time to be on disk.
-            topology::find(&link.connection, &shared.names).await?;
+            match topology::look_for(&link.connection, queue).await {
+                Err(error) if topology::is_missing(&error) && *queue == shared.names.dead => {
+                    making::dead_letters(shared, &link.connection).await?;
+                }
+                // Whoever publishes makes the queue of requests, and gives it time to be on disk.
+                found => found?,
+            }
             let channel = link.connection.create_channel().await?;
             channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
             let consuming = channel.basic_consume(
@@ -148,11 +155,46 @@ impl Session {
             Ok((channel, consumer))
         };
         let (channel, consumer) = patiently(&link, ready).await?;
-        Ok(Self { link, hand: Arc::new(Hand::new(channel.clone())), channel, consumer })
+        let hand = Arc::new(Hand::new(channel.clone()));
+        shared.hands.add(&hand);
+        Ok(Self { link: Arc::new(link), hand, channel, consumer })
+    }
+
+    /// Gives what comes to `take`, which may leave work to `tasks`, until the node closes or the channel is over.
+    pub(super) async fn serve(
+        &mut self,
+        shared: &Shared,
+        tasks: &mut JoinSet<()>,
+        mut take: impl FnMut(Delivery, &mut JoinSet<()>),
+    ) -> End {
+        loop {
+            tokio::select! {
+                next = self.next(shared) => match next {
+                    Next::Message(message) => take(*message, tasks),
+                    Next::Closing => return End::Closing,
+                    Next::Gone => return End::Gone,
+                },
+                Some(ended) = tasks.join_next() => self.see_to(ended),
+            }
+        }
+    }
+
+    /// Waits until all of `tasks` are done.
+    pub(super) async fn finish(&self, tasks: &mut JoinSet<()>) {
+        while let Some(ended) = tasks.join_next().await {
+            self.see_to(ended);
+        }
+    }
+
+    /// A task that was torn down leaves its product to nobody: begin anew with everything.
+    fn see_to(&self, ended: Result<(), JoinError>) {
+        if ended.is_err() {
+            self.hand.end();
+        }
     }
 
     /// The next message, which is in hand then.
-    pub(super) async fn next(&mut self, shared: &Shared) -> Next {
+    async fn next(&mut self, shared: &Shared) -> Next {
         let next = tokio::select! {
             biased;
             () = closing(shared) => Next::Closing,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::buying::Buying;
+use super::hand::Hands;
 use super::publisher::Publisher;
 use super::replays::Replays;
 use super::status::Gauges;
@@ -100,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) buying: Buying,
     /// Orders that may be queued without this node knowing.
     pub(crate) unsettled: Unsettled,
+    /// What the workers of this node have in hand.
+    pub(crate) hands: Hands,
     /// True once the node is closing: who waits for something to do ends.
     pub(crate) closing: watch::Sender<bool>,
 }

@@ -31,6 +31,8 @@ pub(crate) struct Gauges {
     pub(crate) requeued: AtomicU64,
     /// One more than the messages that wait in the queue, as of the last look; 0: that cannot be told.
     queued: AtomicU64,
+    /// The same of the queue of dead letters.
+    dead: AtomicU64,
     /// Whether the publisher is connected and the broker takes messages.
     pub(crate) is_publishing: AtomicBool,
     /// Whether a worker of this process is connected.
@@ -49,13 +51,20 @@ impl Gauges {
         count(&self.confirmed).wrapping_add(count(&self.rejected))
     }
 
-    /// How many messages wait in the queue; `None` if that cannot be told.
-    pub(crate) fn note_queued(&self, messages: Option<u64>) {
-        self.queued.store(messages.map_or(0, |messages| messages.saturating_add(1)), Ordering::Relaxed);
+    /// How many messages wait in the queue of requests, and how many in the one of dead letters; `None` if that cannot be
+    /// told.
+    pub(crate) fn note_queued(&self, messages: Option<u64>, dead: Option<u64>) {
+        let counted = |messages: Option<u64>| messages.map_or(0, |messages| messages.saturating_add(1));
+        self.queued.store(counted(messages), Ordering::Relaxed);
+        self.dead.store(counted(dead), Ordering::Relaxed);
     }
 
     pub(crate) fn queued(&self) -> Option<u64> {
         self.queued.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    pub(crate) fn dead(&self) -> Option<u64> {
+        self.dead.load(Ordering::Relaxed).checked_sub(1)
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the broker holds: names, and how they are declared.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use uuid::Uuid;
 
 /// Times that the broker hands a message to a worker which then dies, before it goes to the dead letters. A worker never
@@ -36,7 +37,7 @@ impl Names {
     }
 }
 
-/// Whether the queue of requests was there.
+/// Whether a queue was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queue {
     /// It was.
@@ -46,31 +47,14 @@ pub(crate) enum Queue {
     New,
 }
 
-/// Fails unless the queue of requests is there.
-///
-/// # Errors
-/// It is not, or the broker cannot be asked.
-pub(crate) async fn find(connection: &Connection, names: &Names) -> lapin::Result<()> {
-    look_for(connection, &names.orders).await
-}
-
 /// Declares everything, unless it is there. `queue_max` is how many messages may wait; above it the broker refuses more. A
-/// queue that is there is used as it is: an operator may have made it otherwise.
+/// queue that is there is used as it is: an operator may have made it otherwise. Tells of the queue of requests.
 ///
 /// # Errors
 /// The broker does not do it.
 pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u64) -> lapin::Result<Queue> {
-    let durable = || ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let channel = connection.create_channel().await?;
-    for exchange in [&names.exchange, &names.dead_exchange] {
-        let arguments = FieldTable::default();
-        channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, durable(), arguments).await?;
-    }
-    let mut dead = quorum();
-    dead.insert("x-overflow".into(), text("reject-publish"));
-    // Newer brokers drop what was handed out twenty times, unless they are told otherwise: nothing is dropped here.
-    dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i32::MAX.into()));
-    let dead = queue(connection, &names.dead, &names.dead_exchange, dead).await?;
+    ensure_dead(connection, names).await?;
+    exchange(connection, &names.exchange).await?;
     let mut orders = quorum();
     // Whoever is above the length is told so; nothing that was accepted is dropped for it.
     orders.insert("x-overflow".into(), text("reject-publish"));
@@ -81,8 +65,20 @@ pub(crate) async fn ensure(connection: &Connection, names: &Names, queue_max: u6
     orders.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(names.dead.as_str().into()));
     orders.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     orders.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
-    let orders = queue(connection, &names.orders, &names.exchange, orders).await?;
-    Ok(if dead == Queue::New { dead } else { orders })
+    queue(connection, &names.orders, &names.exchange, orders).await
+}
+
+/// Declares what dead letters need, unless it is there. Tells of their queue.
+///
+/// # Errors
+/// The broker does not do it.
+pub(crate) async fn ensure_dead(connection: &Connection, names: &Names) -> lapin::Result<Queue> {
+    exchange(connection, &names.dead_exchange).await?;
+    let mut dead = quorum();
+    dead.insert("x-overflow".into(), text("reject-publish"));
+    // Newer brokers drop what was handed out twenty times, unless they are told otherwise: nothing is dropped here.
+    dead.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(i32::MAX.into()));
+    queue(connection, &names.dead, &names.dead_exchange, dead).await
 }
 
 fn quorum() -> FieldTable {
@@ -96,7 +92,11 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-async fn look_for(connection: &Connection, queue: &ShortString) -> lapin::Result<()> {
+/// Fails unless a queue is there.
+///
+/// # Errors
+/// It is not, or the broker cannot be asked.
+pub(crate) async fn look_for(connection: &Connection, queue: &ShortString) -> lapin::Result<()> {
     look_at(&connection.create_channel().await?, queue).await.map(drop)
 }
 
@@ -108,6 +108,18 @@ async fn look_for(connection: &Connection, queue: &ShortString) -> lapin::Result
 pub(crate) async fn look_at(channel: &Channel, queue: &ShortString) -> lapin::Result<lapin::Queue> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.clone(), passive, FieldTable::default()).await
+}
+
+/// Whether the broker has said that what was asked for is not there.
+pub(crate) fn is_missing(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(said) = error.kind() else { return false };
+    matches!(said.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+}
+
+async fn exchange(connection: &Connection, name: &ShortString) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(name.clone(), ExchangeKind::Direct, durable, FieldTable::default()).await
 }
 
 async fn queue(

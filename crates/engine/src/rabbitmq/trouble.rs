@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::hand::Gone;
 use crate::node::{Node, Patience};
-use crate::postgres::{ErrorClass, PostgresError};
+use crate::postgres::PostgresError;
 
 /// The longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -12,14 +12,6 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long to wait between attempts.
 pub(super) fn patience() -> Patience {
     Patience::up_to(WAIT_MAX)
-}
-
-/// Whether the ledger may have failed for what it was asked. Otherwise it has trouble of its own, which passes.
-pub(super) fn may_lie_in_what_was_asked(error: &PostgresError) -> bool {
-    match error.class() {
-        ErrorClass::Permanent | ErrorClass::Unclassified => true,
-        ErrorClass::Transient | ErrorClass::Unknown => false,
-    }
 }
 
 /// Asks the ledger until it answers, however long that takes; `hold` waits between two attempts. Inside: it failed for
@@ -39,7 +31,7 @@ where
     let mut patience = patience();
     loop {
         match ask().await {
-            Err(error) if !may_lie_in_what_was_asked(&error) => {
+            Err(error) if !error.may_lie_in_what_was_asked() => {
                 node.note_delivery_error(&error);
                 hold(patience.next()).await?;
             }

@@ -11,7 +11,7 @@ mod migrations {
 }
 
 /// Those behind the second.
-const LATER_MIGRATIONS: [&str; 10] = [
+const LATER_MIGRATIONS: [&str; 11] = [
     "V3__finish_withdrawal",
     "V4__queue",
     "V5__limits_and_numbers",
@@ -22,6 +22,7 @@ const LATER_MIGRATIONS: [&str; 10] = [
     "V10__restored",
     "V11__raised",
     "V12__given_up",
+    "V13__in_hand",
 ];
 
 async fn refused(database: &Database) -> PostgresOpenError {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use yoink_engine::Confirmed;
 
-use crate::shop::{Shop, processed, until};
+use crate::shop::{Asked, Shop, occupy, processed, until};
 
 #[test]
 fn what_the_broker_loses_is_queued_again_by_whoever_sent_it() {
@@ -15,7 +15,7 @@ fn what_the_broker_loses_is_queued_again_by_whoever_sent_it() {
     assert!(shop.rabbit.purge(&shop.queue()).unwrap() > 0);
     let worker = shop.open(|_| {});
     assert_eq!(shop.judge(&[&edge, &worker], &asked).confirmed, 20);
-    assert_eq!(processed(&edge).requeued, 20);
+    assert!(processed(&edge).requeued >= 20);
 
     worker.close_blocking(Duration::from_secs(5));
     asked.extend(shop.crowd(&[&edge], "deleted", 10));
@@ -86,8 +86,47 @@ fn what_waits_for_a_lock_in_the_hand_of_a_worker_is_not_lost() {
     let worker = shop.open(|options| options.lock_life = lock_life);
     shop.wait_in_hand();
     until("the queue is known to be empty", || worker.rabbit_status().unwrap().queued == Some(0));
-    // It waits longer for the lock than the audit would for a worker that only decides.
     let reconciliation = shop.reconcile(&worker);
     assert!(reconciliation.ok && reconciliation.lost == 0, "{reconciliation:#?}");
+    assert_eq!(shop.judge(&[&worker], &asked).confirmed, 7);
+}
+
+/// So many are queued, and nobody is left who could queue them again.
+fn orphans(shop: &Shop, count: usize) -> Vec<Asked> {
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    let asked = shop.crowd(&[&edge], "orphan", count);
+    edge.close_blocking(Duration::from_secs(5));
+    shop.sql("UPDATE publishers SET reported_at = 0");
+    asked
+}
+
+#[test]
+fn what_a_worker_holds_for_as_long_as_it_takes_is_not_lost() {
+    let shop = Shop::start();
+    let asked = orphans(&shop, 7);
+    let auditor = shop.open_edge();
+    let row = occupy(&shop);
+    let worker = shop.open(|_| {});
+    shop.wait_in_hand();
+    until("the queue is known to be empty", || auditor.rabbit_status().unwrap().queued == Some(0));
+    let reconciliation = shop.reconcile(&auditor);
+    assert!(reconciliation.ok && reconciliation.lost == 0, "{reconciliation:#?}");
+    drop(row);
+    assert_eq!(shop.judge(&[&worker], &asked).confirmed, 7);
+}
+
+#[test]
+fn what_is_among_the_dead_letters_is_not_lost() {
+    let shop = Shop::start();
+    let asked = orphans(&shop, 7);
+    let copies = shop.copy_messages();
+    shop.publish("dead-letters", "dead", &copies);
+    assert_eq!(shop.rabbit.purge(&shop.queue()).unwrap(), copies.len() as u64);
+    let auditor = shop.open_edge();
+    until("the queue is known to be empty", || auditor.rabbit_status().unwrap().queued == Some(0));
+    let reconciliation = shop.reconcile(&auditor);
+    assert!(reconciliation.ok && reconciliation.lost == 0, "{reconciliation:#?}");
+    let worker = shop.open(|_| {});
     assert_eq!(shop.judge(&[&worker], &asked).confirmed, 7);
 }

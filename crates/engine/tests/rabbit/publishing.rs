@@ -301,3 +301,78 @@ fn who_was_told_that_nobody_knows_is_not_told_no_by_a_hint() {
     assert_eq!(buy("ann", 2), Err(Rejection::KeyReused { original }.into()));
     check(&shop, &edge, &BTreeMap::from([("ann".to_owned(), Told::Queued)]));
 }
+
+/// An Erlang expression that binds `Q` to the process of the queue of requests.
+fn queue_process(shop: &Shop) -> String {
+    let name = shop.queue();
+    format!(
+        "{{ok, Found}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{name}\">>)),
+         Q = amqqueue:get_pid(Found)"
+    )
+}
+
+/// Channels with an unconfirmed message stand still, and what the queue confirms waits before them. One that waits for the
+/// queue itself says nothing.
+const HALT_CHANNELS: &str = "
+    Self = self(),
+    Unconfirmed = fun(C) ->
+        Asked = make_ref(),
+        spawn(fun() -> Self ! {Asked, rabbit_channel:info(C, [messages_unconfirmed])} end),
+        receive {Asked, [{_, N}]} -> N after 100 -> 0 end
+    end,
+    Busy = [C || C <- rabbit_channel:list(), Unconfirmed(C) > 0],
+    [ok = sys:suspend(C) || C <- Busy],
+    sys:resume(Q),
+    timer:sleep(50),
+    Waits = fun(C) -> case process_info(C, message_queue_len) of {_, N} -> N; _ -> 0 end end,
+    persistent_term:put(halted, [{C, Waits(C)} || C <- Busy])";
+/// They go on once one of them has got something more, or after 100 ms.
+const RESUME_CHANNELS: &str = "
+    Halted = persistent_term:get(halted),
+    Waits = fun(C) -> case process_info(C, message_queue_len) of {_, N} -> N; _ -> 0 end end,
+    Wait = fun W(0) -> ok;
+               W(N) -> case [C || {C, Before} <- Halted, Waits(C) > Before] of
+                   [] -> timer:sleep(5), W(N - 1);
+                   _ -> ok
+               end
+           end,
+    Wait(20),
+    [catch sys:resume(C) || {C, _} <- Halted],
+    ok";
+
+#[test]
+fn who_is_told_that_nothing_happened_is_not_taken_for_somebody_whose_request_was_confirmed_at_the_same_moment()
+ {
+    let shop = Shop::start();
+    let engine = shop.open(|options| (options.amqp, options.workers) = (shop.rabbit.url(), 0));
+    shop.stock(&engine, 1_000, None);
+    let mut told = BTreeMap::new();
+    for round in 0..3 {
+        wait_until_it_publishes(&engine);
+        let queue = queue_process(&shop);
+        shop.rabbit.eval(&format!("{queue}, sys:suspend(Q)")).unwrap();
+        std::thread::scope(|scope| {
+            let asking = |name: String| {
+                let engine = &engine;
+                scope.spawn(move || {
+                    let answer = common::runtime().block_on(buy(engine, request(&name, "key")));
+                    (name, answer)
+                })
+            };
+            let mut buyers = Vec::new();
+            for number in 1..=3 {
+                buyers.push(asking(format!("routed-{round}-{number}")));
+                until("it is on its way", || engine.figures().inbox_tickets == number);
+            }
+            shop.unbind("requests", "orders");
+            shop.rabbit.eval(&format!("{queue}, {HALT_CHANNELS}")).unwrap();
+            // It comes back, and is confirmed together with those before it.
+            let returned = asking(format!("returned-{round}"));
+            until("it is on its way", || returned.is_finished() || engine.figures().inbox_tickets >= 4);
+            shop.rabbit.eval(RESUME_CHANNELS).unwrap();
+            told.extend(buyers.into_iter().chain([returned]).map(|buyer| buyer.join().unwrap()));
+        });
+    }
+    let _worker = shop.open(|options| options.amqp = shop.rabbit.url());
+    check(&shop, &engine, &told);
+}

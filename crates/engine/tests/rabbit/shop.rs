@@ -129,9 +129,11 @@ impl Shop {
             let settled = self.run(engine.wait_delivered(0, PATIENCE));
             assert_eq!(settled, Confirmed::Yes, "{:?}", engine.rabbit_status());
         }
-        until("nothing is in the queue or in hand", || {
-            self.rabbit.queue_messages(&self.queue()).unwrap() == (0, 0)
-        });
+        for queue in [self.queue(), self.named("dead")] {
+            until("nothing is in the queues or in hand", || {
+                self.rabbit.queue_messages(&queue).unwrap() == (0, 0)
+            });
+        }
         let reconciliation = self.reconcile(engines[0]);
         assert!(reconciliation.ok, "{reconciliation:#?}");
         let figures =
@@ -228,9 +230,9 @@ impl Shop {
         });
     }
 
-    /// Takes away what leads from the exchange to the queue of requests.
-    pub fn unbind_queue(&self) {
-        let (queue, exchange) = (self.queue(), self.named("requests"));
+    /// Takes away what leads from an exchange to its queue.
+    pub fn unbind(&self, exchange: &str, queue: &str) {
+        let (exchange, queue) = (self.named(exchange), self.named(queue));
         self.run(async {
             let connection =
                 Connection::connect(&self.rabbit.url(), ConnectionProperties::default()).await.unwrap();
