@@ -2,12 +2,15 @@
 
 use super::{Break, Edit};
 
+const ASIDE: &str = "crates/engine/src/rabbitmq/aside.rs";
+const AUDIT: &str = "crates/engine/src/rabbitmq/audit.rs";
 const BROKER: &str = "crates/engine/src/rabbitmq/broker.rs";
 const SENDING: &str = "crates/engine/src/rabbitmq/sending.rs";
 const PUBLISHING: &str = "crates/engine/src/rabbitmq/publishing.rs";
 const RETAINED: &str = "crates/engine/src/rabbitmq/retained.rs";
 const HAND: &str = "crates/engine/src/rabbitmq/hand.rs";
 const LOT: &str = "crates/engine/src/rabbitmq/lot.rs";
+const LOTS: &str = "crates/engine/src/rabbitmq/lots.rs";
 const LOCK: &str = "crates/engine/src/rabbitmq/lock.rs";
 const QUEUE: &str = "crates/engine/src/postgres/migrations/V4__queue.sql";
 const RABBIT: &[&str] = &["-p", "yoink-engine", "--features", "faults,broker-tests", "--test", "rabbit"];
@@ -72,6 +75,46 @@ pub(super) const BREAKS: &[Break] = &[
         }],
         tests: RABBIT,
         filter: "what_a_worker_had_in_hand_and_not_committed_when_it_died_is_decided_by_another",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: what the broker returns is told of another message of its channel",
+        edits: &[Edit {
+            file: SENDING,
+            right: "let Some(channel) = channels.lock().pop() else",
+            wrong: "let Some(channel) = channels.lock().first().cloned() else",
+        }],
+        tests: RABBIT,
+        filter: "who_is_told_that_nothing_happened_is_not_taken_for_somebody_whose_request_was_confirmed_at_the_same_moment",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: what leads to no queue of dead letters counts as put aside",
+        edits: &[Edit {
+            file: ASIDE,
+            right: "            Ok(Confirmation::Ack(None)) => return true,",
+            wrong: "            Ok(Confirmation::Ack(_)) => return true,",
+        }],
+        tests: RABBIT,
+        filter: "a_queue_of_dead_letters_that_is_gone_or_that_nothing_leads_to_is_made_anew_and_no_poison_is_lost",
+    },
+    Break {
+        promise: "2 nothing is lost, rabbitmq: what another node queued with the same key is taken for a copy",
+        edits: &[Edit {
+            file: LOTS,
+            right: "        (self.request.order, self.request.publisher, self.request.sequence)",
+            wrong: "        (self.request.order, Uuid::nil(), 0)",
+        }],
+        tests: RABBIT,
+        filter: "what_two_nodes_queued_with_one_key_counts_as_seen_from_both",
+    },
+    Break {
+        promise: "rabbitmq, audit: what a worker has in hand counts as lost",
+        edits: &[Edit {
+            file: AUDIT,
+            right: "        Some(0) => of_the_dead.saturating_sub(in_hand),",
+            wrong: "        Some(0) => of_the_dead,",
+        }],
+        tests: RABBIT,
+        filter: "what_a_worker_holds_for_as_long_as_it_takes_is_not_lost",
     },
     Break {
         promise: "1 no oversell, rabbitmq: an old fencing token is as good as the newest",

@@ -16,6 +16,12 @@ use crate::drill::shop::processes::Role;
 const TINY: u64 = 3;
 /// The queue has as many within this time, while workers stand still.
 const FULL_WITHIN: Duration = Duration::from_secs(10);
+/// Poison is listed within this time.
+const LISTED_WITHIN: Duration = Duration::from_secs(30);
+/// Kinds of poison: the last is put among the dead letters, the others among the requests.
+const POISON_KINDS: u64 = 5;
+/// One of the others.
+const TO_ORDERS: u64 = 0;
 /// A long message.
 const LONG_BYTES: usize = 1_000_000;
 
@@ -57,13 +63,14 @@ pub(super) fn strike(fault: Fault, stage: &mut RabbitStage, random: &mut SmallRn
             stage.rabbit.resume();
         }
         Fault::QueueDeletion | Fault::QueuePurge => empty_queue(fault, stage)?,
+        Fault::DeadQueueDeletion => delete_dead_queue(stage, random)?,
         Fault::TinyQueue => make_tiny(stage, random)?,
         Fault::MemoryAlarm => {
             stage.rabbit.set_memory_alarm(true)?;
             std::thread::sleep(Duration::from_millis(random.random_range(200..3_500)));
             stage.rabbit.set_memory_alarm(false)?;
         }
-        Fault::Poison => poison(stage, random)?,
+        Fault::Poison => poison(stage, stage.poison % POISON_KINDS, random)?,
         // BrokerKill; everything else concerns others, too.
         _ => {
             stage.rabbit.kill();
@@ -125,8 +132,36 @@ fn empty_queue(fault: Fault, stage: &mut RabbitStage) -> Result<()> {
     Ok(())
 }
 
+/// Deletes the queue of dead letters while nothing is in it: only the broker knows what is there. Poison that comes right
+/// then must survive, which takes a new one.
+fn delete_dead_queue(stage: &mut RabbitStage, random: &mut SmallRng) -> Result<()> {
+    wait_listed(stage)?;
+    stage.rabbit.delete_queue(&stage.names.dead)?;
+    poison(stage, TO_ORDERS, random)?;
+    wait_listed(stage)
+}
+
+/// Waits until all poison is listed, and the queue of dead letters is there and empty.
+fn wait_listed(stage: &RabbitStage) -> Result<()> {
+    let until = Instant::now() + LISTED_WITHIN;
+    loop {
+        let listed = stage.shop.count("SELECT count(*) FROM unreadable")?;
+        let queued = stage.rabbit.queue_messages(&stage.names.dead);
+        if listed >= stage.poison && matches!(queued, Ok((0, 0))) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < until,
+            "{listed} of {} poison messages are listed after {} s, and the queue of dead letters has {queued:?}",
+            stage.poison,
+            LISTED_WITHIN.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Puts a message into a queue that is no request, of one kind of several.
-fn poison(stage: &mut RabbitStage, random: &mut SmallRng) -> Result<()> {
+fn poison(stage: &mut RabbitStage, kind: u64, random: &mut SmallRng) -> Result<()> {
     // No two are the same: the ledger keeps the same bytes once.
     let number = stage.poison;
     let unique = format!("{number}-{:032x}", random.random::<u128>());
@@ -138,7 +173,7 @@ fn poison(stage: &mut RabbitStage, random: &mut SmallRng) -> Result<()> {
     );
     let names = &stage.names;
     let to_orders = (names.exchange.as_str(), names.orders.as_str());
-    let (place, body) = match number % 5 {
+    let (place, body) = match kind {
         0 => (to_orders, binary(unique.as_bytes())),
         1 => (to_orders, binary(forged.as_bytes())),
         2 => {

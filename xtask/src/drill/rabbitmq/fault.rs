@@ -53,6 +53,8 @@ pub(super) enum Fault {
     BrokerLoss,
     /// The queue is deleted with what is in it.
     QueueDeletion,
+    /// The queue of dead letters is deleted, and then there is a new one.
+    DeadQueueDeletion,
     /// What waits in the queue is thrown away.
     QueuePurge,
     /// The queue holds a few messages only, and nobody takes them for a while.
@@ -102,6 +104,7 @@ impl rounds::Fault for Fault {
             Fault::BrokerPause => "rabbitmq pause",
             Fault::BrokerLoss => "rabbitmq data lost",
             Fault::QueueDeletion => "queue deleted",
+            Fault::DeadQueueDeletion => "dead-letter queue deleted",
             Fault::QueuePurge => "queue purged",
             Fault::TinyQueue => "tiny queue",
             Fault::MemoryAlarm => "memory alarm",
@@ -129,7 +132,11 @@ impl rounds::Fault for Fault {
             Fault::BrokerKill | Fault::BrokerPause | Fault::BrokerLoss | Fault::MemoryAlarm => 1_000,
             Fault::QueueDeletion | Fault::QueuePurge | Fault::TinyQueue => 1_000,
             Fault::PostgresKill | Fault::HolderPause => 300,
-            Fault::Poison | Fault::RedisKill | Fault::WorkerEnd | Fault::NodeEnd => 100,
+            Fault::DeadQueueDeletion
+            | Fault::Poison
+            | Fault::RedisKill
+            | Fault::WorkerEnd
+            | Fault::NodeEnd => 100,
             Fault::WorkerKill | Fault::NodeKill | Fault::Step(_) => 80,
             Fault::PostgresOutage(..) | Fault::RedisOutage(..) => 80,
             Fault::Cut(Edge::NodesToRabbit | Edge::WorkersToRabbit) => 200,
@@ -187,6 +194,7 @@ pub(super) fn strike(
         | Fault::BrokerPause
         | Fault::BrokerLoss
         | Fault::QueueDeletion
+        | Fault::DeadQueueDeletion
         | Fault::QueuePurge
         | Fault::TinyQueue
         | Fault::MemoryAlarm

@@ -44,6 +44,7 @@ pub(super) fn kinds(args: &RabbitArgs) -> Result<Vec<(Fault, usize, usize)>> {
         (Fault::BrokerPause, 3, 3),
         (Fault::BrokerLoss, 1, 1),
         (Fault::QueueDeletion, 2, 1),
+        (Fault::DeadQueueDeletion, 4, 4),
         (Fault::QueuePurge, 2, 2),
         (Fault::TinyQueue, 4, 4),
         (Fault::MemoryAlarm, 5, 5),
@@ -106,6 +107,7 @@ mod tests {
             ("tiny queue", 3),
             ("memory alarm", 3),
             ("queue deleted", 2),
+            ("dead-letter queue deleted", 4),
             ("api kill -9", 20),
             ("postgresql kill -9", 10),
         ] {
