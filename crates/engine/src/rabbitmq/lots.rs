@@ -274,13 +274,13 @@ mod tests {
 
     #[test]
     fn those_that_are_to_come_alone_do_so_and_those_that_fail_let_later_ones_go_on() {
-        let (lots, product) = (Lots::default(), product());
+        let (lots, product, later) = (Lots::default(), product(), taken(3));
         assert_eq!(lots.add_alone(vec![taken(1), taken(2)]), [product]);
         let now = Instant::now();
         let mut first = alone(lots.next(product, now));
         assert!(!first.fail(0, now));
         lots.put_back(product, first, now);
-        assert_eq!(lots.add_alone(vec![taken(3)]), [0; 0]);
+        assert_eq!(lots.add_alone(vec![later]), [0; 0]);
         assert_eq!([(); 2].map(|()| alone(lots.next(product, now)).taken.tag), [2, 3]);
         assert!(matches!(lots.next(product, now), Next::Later { .. }));
     }
