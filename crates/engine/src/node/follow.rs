@@ -56,7 +56,12 @@ impl Node {
             match postgres.retry_refused(order, options.attempts_max, then, (retry_at, now)).await {
                 Ok(tried) => self.note_retried(tried),
                 // Of this order alone, as far as can be told: the others are not held up by it.
-                Err(error) if error.may_lie_in_what_was_asked() => self.note_delivery_error(&error),
+                Err(error) if error.may_lie_in_what_was_asked() => {
+                    self.note_delivery_error(&error);
+                    let (why, times) = (error.to_string(), (retry_at, now));
+                    let postponed = postgres.postpone_refused(order, &why, options.attempts_max, times);
+                    self.note_retried(postponed.await?);
+                }
                 Err(error) => return Err(error),
             }
         }

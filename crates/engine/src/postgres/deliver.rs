@@ -281,6 +281,36 @@ impl Postgres {
         row::parsed(row::only(&rows, "retry")?, "outcome", Retried::parse)
     }
 
+    /// Counts an attempt at a refused order for which not even the function that tries it comes to an end, as when a trigger
+    /// of somebody else's is broken for it. After `attempts_max` of them it is a dead letter that waits for a person.
+    ///
+    /// # Errors
+    /// See [`PostgresError`].
+    pub async fn postpone_refused(
+        &self,
+        order: OrderId,
+        error: &str,
+        attempts_max: u32,
+        (retry_at, now): (Timestamp, Timestamp),
+    ) -> Result<Retried, PostgresError> {
+        let attempts_max = i32::try_from(attempts_max).unwrap_or(i32::MAX);
+        // As in `retry_refused`, the wait doubles with every attempt.
+        let sql = "UPDATE refused SET attempts = attempts + 1, error = $2, updated_at = $5::bigint, \
+                   next_at = $5::bigint + ($4::bigint - $5::bigint) * (1 << least(attempts, 10)), \
+                   state = CASE WHEN attempts + 1 < $3::integer THEN state ELSE 'parked' END, \
+                   created_at = CASE WHEN attempts + 1 < $3::integer OR dead_letter IS NOT NULL \
+                   THEN created_at ELSE $5::bigint END, \
+                   dead_letter = CASE WHEN attempts + 1 < $3::integer THEN dead_letter \
+                   ELSE coalesce(dead_letter, nextval('dead_letter_numbers')) END \
+                   WHERE id = $1 AND state = 'retrying' RETURNING state AS outcome";
+        let parameters: &[Parameter<'_>] = &[&row::uuid(order), &error, &attempts_max, &retry_at.0, &now.0];
+        let rows = self.change("postpone a refused order", sql, parameters).await?;
+        match rows.first() {
+            Some(row) => row::parsed(row, "outcome", Retried::parse),
+            None => Ok(Retried::Settled),
+        }
+    }
+
     /// Makes a grant that failed `attempts` times, for an error that nobody could classify and while others were taken, a
     /// dead letter, as if the table of orders had refused it. [`Retried::Settled`]: nothing was done, because the ledger has
     /// it or its epoch is not on sale, or it was revoked, because there is no unit for it.

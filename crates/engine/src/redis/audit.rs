@@ -9,6 +9,7 @@ use super::foreign::Foreign;
 use super::look::{every_field, is_of_another_type, look};
 use super::seen::{SALE_FIELDS, Sale, SaleFigures};
 use super::servers::Server;
+use super::stream::StreamEntry;
 use crate::CallError;
 use crate::node::audit;
 use crate::postgres::{Grant, LedgerAudit, ProductRow};
@@ -219,17 +220,13 @@ impl RedisEngine {
                 Err(error) if is_of_another_type(&error) => return Ok(None),
                 asked => asked.map_err(|_| CallError::Unreachable)?,
             };
-            let lines: Vec<String> = page.ids.iter().filter_map(|entry| entry.get("v1")).collect();
-            let grants: Vec<Grant> = lines
-                .iter()
-                .flat_map(|lines| lines.lines())
-                .filter_map(|line| parse_line(line).ok())
-                .collect();
+            let lines = page.iter().filter_map(StreamEntry::lines).flat_map(str::lines);
+            let grants: Vec<Grant> = lines.filter_map(|line| parse_line(line).ok()).collect();
             let known = self.postgres().grants_among(row.number, row.epoch, &grants).await?;
             let waiting = grants.iter().filter(|grant| !known.contains(&(grant.order, grant.number)));
             waiting.for_each(&mut take);
-            match page.ids.last() {
-                Some(last) if page.ids.len() == PAGE_ENTRIES => from = format!("({}", last.id),
+            match page.last() {
+                Some(last) if page.len() == PAGE_ENTRIES => from = format!("({}", last.id),
                 _ => return Ok(Some(Sale(sale))),
             }
         }

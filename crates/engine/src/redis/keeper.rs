@@ -239,7 +239,7 @@ impl Keeper {
         let Some(figures) = sale.figures() else { return Ok(Seen::Wrong) };
         let SaleFigures { available, number, done, .. } = figures;
         // Each grant is in the stream until it is done; an order that is in neither was lost here.
-        let is_complete = !oldest.ids.is_empty() || done == number;
+        let is_complete = !oldest.is_empty() || done == number;
         // Redis has forgotten what it granted.
         let is_back_in_time = number < newest || number < done;
         if is_back_in_time {
@@ -251,13 +251,13 @@ impl Keeper {
             return Ok(Seen::Wrong);
         }
         listed.saw_available(arrivals, available);
-        let first = oldest.ids.first().and_then(|entry| number_of(&entry.get::<String>("v1")?));
-        let below = if oldest.ids.is_empty() { number.saturating_add(1) } else { first.unwrap_or(0) };
+        let first = oldest.first().and_then(|entry| number_of(entry.lines()?));
+        let below = if oldest.is_empty() { number.saturating_add(1) } else { first.unwrap_or(0) };
         // Those before the oldest that waits are with the ledger, unless somebody cut off the stream before it.
         if done.saturating_add(1) >= below {
             self.shared.offers.settle_below(product, epoch, below);
         }
-        self.shared.note_backlog(product, number, done, oldest.ids.first().map(|entry| entry.id.as_str()));
+        self.shared.note_backlog(product, number, done, oldest.first().map(|entry| entry.id.as_str()));
         match sale.text("state") {
             Some("open") => Ok(Seen::Selling),
             _ => Ok(self.end_offers(&server, listed).await),

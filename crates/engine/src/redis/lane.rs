@@ -152,13 +152,14 @@ impl LaneDriver {
         let sent = self.call(&server, &keys, &tickets, purchase).await;
         self.shared.node.counters.commit_seconds.observe(begun.elapsed().as_secs_f64());
         self.shared.gauges.asked(Command::Purchase, begun);
-        self.shared.rush.decided();
         match sent {
             Ok(answers) if answers.len() == tickets.len() => {
                 self.shared.node.counters.batch_events.observe(tickets.len() as f64);
+                let mut has_granted = false;
                 for (ticket, answer) in tickets.into_iter().zip(answers) {
                     let sent = match parse(&answer) {
                         Some(answer) => {
+                            has_granted |= matches!(answer, Answer::Granted(_));
                             if matches!(answer, Answer::Expired | Answer::NotLoaded(NotLoaded::OtherServer)) {
                                 // The server's clock may have been set, or it is not what it was: the next connection
                                 // asks it.
@@ -170,6 +171,9 @@ impl LaneDriver {
                     };
                     // A caller who is gone asks again, with the same key.
                     let _ = ticket.reply.send(sent);
+                }
+                if has_granted {
+                    self.shared.rush.granted();
                 }
             }
             Ok(_) => answer_all(tickets, &Sent::Unknown("Redis gave another number of answers".into())),

@@ -1,14 +1,14 @@
 //! Looking at a sale without changing it.
 
-use redis::streams::StreamRangeReply;
 use redis::{RedisError, RedisResult};
 
 use super::keys::SaleKeys;
 use super::script;
 use super::servers::Server;
+use super::stream::StreamEntry;
 
 /// What a look shows, all of it at one instant.
-pub(crate) type Seen = (Vec<Option<String>>, StreamRangeReply, Option<String>);
+pub(crate) type Seen = (Vec<Option<String>>, Vec<StreamEntry>, Option<String>);
 
 /// Fields that a page has, about.
 const PAGE_FIELDS: usize = 1_000;

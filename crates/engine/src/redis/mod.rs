@@ -42,6 +42,7 @@ mod shared;
 mod shown;
 mod status;
 mod stock;
+mod stream;
 mod worker;
 mod writing;
 

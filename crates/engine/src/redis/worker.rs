@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::RedisError;
-use redis::streams::{StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadReply};
 use yoink_core::OrderId;
 
 use super::Shared;
@@ -23,6 +22,7 @@ use super::outcome::wants_new_connection;
 use super::script;
 use super::servers::{NoServer, Server, Servers};
 use super::status::Command;
+use super::stream::{ClaimedEntries, ReadEntries, StreamEntry};
 use crate::failpoint;
 use crate::node::Patience;
 use crate::postgres::{Delivered, Grant, Postgres, PostgresError, Way};
@@ -126,7 +126,7 @@ impl Worker {
             let epoch = listed.epoch();
             let begun = Instant::now();
             let carried = match place.as_deref() {
-                Some(first) => self.carry_page(epoch, first, "+").await,
+                Some(first) => self.carry_page(epoch, (first, "+"), count).await,
                 None => self.turn(epoch, is_time_to_claim, count).await.map(|carried| (carried, None)),
             };
             if is_time_to_claim {
@@ -135,7 +135,7 @@ impl Worker {
             let (carried, next) = match carried {
                 Ok(carried) => carried,
                 Err(error) => {
-                    place = Some(FIRST.to_owned());
+                    (place, count) = (Some(FIRST.to_owned()), ENTRIES_MAX);
                     self.shared.node.note_delivery_error(&error);
                     tokio::time::sleep(patience.next()).await;
                     continue;
@@ -159,7 +159,8 @@ impl Worker {
                 let idle_max =
                     IDLE_MAX.saturating_mul(self.shared.node.catalogue.crowd()).min(IDLE_MAX_OF_MANY);
                 idle = idle.saturating_mul(2).min(idle_max);
-            } else {
+            } else if place.is_none() {
+                // Nothing is left behind from trouble.
                 self.shared.rush.rest_after(begun.elapsed()).await;
             }
         }
@@ -180,7 +181,7 @@ impl Worker {
     pub(crate) async fn drain(&self, epoch: i32) -> Result<(), CarryError> {
         let mut place = Some(FIRST.to_owned());
         while let Some(first) = place {
-            let (carried, next) = self.carry_page(epoch, &first, "+").await?;
+            let (carried, next) = self.carry_page(epoch, (&first, "+"), ENTRIES_MAX).await?;
             if let Some(error) = carried.trouble {
                 return Err(error.into());
             }
@@ -194,19 +195,19 @@ impl Worker {
     async fn carry_page(
         &self,
         epoch: i32,
-        first: &str,
-        end: &str,
+        (first, end): (&str, &str),
+        count: usize,
     ) -> Result<(Carried, Option<String>), CarryError> {
         let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
-        let found: Result<StreamRangeReply, RedisError> = redis::cmd("XRANGE")
+        let found: Result<Vec<StreamEntry>, RedisError> = redis::cmd("XRANGE")
             .arg(&keys.grants)
             .arg(&[first, end, "COUNT"])
-            .arg(ENTRIES_MAX)
+            .arg(count)
             .query_async(&mut server.connection.clone())
             .await;
-        let entries = self.heed(&server, found)?.ids;
-        let last = entries.last().filter(|_| entries.len() == ENTRIES_MAX);
+        let entries = self.heed(&server, found)?;
+        let last = entries.last().filter(|_| entries.len() == count);
         let next = last.map(|last| format!("({}", last.id));
         Ok((self.carry(&server, epoch, &keys, entries).await?, next))
     }
@@ -220,7 +221,7 @@ impl Worker {
         let (mut carried, mut place) = (Carried::default(), Some(FIRST.to_owned()));
         // Those that stay are passed by.
         while let Some(first) = place.take_if(|_| carried.entries == 0 && carried.trouble.is_none()) {
-            let (page, next) = self.carry_page(epoch, &first, &end).await?;
+            let (page, next) = self.carry_page(epoch, (&first, &end), ENTRIES_MAX).await?;
             carried.add(page);
             place = next;
         }
@@ -231,7 +232,7 @@ impl Worker {
         let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
         let begun = Instant::now();
-        let read: Result<Option<StreamReadReply>, RedisError> = redis::cmd("XREADGROUP")
+        let read: Result<ReadEntries, RedisError> = redis::cmd("XREADGROUP")
             .arg("GROUP")
             .arg(GROUP)
             .arg(&self.name)
@@ -247,14 +248,14 @@ impl Worker {
             Err(error) if error.code() == Some("NOGROUP") => return self.make_group(&server, &keys).await,
             read => self.heed(&server, read)?,
         };
-        let entries = read.map(|read| read.keys).unwrap_or_default().into_iter().flat_map(|key| key.ids);
+        let entries = read.unwrap_or_default().into_iter().flat_map(|(_, entries)| entries);
         self.carry(&server, epoch, &keys, entries.collect()).await
     }
 
     async fn carry_claimed(&self, epoch: i32) -> Result<Carried, CarryError> {
         let keys = self.shared.keys(self.product, epoch);
         let server = self.servers.of(self.product).await?;
-        let claimed: Result<StreamAutoClaimReply, RedisError> = redis::cmd("XAUTOCLAIM")
+        let claimed: Result<ClaimedEntries, RedisError> = redis::cmd("XAUTOCLAIM")
             .arg(&keys.grants)
             .arg(GROUP)
             .arg(&self.name)
@@ -268,7 +269,7 @@ impl Worker {
             Err(error) if error.code() == Some("NOGROUP") => return self.make_group(&server, &keys).await,
             claimed => self.heed(&server, claimed)?,
         };
-        self.carry(&server, epoch, &keys, claimed.claimed).await
+        self.carry(&server, epoch, &keys, claimed.0).await
     }
 
     /// Somebody destroyed the group: begin again at the first entry. What was carried before changes nothing.
@@ -296,7 +297,7 @@ impl Worker {
         server: &Server,
         epoch: i32,
         keys: &SaleKeys,
-        found: Vec<StreamId>,
+        found: Vec<StreamEntry>,
     ) -> Result<Carried, CarryError> {
         if found.is_empty() {
             return Ok(Carried::default());
@@ -328,12 +329,11 @@ impl Worker {
     async fn read_entry(
         &self,
         stream: &str,
-        entry: &StreamId,
+        entry: &StreamEntry,
         grants: &mut Vec<Grant>,
     ) -> Result<(), CarryError> {
-        let lines: Option<String> = entry.get("v1");
-        let Some(lines) = lines else {
-            let bytes = format!("{:?}", entry.map).into_bytes();
+        let Some(lines) = entry.lines() else {
+            let bytes = entry.shown().into_bytes();
             return self.note_unreadable(stream, &entry.id, &bytes, "it has no field v1 of text").await;
         };
         for (index, line) in lines.lines().enumerate() {
@@ -429,7 +429,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_small_entries_more_are_read_at_a_time_but_not_more_grants() {
+    fn of_small_entries_more_are_read_at_a_time() {
         let count_after = |entries, grants| Carried { entries, grants, trouble: None }.next_count();
         assert_eq!(count_after(0, 0), ENTRIES_MAX, "nothing is known");
         assert_eq!(count_after(1, CALL_PURCHASES_MAX), ENTRIES_MAX);

@@ -113,10 +113,16 @@ impl Worker {
         let place = (self.product, epoch);
         match self.postgres.give_up(place, grant, (FAILURES_MAX, &why), then, node.now()).await {
             Ok(tried) => {
-                tracing::error!(order, %error, "the ledger can never take an order, as far as can be told: a dead letter");
                 node.note_retried(tried);
                 // If nothing was done, the next attempt tells why.
-                Ok(tried != Retried::Settled)
+                let is_given_up = tried != Retried::Settled;
+                if is_given_up {
+                    tracing::error!(
+                        order, %error,
+                        "the ledger can never take an order, as far as can be told: a dead letter"
+                    );
+                }
+                Ok(is_given_up)
             }
             Err(refusal) if matches!(refusal.class(), ErrorClass::Permanent | ErrorClass::Unclassified) => {
                 tracing::error!(

@@ -400,3 +400,33 @@ async fn an_order_that_is_given_up_is_a_dead_letter_and_its_units_come_back_once
     let counts = counted(&ledger).await;
     assert_eq!((counts.live_units, counts.revoked, counts.customers_above_limit), (3, 2, 0));
 }
+
+#[tokio::test]
+async fn a_dead_letter_that_is_tried_again_in_vain_waits_ever_longer_and_then_for_a_person() {
+    let (database, ledger) = Database::with_ledger(2).await;
+    let product = on_sale(&ledger, "1", 10).await;
+    let given_up =
+        ledger.give_up((product, 1), &grant(1, "ann", 1), (20, "broken"), OnRefusal::Park, NOW).await;
+    assert_eq!(given_up.unwrap(), Retried::Parked);
+    ledger.retry_dead_letter(1, NOW).await.unwrap().unwrap();
+    let broken = "CREATE FUNCTION look_up() RETURNS trigger LANGUAGE plpgsql AS $$
+                  BEGIN PERFORM FROM no_such_table; RETURN NEW; END $$;
+                  CREATE TRIGGER look_up BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION look_up()";
+    let session = database.session().await;
+    session.batch_execute(broken).await.unwrap();
+    let times = (LATER, NOW);
+    let error = ledger.retry_refused(order(1), 3, OnRefusal::Park, times).await.unwrap_err();
+    assert!(error.may_lie_in_what_was_asked(), "{error}");
+    let mut waits = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(ledger.postpone_refused(order(1), "broken", 3, times).await.unwrap(), Retried::Retrying);
+        let row = session.query_one("SELECT next_at FROM refused", &[]).await.unwrap();
+        waits.push(row.get::<_, i64>("next_at") - NOW.0);
+    }
+    assert_eq!(waits[1], 2 * waits[0]);
+    assert!(waits[0] > 0);
+    assert_eq!(ledger.postpone_refused(order(1), "broken", 3, times).await.unwrap(), Retried::Parked);
+    assert_eq!(ledger.postpone_refused(order(1), "broken", 3, times).await.unwrap(), Retried::Settled);
+    let letter = only_letter(&ledger).await;
+    assert_eq!((letter.state, letter.id), (DeadLetterState::Parked, 1));
+}

@@ -46,7 +46,8 @@ fn garbage_in_the_stream_is_written_down_and_holds_nothing_up() {
     let engine = shop.open_with_shoes(STOCK, |_| ());
     let crowd = shop.crowd(&[&engine], 8);
     let grants = shop.key("grants");
-    let garbage: [&[&[u8]]; 5] = [
+    let garbage: [&[&[u8]]; 6] = [
+        &[b"\xff\x00", b"a name that is no text"],
         &[b"no", b"such field"],
         &[b"v1", b"not a line of a grant"],
         &[b"v1", b"\xff\xfe|\x00|binary"],
