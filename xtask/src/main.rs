@@ -46,7 +46,7 @@ enum Chore {
     LabProof(lab::ProofArgs),
     /// Run the generations, and write docs/case-study.md with what was measured
     CaseStudy,
-    /// Send the spike of a real k6 to each generation and to the product
+    /// Send the older system's buyers to each generation, and a spike to the product too, with a real k6
     K6,
     /// Measure, as ratios to a reference, and write benchmarks/RESULTS.md
     Bench(bench::BenchArgs),
