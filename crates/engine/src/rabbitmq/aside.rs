@@ -1,4 +1,7 @@
 //! Puts aside what cannot be read: from the queue of requests into the one of dead letters.
+//!
+//! Over a connection for that alone. While the broker is short of memory or disk it reads nothing more from a connection
+//! that something was published on; what else goes over it would not be acknowledged either.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,19 +24,27 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Aside {
     shared: Arc<Shared>,
     hand: Arc<Hand>,
-    link: Arc<Link>,
+    /// Made when it is first needed.
+    link: Option<Link>,
     /// What the next message goes over. Nothing that was sent on it is unanswered: the broker's answer to one message is
     /// never taken for the answer to another.
     channel: Option<Channel>,
 }
 
 impl Aside {
-    pub(super) fn new(shared: Arc<Shared>, hand: Arc<Hand>, link: Arc<Link>) -> Self {
-        Self { shared, hand, link, channel: None }
+    pub(super) fn new(shared: Arc<Shared>, hand: Arc<Hand>) -> Self {
+        Self { shared, hand, link: None, channel: None }
     }
 
     /// Puts messages aside until no more come, or the channel that they came over ends.
-    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Delivery>) {
+    pub(super) async fn run(mut self, messages: mpsc::Receiver<Delivery>) {
+        self.put_all(messages).await;
+        if let Some(link) = self.link {
+            link.close().await;
+        }
+    }
+
+    async fn put_all(&mut self, mut messages: mpsc::Receiver<Delivery>) {
         loop {
             let message = tokio::select! {
                 () = self.hand.wait_over() => return,
@@ -66,6 +77,9 @@ impl Aside {
 
     /// True: the broker has confirmed that the bytes are in the queue.
     async fn try_to_put(&mut self, bytes: &[u8]) -> bool {
+        if self.is_blocked() {
+            return false;
+        }
         let leads_nowhere = match within(self.publish(bytes)).await {
             Ok(Confirmation::Ack(None)) => return true,
             Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => true,
@@ -74,23 +88,49 @@ impl Aside {
             // There is no exchange; or else the broker takes nothing now, or is gone.
             Err(error) => topology::is_missing(&error),
         };
-        if leads_nowhere
-            && let Err(error) = within(making::dead_letters(&self.shared, &self.link.connection)).await
-        {
-            tracing::warn!(%error, "the queue of dead letters cannot be made; what cannot be read is held");
+        match &self.link {
+            Some(link) if leads_nowhere => {
+                if let Err(error) = within(making::dead_letters(&self.shared, &link.connection)).await {
+                    tracing::warn!(%error, "the queue of dead letters cannot be made; what cannot be read is held");
+                }
+            }
+            // Nothing was answered: the next attempt has another connection.
+            Some(_) if self.channel.is_none() && !self.is_blocked() => self.link = None,
+            _ => {}
         }
         false
+    }
+
+    /// Whether the broker has said that it takes nothing, for want of memory or disk. Another connection would only be one
+    /// more that it does not read.
+    fn is_blocked(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| {
+            let status = link.connection.status();
+            status.blocked() && status.connected()
+        })
     }
 
     async fn publish(&mut self, bytes: &[u8]) -> lapin::Result<Confirmation> {
         let channel = match self.channel.take() {
             Some(channel) => channel,
-            None => broker::confirming_channel(&self.link.connection).await?,
+            None => self.open_channel().await?,
         };
         let names = &self.shared.names;
         let (exchange, key) = (names.dead_exchange.clone(), names.dead.clone());
         let answer = broker::publish(&channel, exchange, key, bytes).await?.await?;
         self.channel = Some(channel);
         Ok(answer)
+    }
+
+    async fn open_channel(&mut self) -> lapin::Result<Channel> {
+        let link = match self.link.take() {
+            Some(link) => link,
+            None => {
+                let uri = broker::parse(&self.shared.options.amqp).map_err(std::io::Error::other)?;
+                Link::connect(&uri, "yoink worker, dead letters").await?
+            }
+        };
+        let link = self.link.insert(link);
+        broker::confirming_channel(&link.connection).await
     }
 }

@@ -30,7 +30,7 @@ async fn session(shared: Arc<Shared>, locks: Arc<Locks>) -> lapin::Result<End> {
     let (sender, receiver) = mpsc::channel(usize::from(shared.options.prefetch.max(1)));
     let worker = Worker::new(Arc::clone(&shared), Arc::clone(&session.hand), locks);
     let desk = Desk { shared: Arc::clone(&shared), worker, aside: sender };
-    let aside = Aside::new(Arc::clone(&shared), Arc::clone(&session.hand), Arc::clone(&session.link));
+    let aside = Aside::new(Arc::clone(&shared), Arc::clone(&session.hand));
     let mut tasks = JoinSet::new();
     tasks.spawn(aside.run(receiver));
     shared.gauges.is_consuming.store(true, Ordering::Relaxed);

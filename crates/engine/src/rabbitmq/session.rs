@@ -96,7 +96,7 @@ async fn patiently<T>(link: &Link, asked: impl Future<Output = lapin::Result<T>>
 
 /// Messages of one queue, over one channel.
 pub(super) struct Session {
-    pub(super) link: Arc<Link>,
+    pub(super) link: Link,
     pub(super) hand: Arc<Hand>,
     channel: Channel,
     consumer: Consumer,
@@ -157,7 +157,7 @@ impl Session {
         let (channel, consumer) = patiently(&link, ready).await?;
         let hand = Arc::new(Hand::new(channel.clone()));
         shared.hands.add(&hand);
-        Ok(Self { link: Arc::new(link), hand, channel, consumer })
+        Ok(Self { link, hand, channel, consumer })
     }
 
     /// Gives what comes to `take`, which may leave work to `tasks`, until the node closes or the channel is over.

@@ -59,7 +59,8 @@ fn a_queue_of_dead_letters_that_is_gone_or_that_nothing_leads_to_is_made_anew_an
     shop.unbind("dead-letters", "dead");
     shop.publish("requests", "orders", &[b"led nowhere".to_vec()]);
     until("it is listed", || shop.dead_letters(&edge).len() == 1);
-    assert_eq!(shop.rabbit_edge.counts().connections, connections, "nothing was handed out anew for it");
+    let opened = shop.rabbit_edge.counts().connections - connections;
+    assert_eq!(opened, 1, "to put it aside; nothing was handed out anew for it");
 
     let dead = shop.named("dead");
     shop.rabbit.delete_queue(&dead).unwrap();
@@ -355,4 +356,24 @@ fn a_dead_letter_that_the_ledger_does_not_take_holds_up_no_other() {
     assert!(shop.rabbit_edge.cut_all() > 0);
     until("both are listed", || shop.dead_letters(&edge).len() == 2);
     worker.close_blocking(PATIENCE);
+}
+
+#[test]
+fn while_the_broker_takes_nothing_what_cannot_be_put_aside_holds_up_no_other() {
+    let mut shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    shop.wait_publishing(&edge);
+    shop.publish("requests", "orders", &[b"noise".to_vec()]);
+    // One after the other, so that each has a message for itself.
+    let asked: Vec<_> =
+        (0..6).filter_map(|number| shop.run(ask(&edge, &format!("buyer-{number}"), "key"))).collect();
+    shop.rabbit.set_memory_alarm(true).unwrap();
+    let worker = shop.open(|options| options.prefetch = 2);
+    until("the others are decided", || confirmed(&shop) == 6);
+    until("all but one are acknowledged", || shop.rabbit.queue_messages(&shop.queue()).unwrap() == (0, 1));
+    assert!(shop.dead_letters(&edge).is_empty());
+    shop.rabbit.set_memory_alarm(false).unwrap();
+    assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 6, rejected: 0, ended: 0 });
+    until("it is listed", || shop.dead_letters(&edge).len() == 1);
 }
