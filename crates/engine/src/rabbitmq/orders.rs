@@ -25,16 +25,26 @@ impl RabbitEngine {
     }
 
     async fn look_up(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
-        let in_ledger = self.desk().postgres.order(id).await;
+        let in_ledger = self.ask_ledger(id).await;
         if let Ok(Some(order)) = in_ledger {
             return Ok(Some(order));
         }
-        if let Some(queued) = self.shared().publisher.retained.find(id) {
+        // What somebody was told before is not taken back, also if the ledger is away now.
+        if let Some(queued) = self.shared().publisher.retained.find_undecided(id) {
             return Ok(self.view_of(&queued));
         }
         in_ledger?;
         // It may have been decided, and forgotten here, between the two looks.
-        Ok(self.desk().postgres.order(id).await?)
+        self.ask_ledger(id).await
+    }
+
+    /// An order, if the ledger has it: it is decided then.
+    async fn ask_ledger(&self, id: OrderId) -> Result<Option<OrderView>, CallError> {
+        let order = self.desk().postgres.order(id).await?;
+        if order.is_some() {
+            self.shared().publisher.retained.note_decided(id);
+        }
+        Ok(order)
     }
 
     /// An order that was not found, and that any node may have queued.
@@ -76,7 +86,11 @@ impl RabbitEngine {
     pub(crate) async fn wait_confirmed(&self, purchased: &Purchased, wait: Duration) -> Confirmed {
         let order = purchased.order;
         let told = self.shared().node.waiters.wait(order);
-        match tokio::time::timeout(wait, told).await {
+        let told = tokio::time::timeout(wait, told).await;
+        if let Ok(Ok(_)) = told {
+            self.shared().publisher.retained.note_decided(order);
+        }
+        match told {
             Ok(Ok(OrderStatus::Confirmed)) => Confirmed::Yes,
             Ok(Ok(OrderStatus::Rejected)) => {
                 let why = self.desk().ask(move |desk| async move { desk.postgres.rejection(order).await });
@@ -136,7 +150,7 @@ impl RabbitEngine {
         let postgres = &self.desk().postgres;
         let begun = Instant::now();
         loop {
-            if let Some(order) = postgres.order(id).await? {
+            if let Some(order) = self.ask_ledger(id).await? {
                 if order.status == OrderStatus::Rejected {
                     // It never had units that could be given back.
                     return Err(Rejection::OrderFailed.into());

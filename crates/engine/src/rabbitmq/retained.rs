@@ -26,6 +26,8 @@ struct Kept {
     sent_at: Instant,
     /// Before that it is not queued again.
     not_before: Instant,
+    /// Somebody was told that the order is decided.
+    is_decided: bool,
 }
 
 /// What one publisher keeps.
@@ -69,17 +71,32 @@ impl Retained {
         if state.seen.has(number) {
             return;
         }
-        let not_before = state.kept.get(&number).map_or(sent_at, |kept| kept.not_before);
+        let before = state.kept.get(&number).map(|kept| (kept.not_before, kept.is_decided));
+        let (not_before, is_decided) = before.unwrap_or((sent_at, false));
         state.by_order.insert(request.order, number);
         state.by_time.push_back((sent_at, number));
-        state.kept.insert(number, Kept { request, sent_at, not_before });
+        state.kept.insert(number, Kept { request, sent_at, not_before, is_decided });
     }
 
     /// The request of an order that is kept.
     pub(crate) fn find(&self, order: OrderId) -> Option<Request> {
+        self.state.lock().of_order(order).map(|kept| kept.request.clone())
+    }
+
+    /// As [`Self::find`], of an order that nobody was told is decided.
+    pub(crate) fn find_undecided(&self, order: OrderId) -> Option<Request> {
         let state = self.state.lock();
-        let number = state.by_order.get(&order)?;
-        state.kept.get(number).map(|kept| kept.request.clone())
+        state.of_order(order).filter(|kept| !kept.is_decided).map(|kept| kept.request.clone())
+    }
+
+    /// Somebody is told that an order is decided: nobody is told any more that it is queued. If it is kept, it stays so
+    /// until a report says that a worker has seen it.
+    pub(crate) fn note_decided(&self, order: OrderId) {
+        let mut state = self.state.lock();
+        let Some(number) = state.by_order.get(&order).copied() else { return };
+        if let Some(kept) = state.kept.get_mut(&number) {
+            kept.is_decided = true;
+        }
     }
 
     /// What to report: every number that was ever confirmed.
@@ -183,6 +200,10 @@ impl Retained {
 }
 
 impl State {
+    fn of_order(&self, order: OrderId) -> Option<&Kept> {
+        self.kept.get(self.by_order.get(&order)?)
+    }
+
     /// Whether a place in time is the one at which the message is kept.
     fn is_current(&self, sent_at: Instant, number: i64) -> bool {
         self.kept.get(&number).is_some_and(|kept| kept.sent_at == sent_at)
@@ -273,6 +294,27 @@ mod tests {
         // 2 was never confirmed again, 1 was: it is behind 3 now.
         assert_eq!(second(&retained, &seen, 9, at(19)), [2]);
         assert_eq!(retained.count(), 2);
+    }
+
+    #[test]
+    fn what_is_told_to_be_decided_is_not_told_to_be_queued_and_is_queued_again_all_the_same() {
+        let (retained, begun) = (Retained::default(), Instant::now());
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let order = request(1).order;
+        retained.note_decided(order);
+        retained.confirm(request(1), at(0));
+        retained.confirm(request(2), at(0));
+        assert_eq!(retained.find_undecided(order).map(|request| request.sequence), Some(1));
+        retained.note_decided(order);
+        for now in 0..5 {
+            assert_eq!(second(&retained, &Sequences::default(), 0, at(now)), NOTHING, "second {now}");
+        }
+        assert_eq!(second(&retained, &Sequences::default(), 0, at(5)), [1, 2]);
+        // It was sent once more.
+        retained.confirm(request(1), at(7));
+        assert_eq!(retained.find_undecided(order).map(|request| request.sequence), None);
+        assert_eq!(retained.find(order).map(|request| request.sequence), Some(1));
+        assert!(retained.find_undecided(request(2).order).is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use yoink_core::Rejection;
-use yoink_engine::{CallError, Engine};
+use yoink_engine::{CallError, Confirmed, Engine};
 use yoink_testkit::{Mode, SqlSession};
 
 use crate::shop::{Asked, Became, PATIENCE, Shop, deciding, occupy, processed, request, until};
@@ -181,4 +181,25 @@ fn while_delivery_is_paused_nothing_is_decided() {
     assert_eq!(shop.count("SELECT count(*) FROM orders"), 0);
     shop.run(engine.delivery().resume()).unwrap();
     assert_eq!(shop.judge(&[&engine], &asked).confirmed, 10);
+}
+
+#[test]
+fn an_order_that_was_told_to_be_confirmed_is_not_told_to_be_queued_while_the_ledger_is_away() {
+    let mut shop = Shop::start();
+    let (worker, edge) = (shop.open(|_| {}), shop.open_edge());
+    shop.stock(&edge, 10, None);
+    shop.wait_publishing(&edge);
+    // No report has an answer: the node does not hear what workers have seen.
+    shop.sql("ALTER FUNCTION report_confirmed(uuid, text, bigint) RENAME TO nobody_reports");
+    let buy = |customer: &str| shop.run(edge.purchase(request(customer, "key"))).unwrap();
+    let (looked_up, waited_for) = (buy("ann"), buy("bob"));
+    until("hers is looked up", || shop.run(edge.order(looked_up.order)).unwrap().unwrap().seq > 0);
+    assert_eq!(shop.run(edge.wait_confirmed(&waited_for, PATIENCE)), Confirmed::Yes);
+    shop.postgres.kill();
+    for purchased in [looked_up, waited_for] {
+        let told = shop.run(edge.order(purchased.order));
+        assert!(told.is_err(), "{told:?}");
+    }
+    assert_eq!(edge.rabbit_status().unwrap().unseen, 2, "they are kept");
+    worker.close_blocking(Duration::ZERO);
 }
