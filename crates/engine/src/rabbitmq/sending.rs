@@ -176,6 +176,23 @@ impl Look {
     }
 }
 
+/// Somebody looks at the queues. Once nobody does, also because the connection was given up in the middle of a look, what
+/// was seen last says nothing any more.
+struct Looking(Arc<Shared>);
+
+impl Looking {
+    fn note(&self, queued: Option<u64>, dead: Option<u64>) {
+        self.0.publisher.retained.note_queue(queued, Instant::now());
+        self.0.gauges.note_queued(queued, dead);
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.note(None, None);
+    }
+}
+
 /// Looks at the queues again and again, until that fails.
 async fn watch(
     shared: Arc<Shared>,
@@ -183,6 +200,7 @@ async fn watch(
     status: ConnectionStatus,
     is_gone: Arc<AtomicBool>,
 ) {
+    let looking = Looking(shared);
     loop {
         let [orders, dead] = &mut looks;
         // While the broker takes nothing, it is not asked anything either.
@@ -191,8 +209,7 @@ async fn watch(
             false => try_join(orders.look(), dead.look_if_there()).await,
         };
         let (queued, dead) = looked.as_ref().ok().copied().unwrap_or_default();
-        shared.publisher.retained.note_queue(queued, Instant::now());
-        shared.gauges.note_queued(queued, dead);
+        looking.note(queued, dead);
         if let Err(error) = looked
             && !status.blocked()
         {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use yoink_engine::Confirmed;
+use yoink_engine::{CallError, Confirmed};
 
-use crate::shop::{Asked, Shop, occupy, processed, until};
+use crate::shop::{Asked, Shop, occupy, processed, request, until};
 
 #[test]
 fn what_the_broker_loses_is_queued_again_by_whoever_sent_it() {
@@ -129,4 +129,21 @@ fn what_is_among_the_dead_letters_is_not_lost() {
     assert!(reconciliation.ok && reconciliation.lost == 0, "{reconciliation:#?}");
     let worker = shop.open(|_| {});
     assert_eq!(shop.judge(&[&worker], &asked).confirmed, 7);
+}
+
+#[test]
+fn what_was_last_seen_of_the_queue_says_nothing_once_the_broker_is_away() {
+    let mut shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    shop.wait_publishing(&edge);
+    let queued = || edge.rabbit_status().unwrap().queued;
+    until("the queue is known to be empty", || queued() == Some(0));
+    shop.rabbit.pause().unwrap();
+    // It waits for the broker's word, and then for another connection.
+    let told = shop.run(edge.purchase(request("ann", "key")));
+    assert_eq!(told, Err(CallError::OutcomeUnknown));
+    until("nobody says any more that it is empty", || queued().is_none());
+    shop.rabbit.resume();
+    until("the queue is looked at again", || queued().is_some());
 }
