@@ -71,8 +71,8 @@ impl Retained {
         if state.seen.has(number) {
             return;
         }
-        let before = state.kept.get(&number).map(|kept| (kept.not_before, kept.is_decided));
-        let (not_before, is_decided) = before.unwrap_or((sent_at, false));
+        let not_before = state.kept.get(&number).map_or(sent_at, |kept| kept.not_before);
+        let is_decided = state.kept.get(&number).is_some_and(|kept| kept.is_decided);
         state.by_order.insert(request.order, number);
         state.by_time.push_back((sent_at, number));
         state.kept.insert(number, Kept { request, sent_at, not_before, is_decided });
