@@ -1,5 +1,7 @@
 //! Who sends to the queue, and what of it was seen: how it is noticed that a broker lost messages.
 
+use std::time::Duration;
+
 use deadpool_postgres::Object;
 use uuid::Uuid;
 use yoink_core::Timestamp;
@@ -9,9 +11,6 @@ use super::{Postgres, PostgresError, row};
 
 /// Publishers report every second.
 const DEAD_AFTER_US: i64 = 5_000_000;
-/// What a node had in hand that reports no more is the broker's again after a few missed heartbeats; until then it may be in
-/// its hands.
-const HANDS_OPEN_AFTER_US: i64 = 60_000_000;
 /// Who makes a queue holds this advisory lock.
 const MAKING_QUEUES: i64 = 7_096_336;
 
@@ -177,7 +176,7 @@ impl Postgres {
         unseen.collect()
     }
 
-    /// Writes down how many requests the workers of a node have in hand.
+    /// Writes down how many requests the workers of a node have in hand; when, by the ledger's clock.
     ///
     /// # Errors
     /// See [`PostgresError`].
@@ -193,15 +192,16 @@ impl Postgres {
         self.change("report what is in hand", sql, &parameters).await.map(drop)
     }
 
-    /// How many requests the workers of all nodes have in hand, or may have, as of their last reports.
+    /// How many requests the workers of all nodes have in hand, or may have: as of the last report of each, unless it is
+    /// older than `since`, by the ledger's clock.
     ///
     /// # Errors
     /// See [`PostgresError`].
-    pub async fn in_hand(&self, now: Timestamp) -> Result<u64, PostgresError> {
-        let since = now.0.saturating_sub(HANDS_OPEN_AFTER_US);
-        let sql =
-            "SELECT coalesce(sum(in_hand), 0)::bigint AS requests FROM publishers WHERE reported_at > $1";
-        let rows = self.read("count what is in hand", sql, &[&since]).await?;
+    pub async fn in_hand(&self, since: Duration) -> Result<u64, PostgresError> {
+        let seconds = since.as_secs_f64();
+        let sql = "SELECT coalesce(sum(in_hand), 0)::bigint AS requests FROM publishers
+                   WHERE in_hand_at > clock_timestamp() - make_interval(secs => $1)";
+        let rows = self.read("count what is in hand", sql, &[&seconds]).await?;
         row::count(row::only(&rows, "count")?, "requests")
     }
 

@@ -7,6 +7,7 @@ use yoink_core::Timestamp;
 use yoink_core::audit::{InvariantId, Report};
 
 use super::RabbitEngine;
+use super::hand::MAY_HOLD_MAX;
 use crate::CallError;
 use crate::node::audit;
 use crate::postgres::{LedgerAudit, ProductCounts, Unseen};
@@ -64,7 +65,7 @@ impl RabbitEngine {
             shared.report().await?;
             let (postgres, now) = (&shared.desk.postgres, shared.node.now());
             let unseen = postgres.unseen().await?;
-            let in_hand = postgres.in_hand(now).await?;
+            let in_hand = postgres.in_hand(MAY_HOLD_MAX).await?;
             let queued = shared.gauges.queued().zip(shared.gauges.dead());
             let queued = queued.map(|(orders, dead)| orders.saturating_add(dead));
             let missing = weigh(&unseen, Elsewhere { queued, in_hand }, now);

@@ -15,6 +15,10 @@ use tokio::sync::watch;
 /// take the worker for dead.
 const HOLD_MAX: Duration = Duration::from_secs(20 * 60);
 
+/// What a worker had in hand that reports no more may be there for so long: the broker takes it back after a few missed
+/// heartbeats, unless the worker lives and only cannot report.
+pub(super) const MAY_HOLD_MAX: Duration = HOLD_MAX.saturating_add(Duration::from_secs(60));
+
 /// The channel is over: what was in hand is handed out again, to whoever comes first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gone;

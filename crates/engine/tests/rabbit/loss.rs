@@ -147,3 +147,20 @@ fn what_was_last_seen_of_the_queue_says_nothing_once_the_broker_is_away() {
     shop.rabbit.resume();
     until("the queue is looked at again", || queued().is_some());
 }
+
+#[test]
+fn what_a_silent_worker_may_still_have_in_hand_is_not_lost_and_later_it_is() {
+    let shop = Shop::start();
+    orphans(&shop, 7);
+    assert!(shop.rabbit.purge(&shop.queue()).unwrap() > 0);
+    let auditor = shop.open_edge();
+    until("the queue is known to be empty", || auditor.rabbit_status().unwrap().queued == Some(0));
+    for (minutes, lost) in [(20, 0), (22, 7)] {
+        shop.sql(&format!(
+            "UPDATE publishers SET in_hand = 7, in_hand_at = clock_timestamp() - interval '{minutes} minutes'
+             WHERE reported_at = 0"
+        ));
+        let reconciliation = shop.reconcile(&auditor);
+        assert_eq!(reconciliation.lost, lost, "after {minutes} minutes: {reconciliation:#?}");
+    }
+}
