@@ -1,10 +1,17 @@
 //! Makes what the broker should have. One node does so at a time: a quorum queue that two make at the same moment was seen
 //! to take nothing for minutes.
 
+use std::time::Duration;
+
 use lapin::Connection;
+use tokio::time::timeout;
 
 use super::shared::Shared;
 use super::topology::{self, Queue};
+
+/// How long a turn is waited for, and its end: less than callers wait for all of it. Without one it is made all the same,
+/// if the ledger is away, or whoever had the turn is gone without giving it back.
+const TURN_MAX: Duration = Duration::from_millis(1_500);
 
 /// Makes sure that everything is there.
 ///
@@ -28,11 +35,11 @@ pub(super) async fn dead_letters(shared: &Shared, connection: &Connection) -> la
 }
 
 async fn in_turn<T>(shared: &Shared, making: impl Future<Output = T>) -> T {
-    // A ledger that is away makes nobody wait.
-    let turn = shared.desk.postgres.turn_to_make_queues().await.ok();
+    let turn = timeout(TURN_MAX, shared.desk.postgres.turn_to_make_queues()).await;
     let made = making.await;
-    if let Some(turn) = turn {
-        turn.end().await;
+    if let Ok(Ok(turn)) = turn {
+        // One that does not end well ends with its connection.
+        let _ = timeout(TURN_MAX, turn.end()).await;
     }
     made
 }

@@ -376,3 +376,17 @@ fn who_is_told_that_nothing_happened_is_not_taken_for_somebody_whose_request_was
     let _worker = shop.open(|options| options.amqp = shop.rabbit.url());
     check(&shop, &engine, &told);
 }
+
+#[test]
+fn a_turn_that_nobody_gives_back_keeps_nobody_from_making_the_queue() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    shop.wait_publishing(&edge);
+    let mut session = shop.session();
+    // As one does who makes queues.
+    session.query("SELECT pg_advisory_lock(7096336)").unwrap();
+    shop.rabbit.delete_queue(&shop.queue()).unwrap();
+    assert_eq!(shop.crowd(&[&edge], "later", 3).len(), 3);
+    drop(session);
+}
