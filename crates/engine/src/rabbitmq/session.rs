@@ -136,12 +136,14 @@ impl Session {
         let uri = broker::parse(&shared.options.amqp).map_err(std::io::Error::other)?;
         let link = Link::connect(&uri, "yoink worker").await?;
         let ready = async {
-            match topology::look_for(&link.connection, queue).await {
-                Err(error) if topology::is_missing(&error) && *queue == shared.names.dead => {
-                    making::dead_letters(shared, &link.connection).await?;
-                }
+            let found = topology::look_for(&link.connection, queue).await;
+            let is_dead = *queue == shared.names.dead;
+            match found {
+                Err(error) if !(is_dead && topology::is_missing(&error)) => return Err(error),
+                // Also if it is there: perhaps nothing leads to it any more.
+                _ if is_dead => making::dead_letters(shared, &link.connection).await?,
                 // Whoever publishes makes the queue of requests, and gives it time to be on disk.
-                found => found?,
+                _ => {}
             }
             let channel = link.connection.create_channel().await?;
             channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;

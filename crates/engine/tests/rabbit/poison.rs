@@ -377,3 +377,21 @@ fn while_the_broker_takes_nothing_what_cannot_be_put_aside_holds_up_no_other() {
     assert_eq!(shop.judge(&[&edge, &worker], &asked), Became { confirmed: 6, rejected: 0, ended: 0 });
     until("it is listed", || shop.dead_letters(&edge).len() == 1);
 }
+
+#[test]
+fn a_worker_that_begins_anew_leads_dead_letters_to_their_queue_again() {
+    let shop = Shop::start();
+    let worker = shop.open(|_| {});
+    shop.stock(&worker, 100, None);
+    // Whoever publishes makes sure of everything until something is confirmed.
+    let asked = shop.crowd(&[&worker], "buyer", 3);
+    shop.judge(&[&worker], &asked);
+    shop.unbind("dead-letters", "dead");
+    let words = ["list_bindings", "--quiet", "--no-table-headers", "source_name", "destination_name"];
+    let line = format!("{}\t{}", shop.named("dead-letters"), shop.named("dead"));
+    let is_led = || shop.rabbit.ctl(&words).unwrap().lines().any(|found| found == line);
+    assert!(!is_led());
+    assert!(shop.rabbit_edge.cut_all() > 0);
+    until("they are led there", is_led);
+    worker.close_blocking(PATIENCE);
+}
