@@ -36,7 +36,7 @@ async fn session(shared: Arc<Shared>) -> lapin::Result<End> {
     };
     let (options, ledger) = (&shared.options, shared.desk.postgres.identity().id);
     let locks = Arc::new(Locks::new(&options.redis, ledger, options.lock_life));
-    let worker = Worker::new(Arc::clone(&shared), Arc::clone(&session.hand), locks);
+    let worker = Worker::one_by_one(Arc::clone(&shared), Arc::clone(&session.hand), locks);
     let desk = Desk { shared: Arc::clone(&shared), hand: Arc::clone(&session.hand), worker };
     let mut tasks = JoinSet::new();
     let end = session.serve(&shared, &mut tasks, |message, tasks| desk.take(message, tasks)).await;

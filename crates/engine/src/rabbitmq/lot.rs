@@ -45,15 +45,23 @@ pub(crate) struct Worker {
     hand: Arc<Hand>,
     locks: Arc<Locks>,
     lots: Lots,
-    /// See [`Worker::turn`].
-    turnstile: Semaphore,
+    /// How many of this worker's tasks may wait for, or have, one of the turns that all workers of the node share.
+    tasks: Semaphore,
 }
 
 impl Worker {
+    /// One that asks the ledger for as much at once as all of the node's workers may together.
     pub(crate) fn new(shared: Arc<Shared>, hand: Arc<Hand>, locks: Arc<Locks>) -> Arc<Self> {
-        let at_once = shared.options.postgres_connections_max.saturating_sub(2).max(1);
-        let turnstile = Semaphore::new(at_once);
-        Arc::new(Self { shared, hand, locks, lots: Lots::default(), turnstile })
+        Self::with_tasks(shared, hand, locks, Semaphore::MAX_PERMITS)
+    }
+
+    /// One that asks the ledger for one thing after the other, and so keeps other workers waiting for no more than that.
+    pub(crate) fn one_by_one(shared: Arc<Shared>, hand: Arc<Hand>, locks: Arc<Locks>) -> Arc<Self> {
+        Self::with_tasks(shared, hand, locks, 1)
+    }
+
+    fn with_tasks(shared: Arc<Shared>, hand: Arc<Hand>, locks: Arc<Locks>, tasks: usize) -> Arc<Self> {
+        Arc::new(Self { shared, hand, locks, lots: Lots::default(), tasks: Semaphore::new(tasks) })
     }
 
     /// The requests of one more message. Gives the lots that are to be run because no task is busy with their products.
@@ -73,8 +81,9 @@ impl Worker {
     }
 
     /// Waits until the ledger may be asked for something: connections are left to those who only ask.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.turnstile.acquire().await.ok()
+    pub(crate) async fn turn(&self) -> Option<[SemaphorePermit<'_>; 2]> {
+        let of_this = self.tasks.acquire().await.ok()?;
+        Some([of_this, self.shared.turnstile.acquire().await.ok()?])
     }
 
     /// A message is acknowledged once each of its requests is decided.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lapin::uri::AMQPUri;
 use parking_lot::Mutex;
 use redis::IntoConnectionInfo as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::buying::Buying;
@@ -24,6 +24,9 @@ use crate::postgres::PostgresOpenError;
 
 /// What is left to be done once workers and publisher have ended.
 const LAST_REPORT_MAX: Duration = Duration::from_secs(1);
+
+/// Connections to PostgreSQL that workers leave to those who only ask.
+const LEFT_TO_OTHERS: usize = 2;
 
 /// Why a rabbitmq engine did not open.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +104,7 @@ impl RabbitEngine {
             buying: Buying::default(),
             unsettled: Unsettled::default(),
             hands: Hands::default(),
+            turnstile: Semaphore::new(options.postgres_connections_max.saturating_sub(LEFT_TO_OTHERS).max(1)),
             closing: watch::Sender::new(false),
             options,
         });

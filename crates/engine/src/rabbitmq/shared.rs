@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::buying::Buying;
 use super::hand::Hands;
@@ -103,6 +103,8 @@ pub(crate) struct Shared {
     pub(crate) unsettled: Unsettled,
     /// What the workers of this node have in hand.
     pub(crate) hands: Hands,
+    /// How many decisions may be under way at once: some connections to the ledger are left to those who only ask.
+    pub(crate) turnstile: Semaphore,
     /// True once the node is closing: who waits for something to do ends.
     pub(crate) closing: watch::Sender<bool>,
 }

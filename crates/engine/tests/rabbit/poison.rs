@@ -1,5 +1,7 @@
 //! Messages that are no requests, among those that are; and requests that were handed out too often.
 
+use std::time::{Duration, Instant};
+
 use yoink_core::Rejection;
 use yoink_engine::{Confirmed, DeadLetterRefusal, DeadLetterState, OrderInShort, OrderStatus, Replayed};
 
@@ -393,5 +395,34 @@ fn a_worker_that_begins_anew_leads_dead_letters_to_their_queue_again() {
     assert!(!is_led());
     assert!(shop.rabbit_edge.cut_all() > 0);
     until("they are led there", is_led);
+    worker.close_blocking(PATIENCE);
+}
+
+#[test]
+fn workers_and_dead_letters_together_leave_connections_to_those_who_only_ask() {
+    let shop = Shop::start();
+    let edge = shop.open_edge();
+    shop.stock(&edge, 100, None);
+    shop.run(edge.create_product(common::product("hat", 100))).unwrap();
+    shop.wait_publishing(&edge);
+    let worker = shop.open(|options| options.postgres_connections_max = 4);
+    until("it works", || worker.rabbit_status().unwrap().is_consuming);
+    let mut session = shop.session();
+    session.query("BEGIN").unwrap();
+    session.query("LOCK TABLE unreadable IN EXCLUSIVE MODE").unwrap();
+    session.query("SELECT FROM products FOR UPDATE").unwrap();
+    let queued = ["shoe", "hat"]
+        .map(|product| shop.run(edge.purchase(common::buy("ann", product, 1, Some("key")))).unwrap());
+    let poison: Vec<Vec<u8>> = (0..5).map(|number| format!("noise {number}").into_bytes()).collect();
+    shop.publish("dead-letters", "dead", &poison);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    until("as many wait as may", || shop.count(waiting) >= 2);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        assert_eq!(shop.run(worker.order(queued[0].order)), Ok(None), "the ledger can be asked");
+    }
+    drop(session);
+    until("both are decided", || confirmed(&shop) == 2);
+    until("all are listed", || shop.dead_letters(&edge).len() == poison.len());
     worker.close_blocking(PATIENCE);
 }
