@@ -6,8 +6,8 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use uuid::Uuid;
 
-/// Times that the broker hands a message to a worker which then dies, before it goes to the dead letters. A worker never
-/// gives a message back by itself, so only deaths and cut connections count.
+/// Times that the broker hands a message out again before it goes to the dead letters. A worker holds what it cannot decide
+/// now; so what counts are its deaths, cut connections, and every 20 minutes for which a message was held in vain.
 const DELIVERIES_MAX: i64 = 20;
 
 /// The names in the broker: each has the ledger's id, so that two shops can share a broker.
