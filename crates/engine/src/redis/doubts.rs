@@ -31,8 +31,8 @@ struct State {
 }
 
 impl State {
-    fn taken(&self, order: OrderId) -> u64 {
-        self.taken.get(&product_of(order)).copied().unwrap_or(0)
+    fn taken(&self, product: i32) -> u64 {
+        self.taken.get(&product).copied().unwrap_or(0)
     }
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Doubts {
 impl Doubts {
     /// How many grants of a product the ledger took so far.
     pub(crate) fn taken(&self, product: i32) -> u64 {
-        self.state.lock().taken.get(&product).copied().unwrap_or(0)
+        self.state.lock().taken(product)
     }
 
     /// Those of these orders that failed before.
@@ -74,7 +74,7 @@ impl Doubts {
     /// It failed alone, in an attempt that began when `taken` had been taken. True: it will always fail.
     pub(crate) fn fail(&self, order: OrderId, taken: u64) -> bool {
         let mut state = self.state.lock();
-        let now = state.taken(order);
+        let now = state.taken(product_of(order));
         if state.doubts.len() >= GRANTS_MAX && !state.doubts.contains_key(&order) {
             state.doubts.clear();
         }
@@ -90,7 +90,7 @@ impl Doubts {
     /// Whether others were taken since it failed first: then it is not the ledger that has trouble.
     pub(crate) fn fails_alone(&self, order: OrderId) -> bool {
         let state = self.state.lock();
-        let is_clear = |doubt: &Doubt| doubt.failures > 1 || doubt.taken != state.taken(order);
+        let is_clear = |doubt: &Doubt| doubt.failures > 1 || doubt.taken != state.taken(product_of(order));
         state.doubts.get(&order).is_some_and(is_clear)
     }
 }

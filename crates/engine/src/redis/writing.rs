@@ -124,7 +124,7 @@ impl Worker {
                 }
                 Ok(is_given_up)
             }
-            Err(refusal) if matches!(refusal.class(), ErrorClass::Permanent | ErrorClass::Unclassified) => {
+            Err(refusal) if refusal.may_lie_in_what_was_asked() => {
                 tracing::error!(
                     order, %error, %refusal,
                     "the ledger takes an order neither as one nor as a dead letter; it stays in the stream"
